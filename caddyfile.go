@@ -1,0 +1,294 @@
+package caddygroupcache
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("groupcache", parseGlobal)
+	httpcaddyfile.RegisterHandlerDirective("groupcache", parseHandler)
+	// After authentication, so that a hit is never served to somebody who may
+	// not see it; before encode, so that a compressed response is stored
+	// compressed and not compressed again for every hit.
+	httpcaddyfile.RegisterDirectiveOrder("groupcache", httpcaddyfile.Before, "encode")
+}
+
+func parseGlobal(d *caddyfile.Dispenser, _ any) (any, error) {
+	a := new(App)
+	if err := a.UnmarshalCaddyfile(d); err != nil {
+		return nil, err
+	}
+	return httpcaddyfile.App{Name: "groupcache", Value: caddyconfig.JSON(a, nil)}, nil
+}
+
+func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return handler, nil
+}
+
+// UnmarshalCaddyfile sets up the app from the global option. Syntax:
+//
+//	groupcache {
+//		cache_size <size>
+//		gossip     <address>
+//		peers      <address>
+//		advertise  <gossip address> [<peers address>]
+//		join       <address or name>...
+//		name       <name>
+//		secret     <secret>...
+//		insecure
+//	}
+func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the option's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		if err := a.unmarshalOption(d, d.Val()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
+	switch option {
+	case "cache_size":
+		return sizeArg(d, &a.CacheSize)
+	case "gossip":
+		return addressArg(d, option, &a.Gossip, gossipPort)
+	case "peers":
+		return addressArg(d, option, &a.Peers, peersPort)
+	case "advertise":
+		args := d.RemainingArgs()
+		if len(args) < 1 || len(args) > 2 {
+			return d.Errf("advertise takes the gossip address and perhaps the peers address that other nodes dial")
+		}
+		a.Advertise = &Advertise{Gossip: args[0]}
+		if len(args) == 2 {
+			a.Advertise.Peers = args[1]
+		}
+		for i, arg := range args {
+			if _, err := parseAddress(option, arg, []string{gossipPort, peersPort}[i]); err != nil && !hasPlaceholder(arg) {
+				return d.WrapErr(err)
+			}
+		}
+	case "join":
+		seeds, err := someArgs(d, "an address or DNS name of another node")
+		if err != nil {
+			return err
+		}
+		for _, seed := range seeds {
+			if err := checkSeed(seed); err != nil && !hasPlaceholder(seed) {
+				return d.WrapErr(err)
+			}
+		}
+		a.Join = append(a.Join, seeds...)
+	case "name":
+		return stringArg(d, &a.Name)
+	case "secret":
+		secrets, err := someArgs(d, "a secret; make one with caddy groupcache keygen")
+		a.Secret = append(a.Secret, secrets...)
+		return err
+	case "insecure":
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		a.Insecure = true
+	default:
+		return d.Errf("unknown option %q of groupcache: one of cache_size, gossip, peers, advertise, join, name, secret, insecure", option)
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the handler from the directive. Syntax:
+//
+//	groupcache [<matcher>] {
+//		group              <name>
+//		key                <template>
+//		query              ignore <name or prefix*>... | only <name or prefix*>... | sort
+//		ttl                <duration> [<status>...]
+//		stale              while_revalidate <duration> | if_error <duration>
+//		max_body_size      <size>
+//		tags               <field>...
+//		request_directives honor|ignore
+//		fill_timeout       <duration>
+//		peer_timeout       <duration>
+//		cache_status       <name>|off
+//	}
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		if err := h.unmarshalOption(d, d.Val()); err != nil {
+			return err
+		}
+	}
+	h2 := *h
+	h2.setDefaults()
+	if err := h2.check(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
+	switch option {
+	case "group":
+		return stringArg(d, &h.Group)
+	case "key":
+		return stringArg(d, &h.Key)
+	case "query":
+		return h.unmarshalQuery(d)
+	case "ttl":
+		return h.unmarshalTTL(d)
+	case "stale":
+		return h.unmarshalStale(d)
+	case "max_body_size":
+		return sizeArg(d, &h.MaxBodySize)
+	case "tags":
+		fields, err := someArgs(d, "a response field")
+		h.Tags = append(h.Tags, fields...)
+		return err
+	case "request_directives":
+		return stringArg(d, &h.RequestDirectives)
+	case "fill_timeout":
+		return durationArg(d, &h.FillTimeout)
+	case "peer_timeout":
+		return durationArg(d, &h.PeerTimeout)
+	case "cache_status":
+		return stringArg(d, &h.CacheStatus)
+	}
+	return d.Errf("unknown option %q of groupcache: one of group, key, query, ttl, stale, max_body_size, tags, request_directives, fill_timeout, peer_timeout, cache_status", option)
+}
+
+func (h *Handler) unmarshalQuery(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if h.Query == nil {
+		h.Query = new(Query)
+	}
+	switch {
+	case len(args) > 1 && args[0] == "ignore":
+		h.Query.Ignore = append(h.Query.Ignore, args[1:]...)
+	case len(args) > 1 && args[0] == "only":
+		h.Query.Only = append(h.Query.Only, args[1:]...)
+	case len(args) == 1 && args[0] == "sort":
+		h.Query.Sort = true
+	default:
+		return d.Errf("query takes: ignore <name or prefix*>..., only <name or prefix*>..., or sort")
+	}
+	return nil
+}
+
+func (h *Handler) unmarshalTTL(d *caddyfile.Dispenser) error {
+	var ttl TTL
+	if !d.NextArg() {
+		return d.Errf("ttl takes a duration and perhaps status codes, as in ttl 10m 200 301")
+	}
+	dur, err := caddy.ParseDuration(d.Val())
+	if err != nil {
+		return d.Errf("ttl %q is not a duration such as 10m", d.Val())
+	}
+	ttl.Duration = caddy.Duration(dur)
+	for d.NextArg() {
+		status, err := strconv.Atoi(d.Val())
+		if err != nil {
+			return d.Errf("ttl: %q is not a status code", d.Val())
+		}
+		ttl.Status = append(ttl.Status, status)
+	}
+	h.TTL = append(h.TTL, ttl)
+	return nil
+}
+
+func (h *Handler) unmarshalStale(d *caddyfile.Dispenser) error {
+	if h.Stale == nil {
+		h.Stale = new(Stale)
+	}
+	if !d.NextArg() {
+		return d.Errf("stale takes: while_revalidate <duration> or if_error <duration>")
+	}
+	switch d.Val() {
+	case "while_revalidate":
+		return durationArg(d, &h.Stale.WhileRevalidate)
+	case "if_error":
+		return durationArg(d, &h.Stale.IfError)
+	}
+	return d.Errf("stale %q: while_revalidate or if_error", d.Val())
+}
+
+func hasPlaceholder(s string) bool { return strings.Contains(s, "{") }
+
+// stringArg reads the one argument of an option.
+func stringArg(d *caddyfile.Dispenser, dst *string) error {
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	*dst = d.Val()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+func someArgs(d *caddyfile.Dispenser, what string) ([]string, error) {
+	option, args := d.Val(), d.RemainingArgs()
+	if len(args) == 0 {
+		return nil, d.Errf("%s takes %s", option, what)
+	}
+	return args, nil
+}
+
+func sizeArg(d *caddyfile.Dispenser, dst *int64) error {
+	option, arg := d.Val(), ""
+	if err := stringArg(d, &arg); err != nil {
+		return err
+	}
+	n, err := parseSize(arg)
+	if err != nil || n == 0 {
+		return d.Errf("%s: %q is not a size such as 512MiB", option, arg)
+	}
+	*dst = n
+	return nil
+}
+
+func durationArg(d *caddyfile.Dispenser, dst *caddy.Duration) error {
+	option, arg := d.Val(), ""
+	if err := stringArg(d, &arg); err != nil {
+		return err
+	}
+	dur, err := caddy.ParseDuration(arg)
+	if err != nil || dur <= 0 {
+		return d.Errf("%s: %q is not a duration such as 10s", option, arg)
+	}
+	*dst = caddy.Duration(dur)
+	return nil
+}
+
+func addressArg(d *caddyfile.Dispenser, option string, dst *string, port string) error {
+	if err := stringArg(d, dst); err != nil {
+		return err
+	}
+	if _, err := parseAddress(option, *dst, port); err != nil && !hasPlaceholder(*dst) {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddyfile.Unmarshaler = (*App)(nil)
+	_ caddyfile.Unmarshaler = (*Handler)(nil)
+)

@@ -1,0 +1,287 @@
+package caddygroupcache
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/cespare/xxhash/v2"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// maxLooks bounds how often a request looks again because what it waited for
+// came to nothing, or was not for it. After that it goes to the upstream.
+const maxLooks = 3
+
+// ServeHTTP serves a request from the cache, or has the next handlers make the
+// response and stores it for others.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	q, why := h.question(r)
+	if why != rfc9111.None {
+		return h.bypass(w, r, next, why)
+	}
+	for looks := 1; ; looks++ {
+		found := h.node.find(q, time.Now())
+		if found.use == rfc9111.Fresh && found.here {
+			return h.serve(w, r, q, found)
+		}
+		if found.why != rfc9111.None || found.uncacheable != rfc9111.None {
+			q.alone = true
+		}
+		f, body, lead := h.node.join(q)
+		g := grant{fetch: true}
+		switch {
+		case !lead:
+			g.fetch = false
+		case looks <= maxLooks:
+			g = h.node.ask(q, f, found)
+		}
+		out := h.outcomeOf(r, found)
+		if !g.fetch {
+			if done, err := h.follow(w, r, next, q, f, body, out); done {
+				return err
+			}
+			continue
+		}
+		body.Close()
+		if q.directives.OnlyIfCached {
+			f.end(rfc9111.OnlyIfCached)
+			h.node.release(q, g, rfc9111.OnlyIfCached)
+			return h.unavailable(w, out)
+		}
+		if again, err := h.fetch(w, r, next, q, f, g, out); !again {
+			return err
+		}
+	}
+}
+
+// question works out what a request asks of the cache. The reason is not None
+// when that is nothing.
+func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
+	head := r.Method == http.MethodHead
+	switch {
+	case r.Method != http.MethodGet && !head:
+		return nil, rfc9111.Method
+	case len(r.Header["Upgrade"]) > 0 || httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade"):
+		return nil, rfc9111.Upgrade
+	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
+		return nil, rfc9111.RequestBody
+	case len(r.Header["Range"]) > 0:
+		return nil, rfc9111.Range
+	}
+	q := &question{
+		space:       h.space,
+		header:      r.Header,
+		credentials: len(r.Header["Authorization"]) > 0,
+		maxBody:     h.MaxBodySize,
+		patience:    time.Duration(h.PeerTimeout),
+		deadline:    time.Duration(h.FillTimeout),
+	}
+	if h.RequestDirectives != ignoreDirectives {
+		q.directives = rfc9111.ParseRequest(r.Header)
+	}
+	if q.directives.NoStore {
+		return nil, rfc9111.RequestNoStore
+	}
+	q.alone = head || q.credentials || q.directives.NoCache || q.directives.OnlyIfCached
+	var ok bool
+	if q.key, ok = h.key(r); !ok {
+		return nil, rfc9111.BadRequestTarget
+	}
+	return q, rfc9111.None
+}
+
+// serve answers a request from this node's memory.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, q *question, found finding) error {
+	detail := detailHot
+	if _, self := h.node.ring.Load().Owner(q.key); self {
+		detail = detailLocal
+	}
+	status := statusHit
+	if q.renewed {
+		status = statusRevalidated
+	}
+	if !h.writeHit(w, r, found.entry, status, detail) {
+		return nil
+	}
+	_, _ = w.Write(found.body) // a client that is gone needs no error
+	return nil
+}
+
+// writeHit writes the header of a stored response, and reports whether the
+// body is to follow.
+func (h *Handler) writeHit(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, detail any) bool {
+	now := time.Now()
+	header := w.Header()
+	e.WriteHeader(header)
+	lines := make([]string, 2)
+	lines[0] = strconv.FormatInt(int64(e.Fresh.Age(now)/time.Second), 10)
+	header["Age"] = lines[0:1:1]
+	if h.cacheName != "" {
+		lines[1] = h.hitStatus(status, int64(e.Fresh.TTL(now)/time.Second), detail.(string))
+		if stored := header["Cache-Status"]; len(stored) > 0 {
+			header["Cache-Status"] = append(stored, lines[1])
+		} else {
+			header["Cache-Status"] = lines[1:2:2]
+		}
+	}
+	repl := replacer(r)
+	repl.Set(placeholderStatus, statusNames[status])
+	repl.Set(placeholderDetail, detail)
+	h.counters.requests[status].Add(1)
+	if h.answerNotModified(w, r, e.Status, header) {
+		return false
+	}
+	w.WriteHeader(e.Status)
+	return r.Method != http.MethodHead
+}
+
+// answerNotModified answers a conditional request with 304 if the client has
+// the representation (RFC 9111 §4.3.2).
+func (h *Handler) answerNotModified(w http.ResponseWriter, r *http.Request, status int, header http.Header) bool {
+	if len(r.Header["If-None-Match"]) == 0 && len(r.Header["If-Modified-Since"]) == 0 {
+		return false
+	}
+	if !rfc9111.NotModified(r.Header, status, header) {
+		return false
+	}
+	header.Del("Content-Length")
+	w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
+// follow serves a request from a flight that somebody else leads, or that is
+// fed by another node. It reports false when the request has to look again.
+func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, body *follower, out *outcome) (bool, error) {
+	defer body.Close()
+	e, err := f.fill.Header(r.Context())
+	if err != nil {
+		if r.Context().Err() != nil {
+			return true, caddyhttp.Error(statusClientClosed, err)
+		}
+		switch why := reasonOf(err); why {
+		case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached:
+			return false, nil // look again
+		default:
+			out.detail = why.String()
+			q.alone = true
+			return false, nil
+		}
+	}
+	if !e.Matches(r.Header) || q.credentials && !e.Fresh.SharedAuth {
+		return false, nil // it is somebody else's
+	}
+	if !h.writeFollowed(w, r, e, out) {
+		return true, nil
+	}
+	n, err := copyFill(r.Context(), w, body)
+	if !errors.As(err, new(ended)) {
+		return true, nil // complete, or the client is gone
+	}
+	return true, h.resume(w, r, next, f, e.Status, n)
+}
+
+func (h *Handler) writeFollowed(w http.ResponseWriter, r *http.Request, e *store.Entry, out *outcome) bool {
+	if e.Generation != 0 { // it was stored before: a remote hit
+		return h.writeHit(w, r, e, statusHit, detailPeer)
+	}
+	header := w.Header()
+	e.WriteHeader(header)
+	if age := e.Fresh.Age(time.Now()); age >= time.Second || len(header["Age"]) > 0 {
+		header.Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
+	}
+	out.status, out.collapsed = statusCollapsed, true
+	out.write(header)
+	if h.answerNotModified(w, r, e.Status, header) {
+		return false
+	}
+	w.WriteHeader(e.Status)
+	return r.Method != http.MethodHead
+}
+
+// resume goes on with a response whose source broke off after n bytes, from
+// the upstream. If that is another response by now, the client's is cut off,
+// as it would have been without a cache.
+func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, f *flight, status int, n int64) error {
+	sent := f.fill.NewReader()
+	defer sent.Close()
+	digest := xxhash.New()
+	for left := n; left > 0; {
+		p, err := sent.Next(r.Context(), nil)
+		if err != nil {
+			return caddyhttp.Error(statusClientClosed, err)
+		}
+		p = p[:min(int64(len(p)), left)]
+		_, _ = digest.Write(p) // never fails
+		left -= int64(len(p))
+	}
+	whole := r.WithContext(r.Context())
+	whole.Header = rfc9111.Conditional(r.Header, nil)
+	s := newResumer(w, status, n, digest.Sum64())
+	if err := next.ServeHTTP(s, whole); err != nil || s.skip > 0 {
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// fetch runs the next handlers as the leader of a flight. It reports true when
+// the request has to look again.
+func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, g grant, out *outcome) (again bool, err error) {
+	if g.why != rfc9111.None && out.detail == "" {
+		out.detail = g.why.String()
+	}
+	if g.why == rfc9111.HitForMiss {
+		f = h.node.solo(q) // the one it led is over
+	}
+	x := &fetch{h: h, r: r, q: q, flight: f, grant: g, out: out}
+	t, upstream := x.start(w)
+	defer x.stop()
+	broke := true
+	defer func() {
+		if broke { // a panic: it goes on to the client when the flight is over
+			x.giveUp(rfc9111.Truncated)
+			t.finishClient()
+		}
+	}()
+	start := time.Now()
+	err = next.ServeHTTP(t, upstream)
+	broke = false
+	h.counters.fetched(x.finish(t, err), time.Since(start))
+	switch {
+	case x.failed:
+		if h.writeHit(w, r, g.stale, statusStale, detailLocal) {
+			_, _ = w.Write(g.staleBody) // a client that is gone needs no error
+		}
+		return false, nil
+	case t.state == silent && !t.answered:
+		q.alone = q.alone || !x.renewed
+		q.renewed = x.renewed
+		return true, nil
+	}
+	return false, err
+}
+
+// bypass hands a request on that the cache has no part in.
+func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why rfc9111.Reason) error {
+	out := &outcome{h: h, repl: replacer(r), fwd: "bypass", status: statusBypass, detail: why.String()}
+	if why == rfc9111.Method {
+		out.fwd = "method"
+	}
+	return next.ServeHTTP(&marker{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, out: out}, r)
+}
+
+// unavailable answers only-if-cached when nothing is (RFC 9111 §5.2.1.7).
+func (h *Handler) unavailable(w http.ResponseWriter, out *outcome) error {
+	out.detail = rfc9111.OnlyIfCached.String()
+	out.write(w.Header())
+	w.WriteHeader(http.StatusGatewayTimeout)
+	return nil
+}
+
+// statusClientClosed is what Caddy logs for a client that went away.
+const statusClientClosed = 499

@@ -1,0 +1,81 @@
+package peer
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	firstPause = 500 * time.Millisecond
+	longPause  = 4 * time.Second
+)
+
+// A breaker keeps requests away from a peer that does not answer. After a
+// failure the peer is left alone for a pause, which doubles while it keeps
+// failing; then one request at a time tries it again. Whether a node is a
+// member is not its business: a member can be unusable.
+type breaker struct {
+	mu    sync.Mutex // guards below
+	peers map[string]*health
+}
+
+type health struct {
+	pause time.Duration // 0: healthy
+	until time.Time
+}
+
+// allow reports whether a request may go to the peer now. When it lets one try
+// a failing peer, the others stay away for another pause.
+func (b *breaker) allow(addr string, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := b.peers[addr]
+	if h == nil {
+		return true
+	}
+	if now.Before(h.until) {
+		return false
+	}
+	h.until = now.Add(h.pause)
+	return true
+}
+
+func (b *breaker) failed(addr string, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := b.peers[addr]
+	switch {
+	case h == nil:
+		if b.peers == nil {
+			b.peers = make(map[string]*health)
+		}
+		h = &health{pause: firstPause}
+		b.peers[addr] = h
+	case now.Before(h.until.Add(-h.pause / 2)):
+		return // one of many that were already under way
+	default:
+		h.pause = min(2*h.pause, longPause)
+	}
+	h.until = now.Add(h.pause)
+}
+
+func (b *breaker) succeeded(addr string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.peers, addr)
+}
+
+// keep forgets the peers that are not on the ring any more.
+func (b *breaker) keep(r *Ring) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for addr := range b.peers {
+		gone := true
+		for _, n := range r.Nodes() {
+			gone = gone && n.Addr != addr
+		}
+		if gone {
+			delete(b.peers, addr)
+		}
+	}
+}

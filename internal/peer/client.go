@@ -1,0 +1,388 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// Errors of a call to a peer.
+var (
+	ErrTimeout = errors.New("peer: no answer in time")
+	ErrDown    = errors.New("peer: known not to answer")
+	ErrDigest  = errors.New("peer: body differs from its digest")
+)
+
+// A Broken error says that the fill on the other side broke off.
+type Broken struct{ Reason rfc9111.Reason }
+
+func (b Broken) Error() string { return "peer: fill broke off: " + b.Reason.String() }
+
+// HTTP/2 settings of both sides. A connection on which nothing arrives is
+// pinged, so that whoever waits for a frozen or unplugged peer goes on alone.
+const (
+	pingAfter   = 300 * time.Millisecond
+	pingTimeout = 500 * time.Millisecond
+	maxStreams  = 4096
+)
+
+func http2Config() *http.HTTP2Config {
+	return &http.HTTP2Config{
+		MaxConcurrentStreams:          maxStreams,
+		MaxReadFrameSize:              64 << 10,
+		MaxReceiveBufferPerConnection: 16 << 20,
+		MaxReceiveBufferPerStream:     1 << 20,
+		MaxDecoderHeaderTableSize:     4 << 10,
+		MaxEncoderHeaderTableSize:     4 << 10,
+		SendPingTimeout:               pingAfter,
+		PingTimeout:                   pingTimeout,
+		WriteByteTimeout:              5 * time.Second,
+	}
+}
+
+// A Client calls other nodes.
+type Client struct {
+	transport *http.Transport
+	breaker   breaker
+}
+
+// NewClient returns a Client.
+func NewClient() *Client {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	return &Client{transport: &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		Protocols:              &protocols,
+		HTTP2:                  http2Config(),
+		MaxResponseHeaderBytes: 8 << 10,
+		IdleConnTimeout:        time.Minute,
+		DisableCompression:     true,
+	}}
+}
+
+// SetRing tells the client which peers there are.
+func (c *Client) SetRing(r *Ring) { c.breaker.keep(r) }
+
+// Close closes idle connections.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// ReplyKind says what an owner answered.
+type ReplyKind uint8
+
+// What an owner can answer to a look-up.
+const (
+	Hit    ReplyKind = iota // Entry, and the body unless the asker has it
+	Follow                  // somebody is fetching: Header, then Body
+	Lease                   // fetch it; Entry is the stale one, or nil
+	None                    // nothing, and no lease was asked for
+	Bypass                  // uncacheable, for Reason, for a time of For
+	Vary                    // ask again with the fields called Names
+)
+
+// A Reply is an owner's answer to a look-up. It must be closed: that is what
+// ends a lease.
+type Reply struct {
+	Kind   ReplyKind
+	Entry  *store.Entry
+	Lease  uint64
+	Reason rfc9111.Reason
+	For    time.Duration
+	Names  []string
+
+	sent   time.Time // ages count from here: nothing gets younger on the way
+	frames *frameReader
+	body   io.Closer
+	cancel context.CancelCauseFunc
+}
+
+// Close ends the exchange.
+func (r *Reply) Close() {
+	r.cancel(nil)
+	r.body.Close()
+}
+
+// Lookup asks a node for what it knows. It fails with ErrTimeout when there is
+// no answer within timeout; a Reply that is Follow may take until ctx ends.
+func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Duration) (*Reply, error) {
+	var w frameWriter
+	w.frame(frameQuery, q.append)
+	ctx, cancel := context.WithCancelCause(ctx)
+	watchdog := time.AfterFunc(timeout, func() { cancel(ErrTimeout) })
+	reply := &Reply{sent: time.Now(), cancel: cancel}
+	resp, err := c.call(ctx, to, pathLookup, bytes.NewReader(w.buf), int64(len(w.buf)))
+	if err == nil {
+		reply.body, reply.frames = resp.Body, newFrameReader(resp.Body)
+		if err = reply.first(); err != nil {
+			reply.body.Close()
+		}
+	}
+	if !watchdog.Stop() && err == nil {
+		reply.body.Close()
+		err = ErrTimeout
+	}
+	c.judge(ctx, to, err)
+	if err != nil {
+		err = causeOf(ctx, err)
+		cancel(nil)
+		return nil, fmt.Errorf("looking up at %s: %w", to.Name, err)
+	}
+	return reply, nil
+}
+
+// causeOf prefers why we cancelled to "context canceled".
+func causeOf(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// judge tells the breaker how a call went. A caller that gave up says nothing
+// about the peer.
+func (c *Client) judge(ctx context.Context, to Node, err error) {
+	switch cause := context.Cause(ctx); {
+	case err == nil:
+		c.breaker.succeeded(to.Addr)
+	case cause == nil || errors.Is(cause, ErrTimeout):
+		if !errors.Is(err, ErrDown) {
+			c.breaker.failed(to.Addr, time.Now())
+		}
+	}
+}
+
+func (c *Client) call(ctx context.Context, to Node, path string, body io.Reader, length int64) (*http.Response, error) {
+	if !c.breaker.allow(to.Addr, time.Now()) {
+		return nil, ErrDown
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+to.Addr+path, body)
+	if err != nil {
+		return nil, err
+	}
+	req.ContentLength = length
+	resp, err := c.transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, malformed("status " + resp.Status)
+	}
+	return resp, nil
+}
+
+func (r *Reply) first() error {
+	kind, d, _, err := r.frames.next()
+	if err != nil {
+		return err
+	}
+	if d == nil {
+		return malformed("data before an answer")
+	}
+	switch kind {
+	case frameEntry:
+		r.Kind, r.Entry = Hit, d.entry(r.sent)
+	case frameWait:
+		r.Kind = Follow
+	case frameLease:
+		r.Kind, r.Lease = Lease, binary.BigEndian.Uint64(d.fixed(8, "lease"))
+		if len(d.rest) > 0 {
+			r.Entry = d.entry(r.sent)
+		}
+	case frameNone:
+		r.Kind = None
+	case frameBypass:
+		r.Kind, r.Reason, r.For = Bypass, d.reason(), d.dur("bypass time")
+	case frameVary:
+		r.Kind, r.Names = Vary, d.names("selecting fields")
+	default:
+		return malformed("unknown answer")
+	}
+	return d.done()
+}
+
+// Header waits for the header of a fill that is followed.
+func (r *Reply) Header() (*store.Entry, error) {
+	kind, d, _, err := r.frames.next()
+	switch {
+	case err != nil:
+		return nil, err
+	case kind == frameEntry:
+		e := d.entry(time.Now())
+		return e, d.done()
+	case kind == frameBroken:
+		return nil, Broken{d.reason()}
+	}
+	return nil, malformed("no header")
+}
+
+// Body copies the body to w as it arrives and returns its generation, 0 if the
+// owner does not store it. A body that is not what its sender says is an error.
+func (r *Reply) Body(w io.Writer) (store.Generation, error) {
+	return copyBody(r.frames, w)
+}
+
+func copyBody(frames *frameReader, w io.Writer) (store.Generation, error) {
+	digest := xxhash.New()
+	for {
+		kind, d, n, err := frames.next()
+		switch {
+		case err != nil:
+			return 0, err
+		case kind == frameData:
+			if err := copyData(frames.r, w, digest, n); err != nil {
+				return 0, err
+			}
+		case kind == frameEnd:
+			sum, gen := d.uint(math.MaxUint64, "digest"), d.uint(math.MaxUint64, "generation")
+			if err := d.done(); err != nil {
+				return 0, err
+			}
+			if sum != digest.Sum64() {
+				return 0, ErrDigest
+			}
+			return store.Generation(gen), nil
+		case kind == frameBroken:
+			return 0, Broken{d.reason()}
+		default:
+			return 0, malformed("frame amid a body")
+		}
+	}
+}
+
+// copyData hands n bytes on in the pieces in which they arrive.
+func copyData(r interface {
+	Peek(int) ([]byte, error)
+	Discard(int) (int, error)
+	Buffered() int
+}, w io.Writer, digest hash.Hash64, n int64) error {
+	for n > 0 {
+		if _, err := r.Peek(1); err != nil {
+			return fmt.Errorf("reading a body: %w", io.ErrUnexpectedEOF)
+		}
+		p, _ := r.Peek(int(min(int64(r.Buffered()), n)))
+		_, _ = digest.Write(p) // never fails
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
+		_, _ = r.Discard(len(p))
+		n -= int64(len(p))
+	}
+	return nil
+}
+
+// Body is a body that is still coming in.
+type Body interface {
+	Next(ctx context.Context, idle func()) ([]byte, error)
+}
+
+// Publish streams a response to the owner that gave the lease (0: none, and
+// the owner takes it if nobody else is fetching). It returns the generation
+// under which the owner stored it, or Broken with the reason why it did not.
+func (c *Client) Publish(ctx context.Context, to Node, q *Query, lease uint64, e *store.Entry, body Body) (store.Generation, error) {
+	return c.send(ctx, to, publishHead(frameEntry, q, lease, e), body)
+}
+
+// Refresh tells the owner what a 304 said of a stored entry.
+func (c *Client) Refresh(ctx context.Context, to Node, q *Query, lease uint64, e *store.Entry) error {
+	_, err := c.send(ctx, to, publishHead(frameRefresh, q, lease, e), nil)
+	return err
+}
+
+// Release gives a lease back: the response is not to be stored, for a reason.
+func (c *Client) Release(ctx context.Context, to Node, q *Query, lease uint64, why rfc9111.Reason) error {
+	head := publishHead(0, q, lease, nil)
+	w := frameWriter{buf: head}
+	w.frame(frameBroken, func(e *encoder) { e.uint(uint64(why)) })
+	_, err := c.send(ctx, to, w.buf, nil)
+	return err
+}
+
+func publishHead(kind byte, q *Query, lease uint64, e *store.Entry) []byte {
+	var w frameWriter
+	w.frame(frameQuery, q.append)
+	w.frame(frameLease, func(enc *encoder) { enc.bytes(binary.BigEndian.AppendUint64(nil, lease)) })
+	if e != nil {
+		w.frame(kind, func(enc *encoder) { appendEntry(enc, e, time.Now()) })
+	}
+	return w.buf
+}
+
+func (c *Client) send(ctx context.Context, to Node, head []byte, body Body) (store.Generation, error) {
+	var payload io.Reader = bytes.NewReader(head)
+	length := int64(len(head))
+	if body != nil {
+		payload, length = &bodyStream{ctx: ctx, frame: head, body: body, digest: xxhash.New()}, -1
+	}
+	resp, err := c.call(ctx, to, pathPublish, payload, length)
+	c.judge(ctx, to, err)
+	if err != nil {
+		return 0, fmt.Errorf("publishing to %s: %w", to.Name, causeOf(ctx, err))
+	}
+	defer resp.Body.Close()
+	kind, d, _, err := newFrameReader(resp.Body).next()
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("publishing to %s: %w", to.Name, causeOf(ctx, err))
+	case kind == frameEnd:
+		gen := d.uint(math.MaxUint64, "generation")
+		return store.Generation(gen), d.done()
+	case kind == frameBroken:
+		return 0, Broken{d.reason()}
+	}
+	return 0, malformed("unknown answer")
+}
+
+// bodyStream turns a Body into frames while HTTP/2 reads them.
+type bodyStream struct {
+	ctx    context.Context
+	frame  []byte // what was framed and not yet read
+	data   []byte // what follows it, as it is
+	body   Body
+	digest *xxhash.Digest
+	err    error
+}
+
+func (s *bodyStream) Read(p []byte) (int, error) {
+	for len(s.frame) == 0 && len(s.data) == 0 {
+		if s.err != nil {
+			return 0, s.err
+		}
+		s.fetch()
+	}
+	n := copy(p, s.frame)
+	s.frame = s.frame[n:]
+	m := copy(p[n:], s.data)
+	s.data = s.data[m:]
+	return n + m, nil
+}
+
+func (s *bodyStream) fetch() {
+	data, err := s.body.Next(s.ctx, nil)
+	var w frameWriter
+	switch {
+	case err == nil:
+		_, _ = s.digest.Write(data)
+		w.buf = binary.BigEndian.AppendUint32([]byte{frameData}, uint32(len(data)))
+		s.data = data
+	case errors.Is(err, io.EOF):
+		w.end(s.digest.Sum64(), 0)
+		s.err = io.EOF
+	default:
+		w.frame(frameBroken, func(e *encoder) { e.uint(uint64(rfc9111.Truncated)) })
+		s.err = io.EOF
+	}
+	s.frame = w.buf
+}

@@ -1,0 +1,244 @@
+package peer
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// The version in the path is the protocol's: a node that speaks another one
+// gets 404 and goes on alone.
+const (
+	pathLookup  = "/1/lookup"
+	pathPublish = "/1/publish"
+)
+
+// A Backend answers for a node. Its methods must return when ctx ends.
+type Backend interface {
+	// Lookup answers a query through a, exactly once.
+	Lookup(ctx context.Context, q *Query, a *Answer)
+	// Publish takes a response, or what became of a lease. It returns the
+	// generation under which the response is stored, or why it is not.
+	Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason)
+}
+
+// A Server answers other nodes. All bytes from them enter here.
+type Server struct {
+	backend Backend
+	http    *http.Server
+	refused atomic.Int64
+}
+
+// NewServer returns a Server for a backend.
+func NewServer(b Backend) *Server {
+	s := &Server{backend: b}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+pathLookup, s.lookup)
+	mux.HandleFunc("POST "+pathPublish, s.publish)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w) })
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	s.http = &http.Server{
+		Handler:           mux,
+		Protocols:         &protocols,
+		HTTP2:             http2Config(),
+		MaxHeaderBytes:    8 << 10,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          log.New(refusals{s}, "", 0),
+	}
+	return s
+}
+
+// refusals counts what net/http would log: connections that broke the protocol.
+type refusals struct{ s *Server }
+
+func (r refusals) Write(p []byte) (int, error) {
+	r.s.refused.Add(1)
+	return len(p), nil
+}
+
+// Refused returns how many requests and connections were refused.
+func (s *Server) Refused() int64 { return s.refused.Load() }
+
+// Serve answers on l until Close. It returns nil then.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Close closes the listener and all connections.
+func (s *Server) Close() error { return s.http.Close() }
+
+func (s *Server) refuse(w http.ResponseWriter) {
+	s.refused.Add(1)
+	w.WriteHeader(http.StatusNotFound)
+}
+
+func (s *Server) lookup(w http.ResponseWriter, r *http.Request) {
+	kind, d, _, err := newFrameReader(r.Body).next()
+	if err != nil || kind != frameQuery {
+		s.refuse(w)
+		return
+	}
+	q := d.query()
+	if d.done() != nil {
+		s.refuse(w)
+		return
+	}
+	a := &Answer{out: frameWriter{w: w}, flusher: http.NewResponseController(w)}
+	s.backend.Lookup(r.Context(), q, a)
+	_ = a.out.flush() // the asker is gone: nobody to tell
+}
+
+func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
+	p, err := readPublication(r.Body)
+	if err != nil {
+		s.refuse(w)
+		return
+	}
+	gen, why := s.backend.Publish(r.Context(), p)
+	out := frameWriter{w: w}
+	if why == rfc9111.None {
+		out.frame(frameEnd, func(e *encoder) { e.uint(uint64(gen)) })
+	} else {
+		out.frame(frameBroken, func(e *encoder) { e.uint(uint64(why)) })
+	}
+	_ = out.flush() // the publisher is gone: nobody to tell
+}
+
+// An Answer is how a backend answers a look-up.
+type Answer struct {
+	out     frameWriter
+	flusher *http.ResponseController
+}
+
+// Hit sends an entry and, unless the asker has it, its body.
+func (a *Answer) Hit(e *store.Entry, body []byte, asker store.Generation) {
+	a.out.frame(frameEntry, func(enc *encoder) { appendEntry(enc, e, time.Now()) })
+	if asker == e.Generation && e.Generation != 0 {
+		return
+	}
+	if a.out.data(body) == nil {
+		a.out.end(e.Digest, e.Generation)
+	}
+}
+
+// None says that there is nothing to be had without a lease.
+func (a *Answer) None() { a.out.frame(frameNone, nil) }
+
+// Bypass says that responses of this URL are not stored.
+func (a *Answer) Bypass(why rfc9111.Reason, remember time.Duration) {
+	a.out.frame(frameBypass, func(e *encoder) {
+		e.uint(uint64(why))
+		e.dur(remember)
+	})
+}
+
+// Vary asks for more request fields.
+func (a *Answer) Vary(names []string) {
+	a.out.frame(frameVary, func(e *encoder) { e.strings(names) })
+}
+
+// Lease gives the asker a lease, and the stale entry if there is one. It lasts
+// until the asker publishes, or the look-up's context ends.
+func (a *Answer) Lease(id uint64, stale *store.Entry) error {
+	a.out.frame(frameLease, func(e *encoder) {
+		e.bytes(binary.BigEndian.AppendUint64(nil, id))
+		if stale != nil {
+			appendEntry(e, stale, time.Now())
+		}
+	})
+	return a.Flush()
+}
+
+// Follow says that a fill follows: Header, then Data, then End, or Broken.
+func (a *Answer) Follow() error {
+	a.out.frame(frameWait, nil)
+	return a.Flush()
+}
+
+// Header sends the header of a fill.
+func (a *Answer) Header(e *store.Entry) {
+	a.out.frame(frameEntry, func(enc *encoder) { appendEntry(enc, e, time.Now()) })
+}
+
+// Data sends some of the body of a fill.
+func (a *Answer) Data(p []byte) error { return a.out.data(p) }
+
+// End says that a fill is complete.
+func (a *Answer) End(digest uint64, g store.Generation) { a.out.end(digest, g) }
+
+// Broken says that a fill broke off.
+func (a *Answer) Broken(why rfc9111.Reason) {
+	a.out.frame(frameBroken, func(e *encoder) { e.uint(uint64(why)) })
+}
+
+// Flush sends what was said so far.
+func (a *Answer) Flush() error {
+	if err := a.out.flush(); err != nil {
+		return err
+	}
+	return a.flusher.Flush()
+}
+
+// A Publication is what the holder of a lease sends.
+type Publication struct {
+	Query    *Query
+	Lease    uint64 // 0: none
+	Entry    *store.Entry
+	Refresh  bool           // Entry is what a 304 made of a stored one; no body
+	Released rfc9111.Reason // not None: the lease comes back, nothing is stored
+	frames   *frameReader
+}
+
+// Body copies the body to w as it arrives.
+func (p *Publication) Body(w io.Writer) error {
+	_, err := copyBody(p.frames, w)
+	return err
+}
+
+func readPublication(r io.Reader) (*Publication, error) {
+	p := &Publication{frames: newFrameReader(r)}
+	kind, d, _, err := p.frames.next()
+	if err != nil || kind != frameQuery {
+		return nil, malformed("no query")
+	}
+	p.Query = d.query()
+	if err := d.done(); err != nil {
+		return nil, err
+	}
+	kind, d, _, err = p.frames.next()
+	if err != nil || kind != frameLease {
+		return nil, malformed("no lease")
+	}
+	p.Lease = binary.BigEndian.Uint64(d.fixed(8, "lease"))
+	if err := d.done(); err != nil {
+		return nil, err
+	}
+	kind, d, _, err = p.frames.next()
+	switch {
+	case err != nil:
+		return nil, err
+	case kind == frameEntry || kind == frameRefresh:
+		p.Entry, p.Refresh = d.entry(time.Now()), kind == frameRefresh
+	case kind == frameBroken:
+		if p.Released = d.reason(); p.Released == rfc9111.None {
+			return nil, malformed("released for no reason")
+		}
+	default:
+		return nil, malformed("no header")
+	}
+	return p, d.done()
+}

@@ -1,0 +1,406 @@
+package peer
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// The bodies of peer requests and answers are frames: a type byte, the length
+// of the payload in four bytes, big endian, and the payload. Times cross the
+// wire as ages, because the clocks of two nodes need not agree.
+const (
+	frameQuery   byte = 'q' // what is asked for, or published
+	frameEntry   byte = 'e' // the header of a response
+	frameData    byte = 'd' // some of its body
+	frameEnd     byte = 'z' // the body is complete; its digest
+	frameBroken  byte = 'x' // the fill broke off; why
+	frameWait    byte = 'w' // somebody is fetching: the fill follows on this stream
+	frameLease   byte = 'l' // you fetch; the lease, then perhaps the stale entry
+	frameNone    byte = 'n' // nothing for this request
+	frameBypass  byte = 'b' // known to be uncacheable; why, and for how long
+	frameVary    byte = 'v' // ask again with these request fields
+	frameRefresh byte = 'r' // the entry after a 304: its body stays
+)
+
+// Bounds of what is read from the wire, checked before anything is allocated.
+const (
+	maxFrame      = store.MaxHeaderBytes + store.MaxFields*64 + 4096 // of every frame but data
+	maxFieldName  = 256
+	maxGroupName  = 64
+	maxQueryBytes = 32 << 10 // of request fields in a query
+	maxAge        = 100 * 365 * 24 * time.Hour
+)
+
+// ErrProtocol says that a peer sent what it must not send.
+var ErrProtocol = errors.New("peer: malformed message")
+
+func malformed(what string) error { return fmt.Errorf("%w: %s", ErrProtocol, what) }
+
+// CommonFields are the request fields that every query carries, because most
+// Vary fields name one of them. Whether another one matters is only known to
+// who has a response; the owner asks for it with frameVary.
+var CommonFields = []string{
+	"Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Origin", "Pragma", "X-Requested-With",
+}
+
+// A Query says what a node wants of the owner.
+type Query struct {
+	Group string
+	Key   store.Key
+	Have  store.Generation // a body that the asker has already; 0: none
+	// Lead says that the asker would fetch the response itself.
+	Lead bool
+	// Credentials says that the request carries an Authorization field.
+	Credentials bool
+	Names       []string    // selecting fields beyond CommonFields that Fields covers
+	Fields      http.Header // those of CommonFields and Names that the request has
+}
+
+// NewQuery takes from a request what the owner must know of it.
+func NewQuery(group string, k store.Key, request http.Header, vary []string) *Query {
+	q := &Query{Group: group, Key: k, Fields: make(http.Header, 4)}
+	for _, name := range CommonFields {
+		if v := request[name]; len(v) > 0 {
+			q.Fields[name] = v
+		}
+	}
+	for _, name := range vary {
+		if _, ok := q.Fields[name]; ok || isCommon(name) {
+			continue
+		}
+		q.Names = append(q.Names, name)
+		if v := request[name]; len(v) > 0 {
+			q.Fields[name] = v
+		}
+	}
+	return q
+}
+
+// Covers reports whether the query says what the request has for every name.
+func (q *Query) Covers(names []string) bool {
+	for _, name := range names {
+		if isCommon(name) {
+			continue
+		}
+		found := false
+		for _, have := range q.Names {
+			found = found || have == name
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+func isCommon(name string) bool {
+	for _, c := range CommonFields {
+		if c == name {
+			return true
+		}
+	}
+	return false
+}
+
+// encoder appends to a frame's payload.
+type encoder []byte
+
+func (e *encoder) uint(v uint64)       { *e = binary.AppendUvarint(*e, v) }
+func (e *encoder) bytes(b []byte)      { *e = append(*e, b...) }
+func (e *encoder) dur(d time.Duration) { e.uint(uint64(min(max(d, 0), maxAge)) / 1000) } // microseconds
+func (e *encoder) string(s string)     { e.uint(uint64(len(s))); *e = append(*e, s...) }
+func (e *encoder) strings(all []string) {
+	e.uint(uint64(len(all)))
+	for _, s := range all {
+		e.string(s)
+	}
+}
+
+// decoder takes a payload apart. The first fault sticks; what is returned
+// after it is empty.
+type decoder struct {
+	rest []byte
+	err  error
+}
+
+func (d *decoder) fail(what string) {
+	if d.err == nil {
+		d.err = malformed(what)
+	}
+	d.rest = nil
+}
+
+func (d *decoder) uint(limit uint64, what string) uint64 {
+	v, n := binary.Uvarint(d.rest)
+	if n <= 0 || v > limit {
+		d.fail(what)
+		return 0
+	}
+	d.rest = d.rest[n:]
+	return v
+}
+
+func (d *decoder) fixed(n int, what string) []byte {
+	if len(d.rest) < n {
+		d.fail(what)
+		return make([]byte, n)
+	}
+	b := d.rest[:n]
+	d.rest = d.rest[n:]
+	return b
+}
+
+func (d *decoder) dur(what string) time.Duration {
+	return time.Duration(d.uint(uint64(maxAge)/1000, what)) * 1000
+}
+
+func (d *decoder) string(limit int, what string) string {
+	return string(d.fixed(int(d.uint(uint64(min(limit, len(d.rest))), what)), what))
+}
+
+func (d *decoder) names(what string) []string {
+	n := int(d.uint(store.MaxVaryNames, what))
+	if n == 0 {
+		return nil
+	}
+	names := make([]string, 0, n)
+	for range n {
+		name := d.string(maxFieldName, what)
+		if d.err == nil && (!httpguts.ValidHeaderFieldName(name) || http.CanonicalHeaderKey(name) != name) {
+			d.fail(what)
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+func (d *decoder) done() error {
+	if d.err == nil && len(d.rest) > 0 {
+		d.fail("bytes after the end")
+	}
+	return d.err
+}
+
+const (
+	flagLead = 1 << iota
+	flagCredentials
+)
+
+func (q *Query) append(e *encoder) {
+	e.string(q.Group)
+	e.bytes(q.Key[:])
+	e.uint(uint64(q.Have))
+	var flags uint64
+	if q.Lead {
+		flags |= flagLead
+	}
+	if q.Credentials {
+		flags |= flagCredentials
+	}
+	e.uint(flags)
+	e.strings(q.Names)
+	n := 0
+	for _, values := range q.Fields {
+		n += len(values)
+	}
+	e.uint(uint64(n))
+	for name, values := range q.Fields {
+		for _, v := range values {
+			e.string(name)
+			e.string(v)
+		}
+	}
+}
+
+func (d *decoder) query() *Query {
+	q := &Query{Group: d.string(maxGroupName, "group name")}
+	copy(q.Key[:], d.fixed(len(q.Key), "key"))
+	q.Have = store.Generation(d.uint(math.MaxUint64, "generation"))
+	flags := d.uint(flagLead|flagCredentials, "flags")
+	q.Lead, q.Credentials = flags&flagLead != 0, flags&flagCredentials != 0
+	q.Names = d.names("selecting fields")
+	n := int(d.uint(store.MaxFields, "field count"))
+	q.Fields = make(http.Header, min(n, 8))
+	for range n {
+		name := d.string(maxFieldName, "field name")
+		value := d.string(maxQueryBytes, "field value")
+		if d.err != nil {
+			break
+		}
+		q.Fields[name] = append(q.Fields[name], value)
+	}
+	return q
+}
+
+// Bits of an entry's flags on the wire.
+const (
+	entryMustRevalidate = 1 << iota
+	entryNoCache
+	entryHeuristic
+	entrySharedAuth
+	entryFlags = 1<<iota - 1
+)
+
+// appendEntry encodes e as it stands at now.
+func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
+	enc.uint(uint64(e.Status))
+	enc.uint(uint64(e.Size))
+	enc.uint(e.Digest)
+	enc.uint(uint64(e.Generation))
+	enc.strings(e.Vary)
+	enc.bytes(e.Selected[:])
+	f := e.Fresh
+	enc.dur(now.Sub(f.Received))
+	enc.dur(now.Sub(e.Sent))
+	enc.dur(f.InitialAge)
+	enc.dur(f.Lifetime)
+	enc.dur(f.StaleWhileRevalidate)
+	enc.dur(f.StaleIfError)
+	var flags uint64
+	for i, set := range []bool{f.MustRevalidate, f.NoCache, f.Heuristic, f.SharedAuth} {
+		if set {
+			flags |= 1 << i
+		}
+	}
+	enc.uint(flags)
+	enc.uint(uint64(len(e.Fields)))
+	for _, f := range e.Fields {
+		enc.string(f.Name)
+		enc.string(f.Value)
+	}
+}
+
+// entry decodes an entry whose ages count from now. Fields that could split a
+// response are dropped.
+func (d *decoder) entry(now time.Time) *store.Entry {
+	e := &store.Entry{
+		Status:     int(d.uint(599, "status")),
+		Size:       int64(d.uint(math.MaxInt64, "size")),
+		Digest:     d.uint(math.MaxUint64, "digest"),
+		Generation: store.Generation(d.uint(math.MaxUint64, "generation")),
+		Vary:       d.names("vary"),
+	}
+	if e.Status < 200 {
+		d.fail("status")
+	}
+	copy(e.Selected[:], d.fixed(len(e.Selected), "selection"))
+	e.Fresh.Received = now.Add(-d.dur("age"))
+	e.Sent = now.Add(-d.dur("age"))
+	e.Fresh.InitialAge = d.dur("initial age")
+	e.Fresh.Lifetime = d.dur("lifetime")
+	e.Fresh.StaleWhileRevalidate = d.dur("stale-while-revalidate")
+	e.Fresh.StaleIfError = d.dur("stale-if-error")
+	flags := d.uint(entryFlags, "flags")
+	e.Fresh.MustRevalidate = flags&entryMustRevalidate != 0
+	e.Fresh.NoCache = flags&entryNoCache != 0
+	e.Fresh.Heuristic = flags&entryHeuristic != 0
+	e.Fresh.SharedAuth = flags&entrySharedAuth != 0
+	n := int(d.uint(store.MaxFields, "field count"))
+	e.Fields = make([]store.Field, 0, n)
+	for range n {
+		f := store.Field{Name: d.string(maxFieldName, "field name"), Value: d.string(store.MaxHeaderBytes, "field value")}
+		if d.err == nil && httpguts.ValidHeaderFieldName(f.Name) && httpguts.ValidHeaderFieldValue(f.Value) {
+			e.Fields = append(e.Fields, f)
+		}
+	}
+	return e
+}
+
+// frameWriter writes frames, small ones in one piece with what follows.
+type frameWriter struct {
+	w   io.Writer
+	buf encoder
+}
+
+// frame appends a frame whose payload fill writes.
+func (w *frameWriter) frame(kind byte, payload func(*encoder)) {
+	start := len(w.buf)
+	w.buf = append(w.buf, kind, 0, 0, 0, 0)
+	if payload != nil {
+		payload(&w.buf)
+	}
+	binary.BigEndian.PutUint32(w.buf[start+1:], uint32(len(w.buf)-start-5))
+}
+
+// data appends a data frame. Large bodies are written through, not copied.
+func (w *frameWriter) data(p []byte) error {
+	for len(p) > 0 {
+		n := min(len(p), math.MaxUint32)
+		w.buf = append(w.buf, frameData)
+		w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(n))
+		if n <= 4096 {
+			w.buf = append(w.buf, p[:n]...)
+		} else {
+			if err := w.flush(); err != nil {
+				return err
+			}
+			if _, err := w.w.Write(p[:n]); err != nil {
+				return err
+			}
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+func (w *frameWriter) end(digest uint64, g store.Generation) {
+	w.frame(frameEnd, func(e *encoder) {
+		e.uint(digest)
+		e.uint(uint64(g))
+	})
+}
+
+func (w *frameWriter) flush() error {
+	if len(w.buf) == 0 {
+		return nil
+	}
+	_, err := w.w.Write(w.buf)
+	w.buf = w.buf[:0]
+	return err
+}
+
+// frameReader reads frames.
+type frameReader struct {
+	r *bufio.Reader
+}
+
+func newFrameReader(r io.Reader) *frameReader {
+	return &frameReader{bufio.NewReaderSize(r, 4096)}
+}
+
+// next reads a frame's head, and its payload unless it is data, of which it
+// returns the length only: the caller reads that itself.
+func (r *frameReader) next() (kind byte, payload *decoder, length int64, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r.r, head[:]); err != nil {
+		return 0, nil, 0, fmt.Errorf("reading a frame: %w", err)
+	}
+	kind, length = head[0], int64(binary.BigEndian.Uint32(head[1:]))
+	if kind == frameData {
+		return kind, nil, length, nil
+	}
+	if length > maxFrame {
+		return 0, nil, 0, malformed("frame too long")
+	}
+	b := make([]byte, length)
+	if _, err := io.ReadFull(r.r, b); err != nil {
+		return 0, nil, 0, fmt.Errorf("reading a frame: %w", err)
+	}
+	return kind, &decoder{rest: b}, length, nil
+}
+
+// reason reads why the other side's fill broke off.
+func (d *decoder) reason() rfc9111.Reason {
+	return rfc9111.Reason(d.uint(math.MaxUint8, "reason"))
+}

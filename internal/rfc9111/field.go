@@ -1,0 +1,146 @@
+package rfc9111
+
+import (
+	"maps"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxDelta is the largest age or lifetime there is, 2^31 seconds. RFC 9111
+// §1.2.2 gives this value to everything that overflows.
+const maxDelta = (1 << 31) * time.Second
+
+// clamp brings a duration into 0..maxDelta, so that sums of a few of them
+// cannot overflow.
+func clamp(d time.Duration) time.Duration {
+	return min(max(d, 0), maxDelta)
+}
+
+// parseDelta reads delta-seconds (RFC 9111 §1.2.2): digits and nothing else.
+func parseDelta(s string) (time.Duration, bool) {
+	if s == "" {
+		return 0, false
+	}
+	var seconds int64
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		seconds = min(seconds*10+int64(s[i]-'0'), 1<<31)
+	}
+	return time.Duration(seconds) * time.Second, true
+}
+
+// parseDate reads an HTTP-date in its three forms (RFC 9110 §5.6.7).
+func parseDate(s string) (time.Time, bool) {
+	s = trimOWS(s)
+	// http.ParseTime takes any three letters for a zone in the RFC 850 form and
+	// counts them as UTC, which would move the date by hours.
+	if strings.Contains(s, ",") && !strings.HasSuffix(s, " GMT") {
+		return time.Time{}, false
+	}
+	t, err := http.ParseTime(s)
+	return t, err == nil
+}
+
+// dateField reads a field that holds one date. Repeating the same value is
+// harmless; two different ones are as bad as none that can be read.
+func dateField(h http.Header, name string) (t time.Time, present, ok bool) {
+	value, present, ok := single(h, name)
+	if ok {
+		t, ok = parseDate(value)
+	}
+	return t, present, ok
+}
+
+// single returns the value of a field that may occur once; ok is false if it
+// is absent, or given several times with different values.
+func single(h http.Header, name string) (value string, present, ok bool) {
+	lines := h[name]
+	if len(lines) == 0 {
+		return "", false, false
+	}
+	value = trimOWS(lines[0])
+	for _, line := range lines[1:] {
+		if trimOWS(line) != value {
+			return "", true, false
+		}
+	}
+	return value, true, true
+}
+
+// canonicalNames returns h itself if all its names are canonical, which they
+// are unless a handler wrote into the map, and otherwise a copy in which they
+// are. A "set-cookie" must not slip by because of its spelling.
+func canonicalNames(h http.Header) http.Header {
+	canonical := true
+	for name := range h {
+		canonical = canonical && textproto.CanonicalMIMEHeaderKey(name) == name
+	}
+	if canonical {
+		return h
+	}
+	c := make(http.Header, len(h))
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		key := textproto.CanonicalMIMEHeaderKey(name)
+		c[key] = append(c[key], h[name]...)
+	}
+	return c
+}
+
+func trimOWS(s string) string { return strings.Trim(s, " \t") }
+
+// tokenLen returns how many bytes at the start of s may be in a token
+// (RFC 9110 §5.6.2).
+func tokenLen(s string) int {
+	for i := range len(s) {
+		if !isTokenByte(s[i]) {
+			return i
+		}
+	}
+	return len(s)
+}
+
+func isToken(s string) bool { return s != "" && tokenLen(s) == len(s) }
+
+func isTokenByte(c byte) bool {
+	switch {
+	case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
+		return true
+	}
+	return strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+}
+
+// quotedLen returns the length of the quoted-string that s begins with
+// (RFC 9110 §5.6.4), quotes included; closed is false, and the length that of
+// s, if it does not end.
+func quotedLen(s string) (n int, closed bool) {
+	for i := 1; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1, true
+		}
+	}
+	return len(s), false
+}
+
+// unquote returns what a closed quoted-string says.
+func unquote(quoted string) string {
+	inner := quoted[1 : len(quoted)-1]
+	if !strings.Contains(inner, `\`) {
+		return inner
+	}
+	var b strings.Builder
+	for i := 0; i < len(inner); i++ {
+		if inner[i] == '\\' {
+			i++
+		}
+		b.WriteByte(inner[i])
+	}
+	return b.String()
+}

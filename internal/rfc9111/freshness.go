@@ -1,0 +1,149 @@
+package rfc9111
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Freshness is what the cache keeps of a response to decide about its reuse
+// later. It is a plain value that travels between nodes. The zero value was
+// stale long ago and is validated before any use.
+type Freshness struct {
+	Received   time.Time     // when the response header arrived, by the clock of the node that fetched it
+	InitialAge time.Duration // corrected_initial_age at Received (RFC 9111 §4.2.3)
+	Lifetime   time.Duration // freshness_lifetime (§4.2.1), heuristic ones included
+
+	// How long after Lifetime the response may still be served while it is
+	// fetched again, or when that fails (RFC 5861). 0: not at all, also because
+	// MustRevalidate or NoCache forbids it.
+	StaleWhileRevalidate, StaleIfError time.Duration
+
+	MustRevalidate bool // must-revalidate, proxy-revalidate or s-maxage: never served stale
+	NoCache        bool // no-cache for the whole response: validated each time
+	Heuristic      bool // Lifetime is a guess (§4.2.2)
+	SharedAuth     bool // may answer requests with Authorization (§3.5)
+}
+
+// Age returns current_age (RFC 9111 §4.2.3). It is never negative, also if the
+// clock went back.
+func (f Freshness) Age(now time.Time) time.Duration {
+	return clamp(clamp(f.InitialAge) + clamp(now.Sub(f.Received)))
+}
+
+// TTL returns for how long the response is still fresh. Zero or less: it is
+// stale, and has been for that long (RFC 9111 §4.2).
+func (f Freshness) TTL(now time.Time) time.Duration {
+	return clamp(f.Lifetime) - f.Age(now)
+}
+
+// lifetimeSource says where a freshness lifetime comes from.
+type lifetimeSource uint8
+
+const (
+	sourceNone       lifetimeSource = iota // nowhere: it is 0
+	sourceResponse                         // the response states it
+	sourceConfigured                       // Options.TTL
+	sourceHeuristic                        // guessed from Last-Modified
+)
+
+// newFreshness gathers what has to be kept. s-maxage counts as must-revalidate
+// for a shared cache even beside stale-while-revalidate (RFC 9111 §5.2.2.10).
+func newFreshness(x Exchange, d ResponseDirectives, o Options) (Freshness, lifetimeSource) {
+	f := Freshness{
+		Received:       x.Received,
+		InitialAge:     initialAge(x),
+		MustRevalidate: d.MustRevalidate || d.ProxyRevalidate || d.SMaxAge.Set,
+		NoCache:        d.NoCache,
+		SharedAuth:     d.sharedAuth(),
+	}
+	lifetime, source := lifetimeOf(x, d, o)
+	f.Lifetime, f.Heuristic = lifetime, source == sourceHeuristic
+	if f.MustRevalidate || f.NoCache {
+		return f, source
+	}
+	if f.Lifetime > 0 {
+		f.StaleWhileRevalidate = clamp(o.StaleWhileRevalidate)
+	}
+	if d.StaleWhileRevalidate.Set {
+		f.StaleWhileRevalidate = d.StaleWhileRevalidate.D
+	}
+	f.StaleIfError = clamp(o.StaleIfError)
+	if d.StaleIfError.Set {
+		f.StaleIfError = d.StaleIfError.D
+	}
+	return f, source
+}
+
+// lifetimeOf calculates freshness_lifetime: s-maxage, max-age, Expires
+// (RFC 9111 §4.2.1), then the operator's TTL, then a heuristic (§4.2.2).
+func lifetimeOf(x Exchange, d ResponseDirectives, o Options) (time.Duration, lifetimeSource) {
+	if d.SMaxAge.Set {
+		return d.SMaxAge.D, sourceResponse
+	}
+	if d.MaxAge.Set {
+		return d.MaxAge.D, sourceResponse
+	}
+	if expires, present, ok := dateField(x.Response, "Expires"); present {
+		if !ok {
+			return 0, sourceResponse // §5.3: "0" and the like are in the past
+		}
+		return clamp(expires.Sub(dateOf(x))), sourceResponse
+	}
+	ttl, ok := o.TTL[x.Status]
+	if !ok && heuristicallyCacheable(x.Status) {
+		ttl, ok = o.TTL[0]
+	}
+	if ok {
+		return clamp(ttl), sourceConfigured
+	}
+	if ttl := heuristicLifetime(x); ttl > 0 {
+		return ttl, sourceHeuristic
+	}
+	return 0, sourceNone
+}
+
+// heuristicLifetime guesses a tenth of the time since the last modification
+// (RFC 9111 §4.2.2), at most a day, so that a wrong guess ends by itself.
+func heuristicLifetime(x Exchange) time.Duration {
+	modified, _, ok := dateField(x.Response, "Last-Modified")
+	if !ok || !heuristicallyCacheable(x.Status) {
+		return 0
+	}
+	return min(clamp(dateOf(x).Sub(modified))/10, 24*time.Hour)
+}
+
+// dateOf returns date_value: Date, or the time of receipt where Date is missing
+// or cannot be read (RFC 9110 §6.6.1).
+func dateOf(x Exchange) time.Time {
+	if date, _, ok := dateField(x.Response, "Date"); ok {
+		return date
+	}
+	return x.Received
+}
+
+// initialAge calculates corrected_initial_age (RFC 9111 §4.2.3). The time of
+// receipt is cut to whole seconds for apparent_age, because Date is: otherwise a
+// response with max-age=1 would lose up to all of it.
+func initialAge(x Exchange) time.Duration {
+	apparent := clamp(x.Received.Truncate(time.Second).Sub(dateOf(x)))
+	var delay time.Duration
+	if !x.Sent.IsZero() {
+		delay = clamp(x.Received.Sub(x.Sent))
+	}
+	return clamp(max(apparent, ageValue(x.Response)+delay))
+}
+
+// ageValue returns age_value, the first readable member of the Age field lines.
+// RFC 9111 §5.1 looks at the very first only. We go on to the next, because
+// a response that says in any place how old it is should not pass for new.
+func ageValue(h http.Header) time.Duration {
+	for _, line := range h["Age"] {
+		for member := range strings.SplitSeq(line, ",") {
+			if age, ok := parseDelta(trimOWS(member)); ok {
+				return age
+			}
+		}
+	}
+	return 0
+}

@@ -1,0 +1,160 @@
+package rfc9111
+
+import (
+	"math"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// noon is when the responses of these tests arrive.
+var noon = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
+
+func date(t time.Time) string { return t.UTC().Format(http.TimeFormat) }
+
+// exchange is a GET that was answered at noon, at once.
+func exchange(status int, response ...string) Exchange {
+	return Exchange{Method: "GET", Status: status, Response: header(response...), Sent: noon, Received: noon}
+}
+
+func TestLifetime(t *testing.T) {
+	in := func(d time.Duration) string { return date(noon.Add(d)) }
+	day := 24 * time.Hour
+	ttl := Options{TTL: map[int]time.Duration{0: 7 * sec, 404: 3 * sec, 302: 2 * sec, 410: -1}}
+	tests := []struct {
+		name   string
+		x      Exchange
+		o      Options
+		want   time.Duration
+		source lifetimeSource
+	}{
+		{"s-maxage before all", exchange(200, "Cache-Control", "max-age=5, s-maxage=6", "Expires", in(9*sec)), ttl, 6 * sec, sourceResponse},
+		{"s-maxage 0 before all", exchange(200, "Cache-Control", "max-age=5, s-maxage=0"), ttl, 0, sourceResponse},
+		{"max-age before expires", exchange(200, "Cache-Control", "max-age=5", "Expires", in(9*sec)), ttl, 5 * sec, sourceResponse},
+		{"broken max-age before expires", exchange(200, "Cache-Control", "max-age=x", "Expires", in(9*sec)), ttl, 0, sourceResponse},
+		{"expires before ttl", exchange(200, "Expires", in(9*sec)), ttl, 9 * sec, sourceResponse},
+		{"expires counts from date", exchange(200, "Expires", in(9*sec), "Date", in(-5*sec)), ttl, 14 * sec, sourceResponse},
+		{"expires counts from a date to come", exchange(200, "Expires", in(9*sec), "Date", in(5*sec)), ttl, 4 * sec, sourceResponse},
+		{"expires with a broken date", exchange(200, "Expires", in(9*sec), "Date", "x"), ttl, 9 * sec, sourceResponse},
+		{"expires in the past", exchange(200, "Expires", in(-9*sec)), ttl, 0, sourceResponse},
+		{"expires 0", exchange(200, "Expires", "0"), ttl, 0, sourceResponse},
+		{"expires -1", exchange(200, "Expires", "-1"), ttl, 0, sourceResponse},
+		{"expires empty", exchange(200, "Expires", ""), ttl, 0, sourceResponse},
+		{"expires twice the same", exchange(200, "Expires", in(9*sec), "Expires", in(9*sec)+" "), ttl, 9 * sec, sourceResponse},
+		{"expires twice, differing", exchange(200, "Expires", in(9*sec), "Expires", in(8*sec)), ttl, 0, sourceResponse},
+		{"expires twice, one broken", exchange(200, "Expires", in(9*sec), "Expires", "0"), ttl, 0, sourceResponse},
+		{"expires twice in a line", exchange(200, "Expires", in(9*sec)+", "+in(9*sec)), ttl, 0, sourceResponse},
+		{"expires rfc850", exchange(200, "Expires", noon.Add(9*sec).Format("Monday, 02-Jan-06 15:04:05 GMT")), ttl, 9 * sec, sourceResponse},
+		{"expires asctime", exchange(200, "Expires", noon.Add(9*sec).Format(time.ANSIC)), ttl, 9 * sec, sourceResponse},
+		{"expires rfc850 in another zone", exchange(200, "Expires", noon.Add(9*sec).Format("Monday, 02-Jan-06 15:04:05 PST")), ttl, 0, sourceResponse},
+		{"expires in utc", exchange(200, "Expires", noon.Add(9*sec).Format("Mon, 02 Jan 2006 15:04:05 UTC")), ttl, 0, sourceResponse},
+		{"expires with an offset", exchange(200, "Expires", noon.Add(9*sec).Format(time.RFC1123Z)), ttl, 0, sourceResponse},
+		{"expires iso 8601", exchange(200, "Expires", noon.Add(9*sec).Format(time.RFC3339)), ttl, 0, sourceResponse},
+		{"expires in 9999", exchange(200, "Expires", "Fri, 31 Dec 9999 23:59:59 GMT"), ttl, maxDelta, sourceResponse},
+		{"expires in year 0", exchange(200, "Expires", "Sat, 01 Jan 0000 00:00:00 GMT"), ttl, 0, sourceResponse},
+
+		{"ttl for any status", exchange(200), ttl, 7 * sec, sourceConfigured},
+		{"ttl before heuristic", exchange(200, "Last-Modified", in(-day)), ttl, 7 * sec, sourceConfigured},
+		{"ttl for this status", exchange(404), ttl, 3 * sec, sourceConfigured},
+		{"ttl for a status that is not heuristic", exchange(302), ttl, 2 * sec, sourceConfigured},
+		{"ttl for any is not for 307", exchange(307), ttl, 0, sourceNone},
+		{"ttl for any is not for 500", exchange(500), ttl, 0, sourceNone},
+		{"negative ttl", exchange(410), ttl, 0, sourceConfigured},
+
+		{"heuristic", exchange(200, "Last-Modified", in(-100*sec)), Options{}, 10 * sec, sourceHeuristic},
+		{"heuristic counts from date", exchange(200, "Last-Modified", in(-100*sec), "Date", in(-50*sec)), Options{}, 5 * sec, sourceHeuristic},
+		{"heuristic is at most a day", exchange(200, "Last-Modified", in(-1000*day)), Options{}, day, sourceHeuristic},
+		{"heuristic of year 1", exchange(200, "Last-Modified", "Mon, 01 Jan 0001 00:00:00 GMT"), Options{}, day, sourceHeuristic},
+		{"modified in time to come", exchange(200, "Last-Modified", in(100*sec)), Options{}, 0, sourceNone},
+		{"modified just now", exchange(200, "Last-Modified", in(0)), Options{}, 0, sourceNone},
+		{"modified broken", exchange(200, "Last-Modified", "yesterday"), Options{}, 0, sourceNone},
+		{"modified at two times", exchange(200, "Last-Modified", in(-100*sec), "Last-Modified", in(-200*sec)), Options{}, 0, sourceNone},
+		{"heuristic, not for 302", exchange(302, "Last-Modified", in(-100*sec)), Options{}, 0, sourceNone},
+		{"no heuristic beside max-age", exchange(200, "Last-Modified", in(-100*sec), "Cache-Control", "max-age=0"), Options{}, 0, sourceResponse},
+		{"nothing", exchange(200), Options{}, 0, sourceNone},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, source := lifetimeOf(tt.x, ParseResponse(tt.x.Response), tt.o)
+			if got != tt.want || source != tt.source {
+				t.Errorf("got %v from %d, want %v from %d", got, source, tt.want, tt.source)
+			}
+		})
+	}
+}
+
+func TestInitialAge(t *testing.T) {
+	tests := []struct {
+		name     string
+		sent     time.Duration // before noon
+		received time.Duration // after noon
+		h        http.Header
+		want     time.Duration
+	}{
+		{"nothing stated", 0, 0, nil, 0},
+		{"delay", 3 * sec, 0, nil, 3 * sec},
+		{"delay in fractions", 0, sec / 4, nil, sec / 4},
+		{"sent after received", -3 * sec, 0, nil, 0},
+		{"age", 0, 0, header("Age", "7"), 7 * sec},
+		{"age and delay", 3 * sec, 0, header("Age", "7"), 10 * sec},
+		{"date in the past", 0, 0, header("Date", date(noon.Add(-8*sec))), 8 * sec},
+		{"date to come", 0, 0, header("Date", date(noon.Add(8*sec))), 0},
+		{"date broken", 0, 0, header("Date", "0"), 0},
+		{"date in year 1", 0, 0, header("Date", "Mon, 01 Jan 0001 00:00:00 GMT"), maxDelta},
+		{"dates differ", 0, 0, header("Date", date(noon.Add(-8*sec)), "Date", date(noon)), 0},
+		{"date has whole seconds", -sec, sec * 9 / 10, header("Date", date(noon)), 0},
+		{"date before age", 3 * sec, 0, header("Age", "2", "Date", date(noon.Add(-8*sec))), 8 * sec},
+		{"age before date", 3 * sec, 0, header("Age", "6", "Date", date(noon.Add(-8*sec))), 9 * sec},
+		{"age list: first", 0, 0, header("Age", "7, 2"), 7 * sec},
+		{"age lines: first", 0, 0, header("Age", "7", "Age", "9"), 7 * sec},
+		{"age lines: first readable", 0, 0, header("Age", "-7", "Age", "x, 9"), 9 * sec},
+		{"age negative", 0, 0, header("Age", "-7"), 0},
+		{"age fraction", 0, 0, header("Age", "7.5"), 0},
+		{"age empty", 0, 0, header("Age", ""), 0},
+		{"age with space", 0, 0, header("Age", " 7\t"), 7 * sec},
+		{"age overflows", 3 * sec, 0, header("Age", "99999999999999999999"), maxDelta},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			x := Exchange{Response: tt.h, Sent: noon.Add(-tt.sent), Received: noon.Add(tt.received)}
+			if got := initialAge(x); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+	if got := initialAge(Exchange{Received: noon}); got != 0 {
+		t.Errorf("sent is not known: got %v, want 0", got)
+	}
+}
+
+func TestAgeAndTTL(t *testing.T) {
+	tests := []struct {
+		name     string
+		f        Freshness
+		at       time.Duration // after noon
+		age, ttl time.Duration
+	}{
+		{"on arrival", Freshness{InitialAge: 2 * sec, Lifetime: 10 * sec}, 0, 2 * sec, 8 * sec},
+		{"later", Freshness{InitialAge: 2 * sec, Lifetime: 10 * sec}, 5 * sec, 7 * sec, 3 * sec},
+		{"stale", Freshness{InitialAge: 2 * sec, Lifetime: 10 * sec}, 15 * sec, 17 * sec, -7 * sec},
+		{"clock went back", Freshness{InitialAge: 2 * sec, Lifetime: 10 * sec}, -15 * sec, 2 * sec, 8 * sec},
+		{"negative initial age", Freshness{InitialAge: -2 * sec, Lifetime: 10 * sec}, sec, sec, 9 * sec},
+		{"negative lifetime", Freshness{Lifetime: math.MinInt64}, sec, sec, -sec},
+		{"largest of all", Freshness{InitialAge: math.MaxInt64, Lifetime: math.MaxInt64}, math.MaxInt64, maxDelta, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.f.Received = noon
+			now := noon.Add(tt.at)
+			if got := tt.f.Age(now); got != tt.age {
+				t.Errorf("age: got %v, want %v", got, tt.age)
+			}
+			if got := tt.f.TTL(now); got != tt.ttl {
+				t.Errorf("ttl: got %v, want %v", got, tt.ttl)
+			}
+		})
+	}
+	if use, _ := Decide(RequestDirectives{}, false, Freshness{}, noon); use != Validate {
+		t.Errorf("the zero Freshness: use %d, want Validate", use)
+	}
+}

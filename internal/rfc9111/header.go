@@ -1,0 +1,91 @@
+package rfc9111
+
+import (
+	"maps"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+)
+
+// StoredHeader returns a copy of the response header without the fields that
+// must not be stored (RFC 9111 §3.1): those of the connection, those that
+// Connection or a qualified no-cache or private names, and what is no field in
+// HTTP at all. Set-Cookie belongs to one client, and Age is the cache's own to
+// state; both go too.
+func StoredHeader(h http.Header) http.Header {
+	h = canonicalNames(h)
+	d := ParseResponse(h)
+	connection := connectionOptions(h)
+	stored := make(http.Header, len(h))
+	for name, values := range h {
+		if neverStored(name) || !isToken(name) || slices.ContainsFunc(values, breaksField) ||
+			slices.Contains(connection, name) ||
+			slices.Contains(d.NoCacheFields, name) || slices.Contains(d.PrivateFields, name) {
+			continue
+		}
+		stored[name] = slices.Clone(values)
+	}
+	return stored
+}
+
+// neverStored are the fields that end at this hop whatever the response says.
+// All of Proxy-* goes, not only the three of RFC 9111 §3.1, because the others
+// tell about a connection or an exchange that is over.
+func neverStored(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+		"Age", "Set-Cookie":
+		return true
+	}
+	return strings.HasPrefix(name, "Proxy-")
+}
+
+// breaksField reports whether a value would end its line, or the header.
+func breaksField(value string) bool {
+	return strings.ContainsAny(value, "\r\n\x00")
+}
+
+// connectionOptions returns the field names in Connection (RFC 9110 §7.6.1).
+// Essential fields are not among them: a sender must not name one that is meant
+// for all recipients, and losing Vary would mix up variants.
+func connectionOptions(h http.Header) []string {
+	var names []string
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			name = textproto.CanonicalMIMEHeaderKey(trimOWS(name))
+			if !slices.Contains(essential, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// Refresh returns the stored header as a 304 updates it (RFC 9111 §3.2, §4.3.4),
+// in a new map. Neither argument is changed. Revalidated does this and judges
+// the result.
+func Refresh(stored, notModified http.Header) http.Header {
+	merged := maps.Clone(stored)
+	if merged == nil {
+		merged = make(http.Header, len(notModified))
+	}
+	for name, values := range StoredHeader(notModified) {
+		if !describesBody(name) {
+			merged[name] = values
+		}
+	}
+	return StoredHeader(merged)
+}
+
+// describesBody are the fields that belong to the stored bytes and stay as they
+// are. RFC 9111 §3.2 demands that of Content-Length and permits it for what the
+// stored response depends on. Content-Type and ETag are among them because
+// servers put a default type on a 304, and the tag of the uncompressed file.
+func describesBody(name string) bool {
+	switch name {
+	case "Content-Length", "Content-Encoding", "Content-Type", "Content-Range", "Etag":
+		return true
+	}
+	return false
+}

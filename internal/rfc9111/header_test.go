@@ -1,0 +1,85 @@
+package rfc9111
+
+import (
+	"net/http"
+	"reflect"
+	"testing"
+)
+
+func equalHeader(t *testing.T, got, want http.Header) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("\n got %v\nwant %v", got, want)
+	}
+}
+
+func TestStoredHeader(t *testing.T) {
+	tests := []struct {
+		name string
+		h    http.Header
+		want http.Header
+	}{
+		{"nil", nil, header()},
+		{"kept", header("Etag", `"a"`, "Link", "a", "Link", "b", "Vary", ""), header("Etag", `"a"`, "Link", "a", "Link", "b", "Vary", "")},
+		{"hop by hop", header("Connection", "close", "Keep-Alive", "1", "Te", "x", "Trailer", "x", "Transfer-Encoding", "chunked",
+			"Upgrade", "x", "Proxy-Authenticate", "x", "Proxy-Authorization", "x", "Proxy-Authentication-Info", "x",
+			"Proxy-Connection", "x", "Age", "5", "X", "y"), header("X", "y")},
+		{"not quite hop by hop", header("Proxyish", "x", "Upgrade-Insecure", "y"), header("Proxyish", "x", "Upgrade-Insecure", "y")},
+		{"cookie", header("Set-Cookie", "a=b", "X", "y"), header("X", "y")},
+		{"named by connection", header("Connection", "x-a", "Connection", "close , X-B", "X-A", "1", "X-B", "2", "X-C", "3"), header("X-C", "3")},
+		{"connection cannot name vary", header("Connection", "vary, cache-control", "Vary", "a", "Cache-Control", "no-cache"),
+			header("Vary", "a", "Cache-Control", "no-cache")},
+		{"private and no-cache fields", header("Cache-Control", `private="x-a", no-cache="X-B, x-c"`, "X-A", "1", "X-B", "2", "X-C", "3", "X-D", "4"),
+			header("Cache-Control", `private="x-a", no-cache="X-B, x-c"`, "X-D", "4")},
+		{"line breaks", header("X-A", "a\r\nb", "X-B", "a\rb", "X-C", "a\nb", "X-D", "a\x00b", "X-E", "ok", "X-F", "ok", "X-F", "\n"),
+			header("X-E", "ok")},
+		{"names that are none", http.Header{"A b": {"1"}, "": {"2"}, "X\n": {"3"}, "Trailer:X": {"4"}, "Ok": {"5"}}, header("Ok", "5")},
+		{"names in lower case", http.Header{"connection": {"x-a"}, "x-a": {"1"}, "age": {"2"}, "x-b": {"3"}}, header("X-B", "3")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			equalHeader(t, StoredHeader(tt.h), tt.want)
+		})
+	}
+	h := header("X", "a")
+	StoredHeader(h)["X"][0] = "b"
+	if h["X"][0] != "a" {
+		t.Error("values are shared with the argument")
+	}
+}
+
+func TestRefresh(t *testing.T) {
+	tests := []struct {
+		name        string
+		stored      http.Header
+		notModified http.Header
+		want        http.Header
+	}{
+		{"both nil", nil, nil, header()},
+		{"nothing stored", nil, header("X", "1"), header("X", "1")},
+		{"replaced, added, kept", header("X", "1", "X", "2", "Y", "3"), header("X", "4", "Z", "5"), header("X", "4", "Y", "3", "Z", "5")},
+		{"lifetime", header("Cache-Control", "max-age=1"), header("Cache-Control", "max-age=2", "Expires", "0"), header("Cache-Control", "max-age=2", "Expires", "0")},
+		{"what describes the body", header("Content-Length", "5", "Content-Encoding", "br", "Content-Type", "a/b", "Etag", `W/"a"`),
+			header("Content-Length", "0", "Content-Encoding", "gzip", "Content-Type", "text/html", "Content-Range", "x", "Etag", `"a"`),
+			header("Content-Length", "5", "Content-Encoding", "br", "Content-Type", "a/b", "Etag", `W/"a"`)},
+		{"what is not stored", header("X", "1"), header("Set-Cookie", "a=b", "Age", "4", "Connection", "x", "Transfer-Encoding", "chunked"), header("X", "1")},
+		{"now private", header("X", "1", "Y", "2"), header("Cache-Control", `private="x"`), header("Y", "2", "Cache-Control", `private="x"`)},
+		{"private before", header("Cache-Control", `private="x"`), header("X", "1"), header("Cache-Control", `private="x"`)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			before := tt.stored.Clone()
+			equalHeader(t, Refresh(tt.stored, tt.notModified), tt.want)
+			equalHeader(t, tt.stored, before)
+		})
+	}
+}
+
+func BenchmarkStoredHeader(b *testing.B) {
+	h := header("Cache-Control", "public, max-age=60", "Vary", "Accept-Encoding", "Etag", `"a"`,
+		"Date", date(noon), "Content-Type", "text/html", "Last-Modified", date(noon), "Connection", "close")
+	b.ReportAllocs()
+	for b.Loop() {
+		StoredHeader(h)
+	}
+}

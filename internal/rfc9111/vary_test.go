@@ -1,0 +1,155 @@
+package rfc9111
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestVaryNames(t *testing.T) {
+	tests := []struct {
+		name  string
+		lines []string
+		want  []string
+		star  bool
+	}{
+		{"none", nil, nil, false},
+		{"empty", []string{"", " , "}, nil, false},
+		{"one", []string{"accept"}, []string{"Accept"}, false},
+		{"sorted, canonical, each once", []string{"user-AGENT,Accept", " accept ,Cookie"}, []string{"Accept", "Cookie", "User-Agent"}, false},
+		{"star", []string{"*"}, nil, true},
+		{"star, first", []string{"*, Accept"}, nil, true},
+		{"star, last of the last line", []string{"Accept", "Cookie, *"}, nil, true},
+		{"no field name", []string{"Accept Encoding"}, nil, true},
+		{"quoted", []string{`"Accept"`}, nil, true},
+		{"broken byte", []string{"Accept\x00"}, nil, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, star := VaryNames(http.Header{"Vary": tt.lines})
+			if !slices.Equal(got, tt.want) || star != tt.star {
+				t.Errorf("got %q %v, want %q %v", got, star, tt.want, tt.star)
+			}
+		})
+	}
+}
+
+func TestSelecting(t *testing.T) {
+	lines := func(l ...string) []string { return l }
+	tests := []struct {
+		name  string
+		field string
+		a, b  []string // field lines; nil: absent
+		same  bool
+	}{
+		{"the same", "X-A", lines("a"), lines("a"), true},
+		{"another", "X-A", lines("a"), lines("b"), false},
+		{"absent and absent", "X-A", nil, nil, true},
+		{"absent and empty", "X-A", nil, lines(""), false},
+		{"absent and a dash", "X-A", nil, lines("-"), false},
+		{"case counts", "X-A", lines("a"), lines("A"), false},
+		{"order counts", "X-A", lines("a, b"), lines("b, a"), false},
+		{"two lines, one list", "X-A", lines("a", "b"), lines("a, b"), true},
+		{"lines in another order", "X-A", lines("a", "b"), lines("b", "a"), false},
+		{"empty line and none", "X-A", lines("a", ""), lines("a"), false},
+		{"space around commas", "X-A", lines(" a ,\tb "), lines("a,b"), true},
+		{"space elsewhere", "X-A", lines("a b"), lines("ab"), false},
+		{"space around semicolons", "X-A", lines("a; b"), lines("a;b"), false},
+		{"space and comma in quotes", "X-A", lines(`"a , b"`), lines(`"a, b"`), false},
+		{"space after quotes", "X-A", lines(`"a" , b`), lines(`"a",b`), true},
+		{"escaped quote", "X-A", lines(`"a\" , b"`), lines(`"a\", b"`), false},
+		{"open quote", "X-A", lines(`"a , b`), lines(`"a, b`), false},
+		{"name in lower case", "x-a", lines("a"), lines("b"), false},
+
+		{"encodings: order, case, space", "Accept-Encoding", lines("gzip, br;q=0.5"), lines("BR ; Q=0.5", "GZIP"), true},
+		{"encodings: weight", "Accept-Encoding", lines("gzip;q=0.5"), lines("gzip;q=0.6"), false},
+		{"encodings: refused", "Accept-Encoding", lines("gzip;q=0"), lines("gzip"), false},
+		{"encodings: one more", "Accept-Encoding", lines("gzip, br"), lines("gzip"), false},
+		{"encodings: twice", "Accept-Encoding", lines("gzip, gzip"), lines("gzip"), false},
+		{"encodings: weights change sides", "Accept-Encoding", lines("gzip;q=0.5, br"), lines("gzip, br;q=0.5"), false},
+
+		{"languages: case", "Accept-Language", lines("de-DE"), lines("de-de"), true},
+		{"languages: order by weight", "Accept-Language", lines("de, en;q=0.5, fr;q=0.8"), lines("fr;q=0.8,de,en;q=0.5"), true},
+		{"languages: order of equals counts", "Accept-Language", lines("de, en"), lines("en, de"), false},
+		{"languages: 1 and 1.000 are equals", "Accept-Language", lines("de;q=1, en;q=1.000"), lines("en;q=1.000, de;q=1"), false},
+		{"languages: thousandths", "Accept-Language", lines("de;q=0.501, en;q=0.502"), lines("en;q=0.502, de;q=0.501"), true},
+		{"languages: weight before another parameter", "Accept-Language", lines("de;q=0.1;x, en"), lines("en, de;q=0.1;x"), true},
+		{"languages: broken weight keeps the order", "Accept-Language", lines("de;q=x, en"), lines("en, de;q=x"), false},
+		{"languages: too large a weight keeps it", "Accept-Language", lines("de;q=1.5, en"), lines("en, de;q=1.5"), false},
+		{"languages: two weights keep it", "Accept-Language", lines("de;q=0.1;q=1, en"), lines("en, de;q=0.1;q=1"), false},
+		{"languages: long weight keeps it", "Accept-Language", lines("de;q=0.1234, en"), lines("en, de;q=0.1234"), false},
+		{"languages: no weight after q keeps it", "Accept-Language", lines("de;q=, en"), lines("en, de;q="), false},
+		{"languages: weight without its dot keeps it", "Accept-Language", lines("de;q=01, en"), lines("en, de;q=01"), false},
+		{"languages: two digits keep it", "Accept-Language", lines("de;q=2, en"), lines("en, de;q=2"), false},
+
+		{"types: case and space", "Accept", lines("Text/HTML ; Level=1 ,*/*;q=0.1"), lines("*/*;q=0.1,text/html;level=1"), true},
+		{"types: order of equals counts", "Accept", lines("text/html, text/plain"), lines("text/plain, text/html"), false},
+		{"types: case in quotes counts", "Accept", lines(`a/b;p="X"`), lines(`a/b;p="x"`), false},
+		{"types: space in quotes counts", "Accept", lines(`a/b;p="x ; y"`), lines(`a/b;p="x;y"`), false},
+		{"types: quotes keep the order", "Accept", lines(`a/b;p="x,y;q=0.1", c/d`), lines(`c/d, a/b;p="x,y;q=0.1"`), false},
+		{"encodings: quotes keep the order", "Accept-Encoding", lines(`x="b,a"`), lines(`x="a,b"`), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			request := func(l []string) http.Header {
+				h := http.Header{}
+				for _, line := range l {
+					h.Add(tt.field, line)
+				}
+				return h
+			}
+			a, b := Selecting([]string{tt.field}, request(tt.a)), Selecting([]string{tt.field}, request(tt.b))
+			if (a == b) != tt.same {
+				t.Errorf("%q and %q: same is %v, want %v", a, b, a == b, tt.same)
+			}
+		})
+	}
+}
+
+func TestSelectingSeveral(t *testing.T) {
+	names := []string{"A", "B"}
+	seen := map[string]http.Header{}
+	for _, h := range []http.Header{
+		header(), header("A", ""), header("B", ""), header("A", "", "B", ""),
+		header("A", "x"), header("B", "x"), header("A", "x", "B", ""), header("A", "", "B", "x"),
+		header("A", "x1:B1:y"), header("A", "x", "B", "y"), header("A", "x-"), header("A", "1:B-"),
+	} {
+		s := Selecting(names, h)
+		if other, ok := seen[s]; ok {
+			t.Errorf("%v and %v both yield %q", h, other, s)
+		}
+		seen[s] = h
+	}
+	if a, b := Selecting([]string{"A"}, header("A", "x")), Selecting([]string{"B"}, header("B", "x")); a == b {
+		t.Errorf("two names yield %q", a)
+	}
+	long := strings.Repeat("x, y", 1000)
+	if a, b := Selecting(names, header("A", long)), Selecting(names, header("A", long+"z")); a == b {
+		t.Error("long values are cut")
+	}
+}
+
+func TestSelectingAllocations(t *testing.T) {
+	h := header("Accept-Encoding", "gzip, deflate, br, zstd", "Origin", "https://example.com")
+	if n := testing.AllocsPerRun(100, func() { Selecting(nil, h) }); n != 0 {
+		t.Errorf("no names: %v allocations", n)
+	}
+	names := []string{"Origin"}
+	if n := testing.AllocsPerRun(100, func() { Selecting(names, h) }); n > 1 {
+		t.Errorf("one plain field: %v allocations, want only the result", n)
+	}
+}
+
+func BenchmarkSelecting(b *testing.B) {
+	h := header("Accept-Encoding", "gzip, deflate, br, zstd", "Origin", "https://example.com",
+		"Accept-Language", "de-DE,de;q=0.9,en;q=0.8")
+	for _, names := range [][]string{{"Origin"}, {"Accept-Encoding"}, {"Accept-Encoding", "Accept-Language", "Origin"}} {
+		b.Run(strings.Join(names, "+"), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				Selecting(names, h)
+			}
+		})
+	}
+}

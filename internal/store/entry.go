@@ -1,0 +1,193 @@
+package store
+
+import (
+	"crypto/sha256"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+)
+
+// Limits of what one entry may be. A response beyond them is not stored, and
+// an entry beyond them is not accepted from another node.
+const (
+	MaxFields      = 256
+	MaxHeaderBytes = 64 << 10
+	MaxVaryNames   = 16
+	MaxVariants    = 32 // per cache key; the oldest goes first
+)
+
+// A Key is the SHA-256 of a namespace and a cache key, so that no byte of a
+// URL can collide, escape or be confused anywhere.
+type Key [sha256.Size]byte
+
+// A Generation identifies one stored body of one cache key. Zero is none.
+type Generation uint64
+
+// A Selection is the digest of the request fields that Vary names, as they
+// were in the request which selected a response.
+type Selection [16]byte
+
+// A Field is one line of a response header. Several lines of one name follow
+// each other.
+type Field struct{ Name, Value string }
+
+// An Entry is what the cache knows of one stored response beside its body. It
+// is never changed: what changes is which entry the index holds.
+type Entry struct {
+	Status     int
+	Fields     []Field
+	Size       int64  // of the body
+	Digest     uint64 // xxHash64 of the body
+	Generation Generation
+	Vary       []string // canonical names of the selecting fields, sorted
+	Selected   Selection
+	Fresh      rfc9111.Freshness
+	Sent       time.Time // when the request that fetched it left: what a later purge compares with
+}
+
+// NewEntry makes an entry of a response that may be stored. Size, Digest and
+// Generation are set when its body is complete. The reason is not None when
+// the header is beyond the limits.
+func NewEntry(status int, stored http.Header, request http.Header, fresh rfc9111.Freshness, sent time.Time) (*Entry, rfc9111.Reason) {
+	names, star := rfc9111.VaryNames(stored)
+	if star {
+		return nil, rfc9111.VaryStar
+	}
+	if len(names) > MaxVaryNames {
+		return nil, rfc9111.HeaderTooBig
+	}
+	fields, ok := packFields(stored)
+	if !ok {
+		return nil, rfc9111.HeaderTooBig
+	}
+	return &Entry{
+		Status:   status,
+		Fields:   fields,
+		Vary:     names,
+		Selected: Select(names, request),
+		Fresh:    fresh,
+		Sent:     sent,
+	}, rfc9111.None
+}
+
+// packFields sorts a header into Fields whose values lie in one string, so
+// that an entry keeps alive neither the upstream's header nor a map.
+func packFields(h http.Header) ([]Field, bool) {
+	names := make([]string, 0, len(h))
+	lines, size := 0, 0
+	for name, values := range h {
+		names = append(names, name)
+		lines += len(values)
+		for _, v := range values {
+			size += len(v)
+		}
+	}
+	if lines > MaxFields || size > MaxHeaderBytes {
+		return nil, false
+	}
+	slices.Sort(names)
+	var all strings.Builder
+	all.Grow(size)
+	for _, name := range names {
+		for _, v := range h[name] {
+			all.WriteString(v)
+		}
+	}
+	rest := all.String()
+	fields := make([]Field, 0, lines)
+	for _, name := range names {
+		for _, v := range h[name] {
+			fields = append(fields, Field{name, rest[:len(v)]})
+			rest = rest[len(v):]
+		}
+	}
+	return fields, true
+}
+
+// Select returns the Selection of a request for the given names.
+func Select(names []string, request http.Header) Selection {
+	if len(names) == 0 {
+		return Selection{}
+	}
+	sum := sha256.Sum256([]byte(rfc9111.Selecting(names, request)))
+	return Selection(sum[:16])
+}
+
+// Matches reports whether the entry's response was selected by the same field
+// values that the request has (RFC 9111 §4.1).
+func (e *Entry) Matches(request http.Header) bool {
+	return e.Selected == Select(e.Vary, request)
+}
+
+// Get returns the first line of a field.
+func (e *Entry) Get(name string) string {
+	for i := range e.Fields {
+		if e.Fields[i].Name == name {
+			return e.Fields[i].Value
+		}
+	}
+	return ""
+}
+
+// Header returns the stored fields as a new http.Header.
+func (e *Entry) Header() http.Header {
+	h := make(http.Header, len(e.Fields))
+	e.WriteHeader(h)
+	return h
+}
+
+// WriteHeader sets the stored fields in dst. The slices are dst's own: other
+// handlers edit them in place.
+func (e *Entry) WriteHeader(dst http.Header) {
+	values := make([]string, len(e.Fields))
+	for i := 0; i < len(e.Fields); {
+		name, first := e.Fields[i].Name, i
+		for ; i < len(e.Fields) && e.Fields[i].Name == name; i++ {
+			values[i] = e.Fields[i].Value
+		}
+		dst[name] = values[first:i:i]
+	}
+}
+
+// ensureLength adds the Content-Length that a response streamed without one
+// lacks (RFC 9110 §8.6).
+func (e *Entry) ensureLength() {
+	if e.Status == http.StatusNoContent || e.Get("Content-Length") != "" {
+		return
+	}
+	length := Field{"Content-Length", strconv.FormatInt(e.Size, 10)}
+	at, _ := slices.BinarySearchFunc(e.Fields, length.Name, func(f Field, name string) int { return strings.Compare(f.Name, name) })
+	e.Fields = slices.Insert(slices.Clone(e.Fields), at, length)
+}
+
+// WithFreshness returns a copy that a 304 brought up to date: same body, same
+// generation, other fields and freshness.
+func (e *Entry) WithFreshness(fields http.Header, fresh rfc9111.Freshness, sent time.Time) (*Entry, rfc9111.Reason) {
+	packed, ok := packFields(fields)
+	if !ok {
+		return nil, rfc9111.HeaderTooBig
+	}
+	renewed := *e
+	renewed.Fields, renewed.Fresh, renewed.Sent = packed, fresh, sent
+	return &renewed, rfc9111.None
+}
+
+// entryOverhead is what an entry takes beside its header bytes: the structs,
+// its place in the index, and what golang/groupcache spends on its body.
+const entryOverhead = 900
+
+// cost is what the entry counts for in the index's budget.
+func (e *Entry) cost() int64 {
+	n := int64(entryOverhead)
+	for _, f := range e.Fields {
+		n += int64(len(f.Value)) + 32
+	}
+	for _, v := range e.Vary {
+		n += int64(len(v)) + 16
+	}
+	return n
+}

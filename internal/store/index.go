@@ -1,0 +1,228 @@
+package store
+
+import (
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+)
+
+// The index maps a Key to its resource. A resource holds the variants of one
+// cache key, newest first, and what was learned about the URL: the names that
+// its Vary gives, and whether it is uncacheable for a while.
+//
+// Invariants:
+//   - a resource's variants slice is never changed in place, so a reader may
+//     use it after the lock is gone;
+//   - two variants of a resource never have the same Vary and Selection;
+//   - a shard's bytes are the sum of its resources' costs, and at most its
+//     share of the budget, except for a single resource beyond it.
+//
+// Eviction is SIEVE (Zhang et al., NSDI 2024): a hit only sets a bit, so hits
+// share the lock, and one pass of unpopular URLs doesn't push the popular out.
+const shardCount = 64
+
+type shard struct {
+	mu        sync.RWMutex // guards below, except resource.visited
+	resources map[Key]*resource
+	newest    *resource
+	oldest    *resource
+	hand      *resource // where the next eviction goes on
+	bytes     int64
+	limit     int64
+	evicted   int64
+}
+
+type resource struct {
+	key   Key
+	space *Namespace
+
+	variants []*Entry
+	vary     []string // names in the Vary of the newest response
+	cost     int64
+
+	uncacheable      rfc9111.Reason // hit-for-miss, until uncacheableUntil
+	uncacheableUntil time.Time
+
+	visited      atomic.Bool
+	newer, older *resource
+}
+
+const resourceOverhead = 200
+
+// A Namespace is a group of the configuration: entries are counted by it.
+type Namespace struct {
+	Name    string
+	Entries atomic.Int64
+	Bytes   atomic.Int64 // of bodies that the index knows; some may be evicted already
+}
+
+// Known is what the index holds for a request.
+type Known struct {
+	Entry       *Entry // nil: no variant for these request fields
+	Vary        []string
+	Uncacheable rfc9111.Reason // not None: nobody should wait for a shared fill
+	Any         bool           // some variant is stored
+}
+
+func (s *Store) shard(k Key) *shard { return &s.shards[k[0]%shardCount] }
+
+// Lookup returns what is known for a request.
+func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
+	sh := s.shard(k)
+	sh.mu.RLock()
+	r := sh.resources[k]
+	if r == nil {
+		sh.mu.RUnlock()
+		return Known{}
+	}
+	variants, known := r.variants, Known{Vary: r.vary, Any: len(r.variants) > 0}
+	if r.uncacheable != rfc9111.None && now.Before(r.uncacheableUntil) {
+		known.Uncacheable = r.uncacheable
+	}
+	sh.mu.RUnlock()
+	if !r.visited.Load() {
+		r.visited.Store(true)
+	}
+	for _, e := range variants {
+		if e.Matches(request) {
+			known.Entry = e
+			break
+		}
+	}
+	return known
+}
+
+// put makes e the newest variant, in place of the one that it supersedes. It
+// reports false when a variant for the same request fields was fetched later.
+func (s *Store) put(space *Namespace, k Key, e *Entry) bool {
+	sh := s.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.resourceLocked(space, k)
+	variants := make([]*Entry, 0, min(len(r.variants)+1, MaxVariants))
+	variants = append(variants, e)
+	for _, old := range r.variants {
+		switch {
+		case old.Selected == e.Selected && slices.Equal(old.Vary, e.Vary):
+			if old.Sent.After(e.Sent) {
+				return false
+			}
+		case len(variants) < MaxVariants:
+			variants = append(variants, old)
+		}
+	}
+	r.vary, r.uncacheable = e.Vary, rfc9111.None
+	sh.setVariantsLocked(r, variants)
+	sh.evictLocked(r)
+	return true
+}
+
+// drop removes e if it is still there.
+func (s *Store) drop(k Key, e *Entry) {
+	sh := s.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if r := sh.resources[k]; r != nil && slices.Contains(r.variants, e) {
+		rest := slices.DeleteFunc(slices.Clone(r.variants), func(v *Entry) bool { return v == e })
+		sh.setVariantsLocked(r, rest)
+	}
+}
+
+// LearnVary records the names by which a response is selected before it is
+// stored, so that requests which wait can be told apart.
+func (s *Store) LearnVary(space *Namespace, k Key, names []string) {
+	sh := s.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.resourceLocked(space, k)
+	r.vary = names
+	sh.evictLocked(r)
+}
+
+// MarkUncacheable remembers for a while that a URL's responses are not stored
+// (hit-for-miss), so that requests for it don't wait for each other. It does
+// nothing for a URL that has a stored response.
+func (s *Store) MarkUncacheable(space *Namespace, k Key, why rfc9111.Reason, until time.Time) {
+	sh := s.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.resourceLocked(space, k)
+	if len(r.variants) == 0 {
+		r.uncacheable, r.uncacheableUntil = why, until
+	}
+	sh.evictLocked(r)
+}
+
+func (sh *shard) resourceLocked(space *Namespace, k Key) *resource {
+	if r := sh.resources[k]; r != nil {
+		return r
+	}
+	r := &resource{key: k, space: space, cost: resourceOverhead, older: sh.newest}
+	if sh.newest != nil {
+		sh.newest.newer = r
+	} else {
+		sh.oldest = r
+	}
+	sh.newest = r
+	sh.resources[k] = r
+	sh.bytes += r.cost
+	return r
+}
+
+func (sh *shard) setVariantsLocked(r *resource, variants []*Entry) {
+	cost := int64(resourceOverhead)
+	var bodies, oldBodies int64
+	for _, e := range variants {
+		cost += e.cost()
+		bodies += e.Size
+	}
+	for _, e := range r.variants {
+		oldBodies += e.Size
+	}
+	r.space.Entries.Add(int64(len(variants) - len(r.variants)))
+	r.space.Bytes.Add(bodies - oldBodies)
+	sh.bytes += cost - r.cost
+	r.variants, r.cost = variants, cost
+}
+
+// evictLocked makes room, sparing keep, which was just written.
+func (sh *shard) evictLocked(keep *resource) {
+	for sh.bytes > sh.limit && len(sh.resources) > 1 {
+		r := sh.hand
+		if r == nil {
+			r = sh.oldest
+		}
+		for r == keep || r.visited.Load() {
+			r.visited.Store(false)
+			if r = r.newer; r == nil {
+				r = sh.oldest
+			}
+		}
+		sh.hand = r.newer
+		sh.evicted += int64(len(r.variants))
+		sh.removeLocked(r)
+	}
+}
+
+func (sh *shard) removeLocked(r *resource) {
+	sh.setVariantsLocked(r, nil)
+	sh.bytes -= r.cost
+	delete(sh.resources, r.key)
+	if r.newer != nil {
+		r.newer.older = r.older
+	} else {
+		sh.newest = r.older
+	}
+	if r.older != nil {
+		r.older.newer = r.newer
+	} else {
+		sh.oldest = r.newer
+	}
+	if sh.hand == r {
+		sh.hand = r.newer
+	}
+}

@@ -1,0 +1,186 @@
+// Package store is a node's memory: the index of entries, which change, beside
+// the golang/groupcache Group of bodies, which never do.
+//
+// A response that expires, is revalidated, replaced or purged only ever moves
+// an entry: to a newer one, or away. Bodies are named by generation, so a
+// reader that holds an entry gets that entry's body or none, never another.
+// What the Group evicts is noticed when it is asked for, and its entry goes
+// too.
+//
+// A Store is safe for concurrent use.
+package store
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/golang/groupcache"
+)
+
+// ErrGone says that an entry's body is not on this node.
+var ErrGone = errors.New("store: body was evicted or is on another node")
+
+// A Store holds the entries and bodies of one node.
+type Store struct {
+	size   int64 // of the Group
+	bodies *bodies
+	shards [shardCount]shard
+
+	mu     sync.RWMutex // guards spaces
+	spaces map[string]*Namespace
+}
+
+// New returns a Store that keeps bodyBytes of bodies and indexBytes of entries.
+func New(bodyBytes, indexBytes int64) *Store {
+	s := &Store{
+		size:   bodyBytes,
+		bodies: openBodies(bodyBytes),
+		spaces: make(map[string]*Namespace),
+	}
+	for i := range s.shards {
+		s.shards[i].resources = make(map[Key]*resource)
+		s.shards[i].limit = indexBytes / shardCount
+	}
+	return s
+}
+
+// Close lets go of the bodies. The Store must not be used afterwards.
+func (s *Store) Close() { s.bodies.close(s.size) }
+
+// Digest returns the checksum that entries carry of their bodies.
+func Digest(body []byte) uint64 { return xxhash.Sum64(body) }
+
+// maxNamespaces bounds what group names from other nodes can make us keep.
+const maxNamespaces = 1024
+
+// Namespace returns the namespace of a group name, or nil when there are too
+// many.
+func (s *Store) Namespace(name string) *Namespace {
+	s.mu.RLock()
+	space := s.spaces[name]
+	s.mu.RUnlock()
+	if space != nil {
+		return space
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spaces[name] == nil && len(s.spaces) < maxNamespaces {
+		s.spaces[name] = &Namespace{Name: name}
+	}
+	return s.spaces[name]
+}
+
+// Namespaces returns all namespaces.
+func (s *Store) Namespaces() []*Namespace {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]*Namespace, 0, len(s.spaces))
+	for _, space := range s.spaces {
+		all = append(all, space)
+	}
+	return all
+}
+
+// Body returns an entry's body, which must not be changed, or ErrGone.
+func (s *Store) Body(k Key, e *Entry) ([]byte, error) {
+	if e.Size == 0 {
+		return nil, nil
+	}
+	body, err := s.bodies.lookup(groupKey(k, e.Generation))
+	if err != nil {
+		return nil, ErrGone
+	}
+	return body, nil
+}
+
+// BodyLimit returns how many bytes of bodies the store keeps.
+func (s *Store) BodyLimit() int64 { return s.size }
+
+// Commit stores a complete response on the node that is its authority. A body
+// that is the same as the one it replaces keeps its generation. It returns the
+// entry as stored, or nil when a later response came first.
+func (s *Store) Commit(space *Namespace, k Key, e *Entry, body []byte) *Entry {
+	stored := *e
+	stored.Size, stored.Digest = int64(len(body)), Digest(body)
+	stored.ensureLength()
+	stored.Generation = s.generationOf(k, &stored, body)
+	if stored.Generation == 0 {
+		stored.Generation = Generation(max(rand.Uint64(), 1))
+		if len(body) > 0 {
+			s.bodies.put(groupKey(k, stored.Generation), body, false)
+		}
+	}
+	if !s.put(space, k, &stored) {
+		return nil
+	}
+	return &stored
+}
+
+// generationOf finds the stored variant with the very same body.
+func (s *Store) generationOf(k Key, e *Entry, body []byte) Generation {
+	sh := s.shard(k)
+	sh.mu.RLock()
+	var variants []*Entry
+	if r := sh.resources[k]; r != nil {
+		variants = r.variants
+	}
+	sh.mu.RUnlock()
+	for _, old := range variants {
+		if old.Size != e.Size || old.Digest != e.Digest || old.Generation == 0 {
+			continue
+		}
+		if have, err := s.Body(k, old); err == nil && bytes.Equal(have, body) {
+			return old.Generation
+		}
+	}
+	return 0
+}
+
+// PutEntry stores an entry whose body is already here, or on its owner.
+func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) bool { return s.put(space, k, e) }
+
+// PutCopy keeps a copy of what the owner sent: the entry until its freshness
+// ends, the body if the Group takes it into its hot cache.
+func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
+	if e.Size > 0 && int64(len(body)) == e.Size {
+		s.bodies.put(groupKey(k, e.Generation), body, true)
+	}
+	copied := *e
+	copied.ensureLength()
+	s.put(space, k, &copied)
+}
+
+// Drop forgets an entry, unless a newer one has taken its place.
+func (s *Store) Drop(k Key, e *Entry) { s.drop(k, e) }
+
+// Usage is what a Store holds.
+type Usage struct {
+	Main, Hot    groupcache.CacheStats
+	IndexBytes   int64
+	IndexEvicted int64
+	Resources    int64
+	BodyLimit    int64
+	IndexLimit   int64
+}
+
+// Usage counts what the store holds now.
+func (s *Store) Usage() Usage {
+	u := Usage{
+		Main:      s.bodies.group.CacheStats(groupcache.MainCache),
+		Hot:       s.bodies.group.CacheStats(groupcache.HotCache),
+		BodyLimit: s.size,
+	}
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.RLock()
+		u.IndexBytes += sh.bytes
+		u.IndexEvicted += sh.evicted
+		u.Resources += int64(len(sh.resources))
+		u.IndexLimit += sh.limit
+		sh.mu.RUnlock()
+	}
+	return u
+}

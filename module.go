@@ -1,0 +1,305 @@
+// Package caddygroupcache lets a cluster of Caddy servers share one cache of
+// the responses of their upstreams, with nothing to install beside Caddy.
+//
+// The handler http.handlers.groupcache stands before the handlers whose
+// responses it caches, usually reverse_proxy. It serves what is stored,
+// fetches what is not by calling them, and makes sure that one response is
+// fetched once however many clients of however many nodes ask for it. The app
+// groupcache keeps what the nodes share: memory, membership, connections.
+//
+// Bodies live in a golang/groupcache Group, which never changes a value;
+// everything that HTTP changes (freshness, headers, which body is current)
+// lives in entries beside it.
+package caddygroupcache
+
+import (
+	"fmt"
+	"net"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/dustin/go-humanize"
+	"go.uber.org/zap"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+	caddy.RegisterModule(new(Handler))
+	caddy.RegisterModule(new(adminAPI))
+}
+
+const (
+	defaultCacheSize = 256 << 20
+	minCacheSize     = 1 << 20
+	defaultGossip    = "127.0.0.1:7946"
+	gossipPort       = "7946"
+	peersPort        = "8000"
+	leaveTimeout     = 2 * time.Second
+)
+
+// App is this process's node of the cluster: the memory that all groupcache
+// handlers share, and its membership. Without any of the fields from Gossip on
+// there is one node and no listener.
+//
+// The node outlives config reloads. CacheSize, Name and the addresses cannot
+// change without a restart; a reload that would change them is refused.
+type App struct {
+	// All memory that this node spends on the cache, in bytes: bodies,
+	// entries, and responses that are coming in. Default: 256 MiB.
+	CacheSize int64 `json:"cache_size,omitempty"`
+
+	// The address for membership (TCP and UDP), host:port; the host is an IP
+	// address or "localhost". Default: 127.0.0.1:7946.
+	Gossip string `json:"gossip,omitempty"`
+
+	// The address for cache traffic between nodes (TCP), host:port.
+	// Default: the host of Gossip, port 8000.
+	Peers string `json:"peers,omitempty"`
+
+	// What other nodes dial, where that differs from Gossip and Peers.
+	Advertise *Advertise `json:"advertise,omitempty"`
+
+	// Where to find other nodes: addresses or DNS names, with or without a
+	// port (7946). Names are resolved again and again, and all their
+	// addresses are tried, for ever.
+	Join []string `json:"join,omitempty"`
+
+	// The node's name, unique in the cluster. Default: the host's name with a
+	// random part, new at every start.
+	Name string `json:"name,omitempty"`
+
+	// Secrets that nodes of the cluster share: 32 or more random bytes in
+	// base64. The first seals, all open.
+	Secret []string `json:"secret,omitempty"`
+
+	// Run a cluster beyond loopback although traffic between nodes is not
+	// encrypted. Default: false.
+	Insecure bool `json:"insecure,omitempty"`
+
+	logger  *zap.Logger
+	process *process
+	cluster clusterConfig
+
+	mu     sync.Mutex // guards groups
+	groups map[string]*Handler
+}
+
+// Advertise is what other nodes dial.
+type Advertise struct {
+	// Instead of the app's Gossip, IP:port.
+	Gossip string `json:"gossip,omitempty"`
+
+	// Instead of the app's Peers, IP:port.
+	Peers string `json:"peers,omitempty"`
+}
+
+// clusterConfig is the App's cluster part, with defaults and placeholders
+// filled in.
+type clusterConfig struct {
+	enabled                         bool
+	gossip, peers                   string // to bind
+	advertiseGossip, advertisePeers string // to dial
+	join                            []string
+	keys                            [][]byte
+	insecure                        bool
+}
+
+// process is the node and what belongs to it beside the cache itself.
+type process struct {
+	node      *node
+	cacheSize int64
+	counters  groupCounters
+	started   time.Time
+
+	mu      sync.Mutex // guards below
+	running *clusterConfig
+	members *membership
+	server  *peer.Server
+}
+
+// nodes holds the one process from its first config to its last, so that a
+// reload loses no entry, no member, no socket and no counter.
+var nodes = caddy.NewUsagePool()
+
+const nodeKey = "node"
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "groupcache", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision takes hold of the node, which it makes for the first config. No
+// socket is opened before Start.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	a.groups = make(map[string]*Handler)
+	if a.CacheSize == 0 {
+		a.CacheSize = defaultCacheSize
+	}
+	if a.CacheSize < minCacheSize {
+		return fmt.Errorf("cache_size %d is too small: at least %s", a.CacheSize, humanize.IBytes(minCacheSize))
+	}
+	var err error
+	if a.cluster, err = a.resolve(caddy.NewReplacer()); err != nil {
+		return err
+	}
+	name := a.Name
+	if name == "" {
+		name = uniqueName()
+	}
+	value, _, err := nodes.LoadOrNew(nodeKey, func() (caddy.Destructor, error) {
+		return &process{node: newNode(name, a.CacheSize), cacheSize: a.CacheSize, started: time.Now()}, nil
+	})
+	if err != nil {
+		return err
+	}
+	a.process = value.(*process)
+	if err := a.process.accepts(a); err != nil {
+		return err
+	}
+	return registerMetrics(ctx.GetMetricsRegistry(), a.process)
+}
+
+// accepts reports what a reload would have to change and cannot.
+func (p *process) accepts(a *App) error {
+	if p.cacheSize != a.CacheSize {
+		return fmt.Errorf("cache_size cannot change from %s to %s while Caddy runs: restart it",
+			humanize.IBytes(uint64(p.cacheSize)), humanize.IBytes(uint64(a.CacheSize)))
+	}
+	if a.Name != "" && a.Name != p.node.name {
+		return fmt.Errorf("the node's name cannot change from %q to %q while Caddy runs: restart it", p.node.name, a.Name)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running == nil {
+		return nil
+	}
+	was, is := *p.running, a.cluster
+	if !is.enabled {
+		return fmt.Errorf("the node cannot leave its cluster while Caddy runs: restart it without the cluster's options")
+	}
+	was.join, was.keys, was.insecure = is.join, is.keys, is.insecure
+	if !reflect.DeepEqual(was, is) {
+		return fmt.Errorf("gossip %s, peers %s and what they advertise cannot change while Caddy runs: restart it", p.running.gossip, p.running.peers)
+	}
+	return nil
+}
+
+// Start joins the cluster, or tells the running membership what has changed.
+func (a *App) Start() error {
+	if !a.cluster.enabled {
+		return nil
+	}
+	if a.cluster.insecure {
+		a.logger.Warn("insecure: whoever reaches gossip or peers reads and writes this cache")
+	}
+	return a.process.start(a.cluster, a.logger)
+}
+
+// Stop does nothing: the node leaves when no config holds it any more.
+func (a *App) Stop() error { return nil }
+
+// Cleanup lets go of the node.
+func (a *App) Cleanup() error {
+	if a.process == nil {
+		return nil
+	}
+	_, err := nodes.Delete(nodeKey)
+	return err
+}
+
+func (p *process) start(c clusterConfig, logger *zap.Logger) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running != nil {
+		if err := p.members.SetKeys(c.keys); err != nil {
+			return err
+		}
+		p.members.SetJoin(c.join)
+		p.running = &c
+		return nil
+	}
+	listener, err := net.Listen("tcp", c.peers)
+	if err != nil {
+		return fmt.Errorf("listening for other nodes at peers %s: %w", c.peers, err)
+	}
+	server := peer.NewServer(p.node)
+	members, err := startMembership(membershipConfig{
+		Name: p.node.name, Gossip: c.gossip, AdvertiseGossip: c.advertiseGossip,
+		Peers: c.advertisePeers, Join: c.join, Keys: c.keys, Logger: logger,
+	}, p.onChange)
+	if err != nil {
+		listener.Close()
+		return fmt.Errorf("joining the cluster at gossip %s: %w", c.gossip, err)
+	}
+	go func() {
+		if err := server.Serve(listener); err != nil {
+			logger.Error("no longer listening for other nodes; restart Caddy", zap.Error(err))
+		}
+	}()
+	p.running, p.members, p.server = &c, members, server
+	return nil
+}
+
+// onChange turns members into a ring.
+func (p *process) onChange(members []member) {
+	var ring []peer.Node
+	for _, m := range members {
+		if m.usable() {
+			ring = append(ring, peer.Node{Name: m.Name, Addr: m.Peers})
+		}
+	}
+	p.node.setRing(ring)
+}
+
+// Destruct leaves the cluster.
+func (p *process) Destruct() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var err error
+	if p.running != nil {
+		err = p.members.Leave(leaveTimeout)
+		p.server.Close()
+	}
+	p.node.close()
+	return err
+}
+
+func (p *process) share() float64 {
+	ring := p.node.ring.Load()
+	if len(ring.Nodes()) == 0 {
+		return 1
+	}
+	return ring.Share(p.node.name)
+}
+
+func (p *process) refused() (gossip, peers int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running == nil {
+		return 0, 0
+	}
+	return p.members.Refused(), p.server.Refused()
+}
+
+// currentProcess returns the running process, or nil.
+func currentProcess() *process {
+	var p *process
+	nodes.Range(func(_, value any) bool {
+		p, _ = value.(*process)
+		return p == nil
+	})
+	return p
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+	_ caddy.Destructor   = (*process)(nil)
+)

@@ -1,0 +1,559 @@
+package caddygroupcache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// A node is this process's part of the cluster: what it stores, what it is
+// fetching, and its way to the other nodes. It survives config reloads and
+// knows neither Caddy's configuration nor memberlist.
+//
+// A request takes one of three paths:
+//
+//   - local hit: find has a fresh entry and its body;
+//   - remote hit: find has not, and ask brings both from the owner, in one
+//     round trip, or reads along while somebody fetches;
+//   - miss: ask comes back with a lease, the handler fetches, and publish
+//     hands the response to the owner while it comes in.
+//
+// On the owner itself there is nobody to ask: a request that finds nothing
+// leads a flight at once. Lookup and Publish are the owner's side of ask and
+// publish.
+type node struct {
+	name   string
+	store  *store.Store
+	budget *fill.Budget // bodies in flight
+	client *peer.Client
+	ring   atomic.Pointer[peer.Ring]
+
+	// What is being fetched from the upstream, here or by the holder of a
+	// lease. Other nodes may read along.
+	fills flights
+	// What is being brought from another node. Only this node's own requests
+	// read along, so that two nodes which disagree about the ring never wait
+	// for each other.
+	asks flights
+
+	served atomic.Int64 // look-ups of other nodes
+}
+
+const (
+	// How the memory of cache_size is divided.
+	bodyShare, indexShare, flightShare = 8, 3, 5 // sixteenths
+
+	// uncacheableFor is how long nobody waits for anybody at a URL whose
+	// responses are not stored (hit-for-miss).
+	uncacheableFor = 30 * time.Second
+
+	// inlineTransfer is the largest body that is brought from the owner
+	// before the client gets any of it.
+	inlineTransfer = 64 << 10
+)
+
+func newNode(name string, cacheSize int64) *node {
+	n := &node{
+		name:   name,
+		store:  store.New(cacheSize/16*bodyShare, cacheSize/16*indexShare),
+		budget: fill.NewBudget(cacheSize / 16 * flightShare),
+		client: peer.NewClient(),
+	}
+	n.setRing(nil)
+	return n
+}
+
+// setRing puts a new ring in place. Nobody ever waits for it.
+func (n *node) setRing(nodes []peer.Node) {
+	ring := peer.NewRing(n.name, nodes)
+	n.ring.Store(ring)
+	n.client.SetRing(ring)
+}
+
+// A question is what a request asks of the cache.
+type question struct {
+	space       *store.Namespace
+	key         store.Key
+	header      http.Header // of the request
+	directives  rfc9111.RequestDirectives
+	credentials bool          // the request has an Authorization field
+	alone       bool          // it neither leads others nor follows them
+	maxBody     int64         // larger responses are not stored
+	patience    time.Duration // for a silent owner
+	deadline    time.Duration // for a fill
+	vary        []string      // what is known of the response's Vary
+	renewed     bool          // this request has had the entry validated
+}
+
+func (q *question) id() flightID {
+	return flightID{q.key, store.Select(q.vary, q.header)}
+}
+
+// A finding is what this node has for a question.
+type finding struct {
+	entry       *store.Entry // nil: nothing
+	body        []byte
+	here        bool // body is the entry's
+	use         rfc9111.Use
+	why         rfc9111.Reason // the request, not the entry, rules out serving it
+	uncacheable rfc9111.Reason
+	known       bool // another variant is stored
+}
+
+// find looks into this node's memory.
+func (n *node) find(q *question, now time.Time) finding {
+	known := n.store.Lookup(q.key, q.header, now)
+	q.vary = known.Vary
+	f := finding{entry: known.Entry, uncacheable: known.Uncacheable, known: known.Any, use: rfc9111.Validate}
+	if f.entry == nil {
+		return f
+	}
+	f.use, f.why = rfc9111.Decide(q.directives, q.credentials, f.entry.Fresh, now)
+	body, err := n.store.Body(q.key, f.entry)
+	f.body, f.here = body, err == nil
+	if _, self := n.ring.Load().Owner(q.key); self && !f.here {
+		n.store.Drop(q.key, f.entry)
+	}
+	return f
+}
+
+// stale is the entry that a fetch may validate: only one whose body is here,
+// because a 304 brings none.
+func (f finding) stale() *store.Entry {
+	if !f.here {
+		return nil
+	}
+	return f.entry
+}
+
+// join makes a question's request the leader of a flight, or a follower with a
+// reader to follow by.
+func (n *node) join(q *question) (*flight, *follower, bool) {
+	if q.alone {
+		f := n.solo(q)
+		return f, f.fill.NewReader(), true
+	}
+	table := &n.fills
+	if _, self := n.ring.Load().Owner(q.key); !self {
+		table = &n.asks
+	}
+	return table.join(q.id(), n.newFill(q), false)
+}
+
+// solo returns a flight that nobody can join.
+func (n *node) solo(q *question) *flight {
+	return &flight{fill: n.newFill(q)(), over: make(chan struct{})}
+}
+
+func (n *node) newFill(q *question) func() *fill.Fill[*store.Entry] {
+	return func() *fill.Fill[*store.Entry] { return fill.New[*store.Entry](q.maxBody, n.budget) }
+}
+
+// A grant says what the leader of a flight is to do.
+type grant struct {
+	fetch     bool // ask the upstream; otherwise the flight is being fed, or has ended
+	why       rfc9111.Reason
+	stale     *store.Entry // what a fetch may validate
+	staleBody []byte       // its body, if that is here; what may stand in for an error
+
+	// The owner that gave a lease for the fetch; nil if this node decides.
+	owner *peer.Node
+	reply *peer.Reply
+}
+
+// ask asks the owner on behalf of a flight's leader.
+func (n *node) ask(q *question, f *flight, found finding) grant {
+	own := grant{fetch: true, stale: found.stale(), staleBody: found.body}
+	owner, self := n.ring.Load().Owner(q.key)
+	if self {
+		return own
+	}
+	if q.directives.NoCache {
+		own.owner = &owner // nothing that it has would do
+		return own
+	}
+	for range 2 { // a second time if the owner needs more request fields
+		reply, err := n.lookup(q, owner, found)
+		if err != nil {
+			own.why = peerReason(err)
+			return own
+		}
+		switch reply.Kind {
+		case peer.Hit, peer.Follow:
+			return n.bring(q, f, found, reply)
+		case peer.Lease:
+			if reply.Entry != nil && reply.Entry.Matches(q.header) {
+				if own.stale == nil || own.stale.Generation != reply.Entry.Generation {
+					own.staleBody = nil
+				}
+				own.stale = reply.Entry
+			}
+			own.owner, own.reply = &owner, reply
+			return own
+		case peer.Vary:
+			q.vary = reply.Names
+			n.store.LearnVary(q.space, q.key, reply.Names)
+		case peer.Bypass:
+			n.store.MarkUncacheable(q.space, q.key, reply.Reason, time.Now().Add(min(reply.For, uncacheableFor)))
+			own.why, own.owner = rfc9111.HitForMiss, &owner
+		case peer.None:
+			own.owner = &owner
+		}
+		reply.Close()
+		if reply.Kind != peer.Vary {
+			return own
+		}
+	}
+	own.why = rfc9111.PeerError
+	return own
+}
+
+func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply, error) {
+	query := peer.NewQuery(q.space.Name, q.key, q.header, q.vary)
+	query.Lead, query.Credentials = !q.alone, q.credentials
+	if found.here {
+		query.Have = found.entry.Generation
+	}
+	start := time.Now()
+	// Not the client's context: others may be waiting for the answer too.
+	reply, err := n.client.Lookup(context.Background(), owner, query, q.patience)
+	observePeer(operationLookup, err, time.Since(start))
+	return reply, err
+}
+
+// peerReason names why a peer was of no help.
+func peerReason(err error) rfc9111.Reason {
+	switch {
+	case errors.Is(err, peer.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+		return rfc9111.PeerTimeout
+	case errors.Is(err, peer.ErrDown):
+		return rfc9111.PeerDown
+	}
+	return rfc9111.PeerError
+}
+
+// bring feeds a flight with what the owner sends. What is small and complete
+// has arrived when it returns; the rest arrives in the background.
+func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) grant {
+	e := reply.Entry
+	switch {
+	case reply.Kind == peer.Follow:
+		go n.transfer(q, f, reply)
+		return grant{}
+	case !e.Matches(q.header):
+		reply.Close()
+		return grant{fetch: true, why: rfc9111.PeerError}
+	case found.here && e.Generation == found.entry.Generation:
+		reply.Close()
+		n.store.PutEntry(q.space, q.key, e)
+		f.end(rfc9111.None) // look again: the body was here, now the entry is fresh
+		return grant{}
+	}
+	if err := f.fill.Expect(e.Size); err != nil {
+		reply.Close()
+		return grant{fetch: true, why: reasonOf(err)}
+	}
+	n.begin(q, f, e)
+	if e.Size > inlineTransfer {
+		go n.transfer(q, f, reply)
+	} else {
+		n.transfer(q, f, reply)
+	}
+	return grant{}
+}
+
+// transfer copies a body from the owner into a flight and keeps a copy.
+func (n *node) transfer(q *question, f *flight, reply *peer.Reply) {
+	stop := time.AfterFunc(q.deadline, reply.Close)
+	defer stop.Stop()
+	defer reply.Close()
+	e, err := reply.Entry, error(nil)
+	if reply.Kind == peer.Follow {
+		if e, err = reply.Header(); err != nil {
+			f.end(brokenReason(err))
+			return
+		}
+		if size, ok := contentLength(e); ok {
+			err = f.fill.Expect(size)
+		}
+		n.begin(q, f, e)
+	}
+	var generation store.Generation
+	if err == nil {
+		generation, err = reply.Body(f.fill)
+	}
+	size := f.fill.Size()
+	if err == nil && reply.Kind == peer.Hit && size != e.Size {
+		err = peer.ErrProtocol
+	}
+	if err != nil {
+		f.end(brokenReason(err))
+		return
+	}
+	final := *e
+	final.Size, final.Generation = size, generation
+	if generation != 0 {
+		body := f.fill.Bytes()
+		if reply.Kind == peer.Follow {
+			final.Digest = store.Digest(body)
+		}
+		n.store.PutCopy(q.space, q.key, &final, body)
+	}
+	f.land(&final, final.Digest)
+}
+
+// brokenReason names why a transfer came to nothing. Followers of a fill that
+// ended on the owner do as the owner's followers do.
+func brokenReason(err error) rfc9111.Reason {
+	var b peer.Broken
+	switch {
+	case errors.As(err, &b):
+		return b.Reason
+	case errors.Is(err, fill.ErrMemory), errors.Is(err, fill.ErrTooLarge):
+		return reasonOf(err)
+	}
+	return rfc9111.LeaderLost
+}
+
+// publish hands a flight that this node leads to the owner while it comes in,
+// and keeps what the owner made of it. A response that the owner could not
+// take is stored here instead.
+func (n *node) publish(q *question, f *flight, g grant, e *store.Entry, body *follower) {
+	defer body.Close()
+	defer g.close()
+	ctx, cancel := context.WithTimeout(context.Background(), q.deadline)
+	defer cancel()
+	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary)
+	start := time.Now()
+	generation, err := n.client.Publish(ctx, *g.owner, query, g.lease(), e, body)
+	observePeer(operationPublish, err, time.Since(start))
+	var refused peer.Broken
+	switch <-f.over; {
+	case f.landed == nil: // ended: nothing to store anywhere
+	case err == nil:
+		stored := *f.landed
+		stored.Generation = generation
+		n.store.PutCopy(q.space, q.key, &stored, f.fill.Bytes())
+	case !errors.As(err, &refused):
+		n.store.Commit(q.space, q.key, e, f.fill.Bytes())
+	}
+}
+
+// release tells the owner that a leased fetch gave nothing to store.
+func (n *node) release(q *question, g grant, why rfc9111.Reason) {
+	if g.reply == nil {
+		return
+	}
+	go func() {
+		defer g.close()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		query := peer.NewQuery(q.space.Name, q.key, q.header, nil)
+		start := time.Now()
+		err := n.client.Release(ctx, *g.owner, query, g.lease(), why)
+		observePeer(operationRelease, err, time.Since(start))
+	}()
+}
+
+// refresh stores what a 304 made of an entry, here and at the owner.
+func (n *node) refresh(q *question, g grant, e *store.Entry) {
+	n.store.PutEntry(q.space, q.key, e)
+	if g.owner == nil {
+		return
+	}
+	defer g.close()
+	ctx, cancel := context.WithTimeout(context.Background(), q.patience)
+	defer cancel()
+	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary)
+	start := time.Now()
+	err := n.client.Refresh(ctx, *g.owner, query, g.lease(), e)
+	observePeer(operationRefresh, err, time.Since(start))
+}
+
+// The lease of a grant; 0 when the owner was not asked for one.
+func (g grant) lease() uint64 {
+	if g.reply == nil {
+		return 0
+	}
+	return g.reply.Lease
+}
+
+func (g grant) close() {
+	if g.reply != nil {
+		g.reply.Close()
+	}
+}
+
+// Lookup answers another node. Whatever the ring says, it answers from what
+// this node has, and never asks a third one.
+func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
+	n.served.Add(1)
+	space := n.store.Namespace(query.Group)
+	if space == nil {
+		a.None()
+		return
+	}
+	q := &question{
+		space: space, key: query.Key, header: query.Fields,
+		directives: rfc9111.ParseRequest(query.Fields), credentials: query.Credentials,
+		maxBody: n.store.BodyLimit(),
+	}
+	found := n.find(q, time.Now())
+	switch {
+	case !query.Covers(q.vary):
+		a.Vary(q.vary)
+	case found.use == rfc9111.Fresh && found.here:
+		a.Hit(found.entry, found.body, query.Have)
+	case found.uncacheable != rfc9111.None:
+		a.Bypass(found.uncacheable, uncacheableFor)
+	case !query.Lead:
+		a.None()
+	default:
+		n.lead(ctx, q, found, a)
+	}
+}
+
+// lead gives the asker a lease, or lets it read along.
+func (n *node) lead(ctx context.Context, q *question, found finding, a *peer.Answer) {
+	f, r, leads := n.fills.join(q.id(), n.newFill(q), true)
+	defer r.Close()
+	if !leads {
+		relay(ctx, f, r, a)
+		return
+	}
+	if err := a.Lease(f.lease, found.stale()); err != nil {
+		f.end(rfc9111.LeaderLost)
+		return
+	}
+	// The look-up's stream is the lease's lifeline until its holder publishes.
+	select {
+	case <-f.over:
+	case <-ctx.Done():
+		if n.fills.take(f.lease) != nil {
+			f.end(rfc9111.LeaderLost)
+		}
+	}
+}
+
+// relay sends a fill to another node as it comes in.
+func relay(ctx context.Context, f *flight, r *follower, a *peer.Answer) {
+	if a.Follow() != nil {
+		return
+	}
+	e, err := f.fill.Header(ctx)
+	if err != nil {
+		a.Broken(reasonOf(err))
+		return
+	}
+	a.Header(e)
+	for {
+		p, err := r.Next(ctx, func() { _ = a.Flush() }) // an asker that is gone ends ctx
+		switch {
+		case errors.Is(err, io.EOF):
+			a.End(f.outcome())
+			return
+		case err != nil:
+			a.Broken(reasonOf(err))
+			return
+		case a.Data(p) != nil:
+			return
+		}
+	}
+}
+
+// Publish takes a response from the holder of a lease. A lease that is over,
+// or none, is as good as one if nobody else is fetching: the response was
+// fetched, so why throw it away?
+func (n *node) Publish(ctx context.Context, p *peer.Publication) (store.Generation, rfc9111.Reason) {
+	q := &question{key: p.Query.Key, header: p.Query.Fields, maxBody: n.store.BodyLimit()}
+	if q.space = n.store.Namespace(p.Query.Group); q.space == nil {
+		return 0, rfc9111.Memory
+	}
+	f := n.fills.take(p.Lease)
+	if p.Released != rfc9111.None {
+		if f != nil {
+			n.giveUp(q, f, p.Released)
+		}
+		return 0, rfc9111.None
+	}
+	if p.Entry.Matches(q.header) {
+		q.vary = p.Entry.Vary
+	}
+	if f == nil {
+		var r *follower
+		var leads bool
+		f, r, leads = n.fills.join(q.id(), n.newFill(q), false)
+		r.Close()
+		if !leads {
+			return 0, rfc9111.Superseded
+		}
+	}
+	if p.Refresh {
+		n.store.PutEntry(q.space, q.key, p.Entry)
+		f.end(rfc9111.None)
+		return p.Entry.Generation, rfc9111.None
+	}
+	return n.receive(q, f, p)
+}
+
+func (n *node) receive(q *question, f *flight, p *peer.Publication) (store.Generation, rfc9111.Reason) {
+	if size, ok := contentLength(p.Entry); ok {
+		if err := f.fill.Expect(size); err != nil {
+			f.end(reasonOf(err))
+			return 0, reasonOf(err)
+		}
+	}
+	n.begin(q, f, p.Entry)
+	if err := p.Body(f.fill); err != nil {
+		why := brokenReason(err)
+		f.end(why)
+		return 0, why
+	}
+	if stored := n.commit(q, f, p.Entry); stored != nil {
+		return stored.Generation, rfc9111.None
+	}
+	return 0, rfc9111.Superseded
+}
+
+// begin publishes the header of a flight. Requests that come from now on know
+// by what fields it was selected, and find it by them.
+func (n *node) begin(q *question, f *flight, e *store.Entry) {
+	if !slices.Equal(q.vary, e.Vary) {
+		was := f.alias(flightID{q.key, e.Selected})
+		n.store.LearnVary(q.space, q.key, e.Vary)
+		f.unalias(was)
+	}
+	f.fill.SetHeader(e)
+}
+
+// commit stores the complete response of a flight and ends it.
+func (n *node) commit(q *question, f *flight, e *store.Entry) *store.Entry {
+	body := f.fill.Bytes()
+	stored := n.store.Commit(q.space, q.key, e, body)
+	f.land(stored, store.Digest(body))
+	return stored
+}
+
+// giveUp ends a flight that gave nothing to store, and remembers why if that
+// is the response's nature.
+func (n *node) giveUp(q *question, f *flight, why rfc9111.Reason) {
+	if why.RemembersUncacheable() {
+		n.store.MarkUncacheable(q.space, q.key, why, time.Now().Add(uncacheableFor))
+	}
+	f.end(why)
+}
+
+// close lets go of the memory and the connections.
+func (n *node) close() {
+	n.client.Close()
+	n.store.Close()
+}

@@ -1,0 +1,119 @@
+package caddygroupcache
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+)
+
+// A cacheStatus is what became of a request: the placeholder
+// {http.groupcache.status} and the status label.
+type cacheStatus uint8
+
+const (
+	statusHit cacheStatus = iota
+	statusStale
+	statusRevalidated
+	statusMiss
+	statusCollapsed
+	statusBypass
+	statusCount
+)
+
+// Names are of type any so that setting a placeholder allocates nothing.
+var statusNames = [statusCount]any{"hit", "stale", "revalidated", "miss", "collapsed", "bypass"}
+
+// Where the body of a hit came from.
+var (
+	detailLocal any = "local"
+	detailHot   any = "hot"
+	detailPeer  any = "peer"
+)
+
+// An outcome becomes the Cache-Status member of a response (RFC 9211), its
+// placeholders and its count.
+type outcome struct {
+	h         *Handler
+	repl      *caddy.Replacer
+	fwd       string // why the request went to the upstream
+	fwdStatus int
+	stored    bool
+	collapsed bool
+	status    cacheStatus
+	detail    string
+}
+
+// outcomeOf begins the outcome of a request that goes to the upstream.
+func (h *Handler) outcomeOf(r *http.Request, found finding) *outcome {
+	o := &outcome{h: h, repl: replacer(r), status: statusMiss}
+	switch {
+	case found.entry != nil && found.why != rfc9111.None:
+		o.fwd, o.detail = "request", found.why.String()
+	case found.entry != nil:
+		o.fwd = "stale"
+	case found.known:
+		o.fwd = "vary-miss"
+	default:
+		o.fwd = "uri-miss"
+	}
+	if found.uncacheable != rfc9111.None {
+		o.detail = rfc9111.HitForMiss.String()
+	}
+	return o
+}
+
+// write adds the outcome to a response's header, after what caches nearer to
+// the origin said.
+func (o *outcome) write(header http.Header) {
+	o.h.counters.requests[o.status].Add(1)
+	o.repl.Set(placeholderStatus, statusNames[o.status])
+	o.repl.Set(placeholderDetail, o.detail)
+	if o.h.cacheName == "" {
+		return
+	}
+	b := make([]byte, 0, 96)
+	b = append(b, o.h.cacheName...)
+	b = append(b, "; fwd="...)
+	b = append(b, o.fwd...)
+	if o.fwdStatus != 0 {
+		b = append(b, "; fwd-status="...)
+		b = strconv.AppendInt(b, int64(o.fwdStatus), 10)
+	}
+	if o.stored {
+		b = append(b, "; stored"...)
+	}
+	if o.collapsed {
+		b = append(b, "; collapsed"...)
+	}
+	if o.detail != "" {
+		b = append(b, "; detail="...)
+		b = append(b, o.detail...)
+	}
+	header["Cache-Status"] = append(header["Cache-Status"], string(b))
+}
+
+// hitStatus returns the Cache-Status member of a response from the cache.
+func (h *Handler) hitStatus(status cacheStatus, ttl int64, detail string) string {
+	b := make([]byte, 0, 64)
+	b = append(b, h.cacheName...)
+	if status == statusRevalidated {
+		return string(append(b, "; fwd=stale; fwd-status=304"...))
+	}
+	b = append(b, "; hit; ttl="...)
+	b = strconv.AppendInt(b, ttl, 10)
+	b = append(b, "; detail="...)
+	b = append(b, detail...)
+	return string(b)
+}
+
+const (
+	placeholderStatus = "http.groupcache.status"
+	placeholderDetail = "http.groupcache.detail"
+)
+
+func replacer(r *http.Request) *caddy.Replacer {
+	return r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+}

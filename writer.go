@@ -1,0 +1,626 @@
+package caddygroupcache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// A tee is the ResponseWriter that the handlers behind the cache write to
+// while their response may be stored. It decides when the header comes:
+//
+//   - direct: the response is its one client's, and goes to it untouched;
+//   - filling: it goes into the flight's fill, and the client is served from
+//     there like every follower, so that a slow or vanished client holds up
+//     nobody;
+//   - silent: the answer validates, or replaces by an error, what is stored,
+//     and nobody gets to see it.
+//
+// Until it is direct the fetch does not depend on its client's context.
+type tee struct {
+	*caddyhttp.ResponseWriterWrapper
+	x      *fetch
+	header http.Header // what the handlers set; the client's own map unless validating
+	before http.Header // what stood there before: not part of the response
+	state  teeState
+	status int
+
+	body     *follower    // the client's place in the fill
+	started  bool         // the client gets the body from pump
+	pumped   chan error   // pump's result
+	entry    *store.Entry // what the fill will be stored as
+	length   int64        // Content-Length, or -1
+	answered bool         // the client got a 304 instead of the body
+}
+
+type teeState uint8
+
+const (
+	undecided teeState = iota
+	direct
+	filling
+	silent
+)
+
+// Header returns the header that the handlers behind the cache see.
+func (t *tee) Header() http.Header { return t.header }
+
+// Unwrap lets ResponseController reach the client's writer for what the tee
+// doesn't do itself.
+func (t *tee) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// WriteHeader passes interim responses on, and decides about the final one.
+func (t *tee) WriteHeader(status int) {
+	if t.state != undecided {
+		return
+	}
+	if status < 200 {
+		t.interim(status)
+		return
+	}
+	t.status = status
+	t.state = t.x.decide(t, status)
+	if t.state == direct {
+		t.passHeader(status)
+	}
+}
+
+func (t *tee) interim(status int) {
+	if status == http.StatusSwitchingProtocols {
+		t.x.giveUp(rfc9111.Upgrade)
+		t.state = direct
+		t.passHeader(status)
+		return
+	}
+	t.adoptHeader()
+	t.ResponseWriter.WriteHeader(status)
+}
+
+// adoptHeader makes the client's header what the handlers made of it.
+func (t *tee) adoptHeader() {
+	if !t.x.validating {
+		return // it is the same map
+	}
+	dst := t.ResponseWriter.Header()
+	clear(dst)
+	for name, values := range t.header {
+		dst[name] = values
+	}
+}
+
+// passHeader sends the response's header to the client as it is.
+func (t *tee) passHeader(status int) {
+	t.adoptHeader()
+	t.x.out.fwdStatus = status
+	t.x.out.write(t.ResponseWriter.Header())
+	t.ResponseWriter.WriteHeader(status)
+}
+
+// Write takes some of the body.
+func (t *tee) Write(p []byte) (int, error) {
+	if t.state == undecided {
+		t.WriteHeader(http.StatusOK)
+	}
+	switch t.state {
+	case direct:
+		return t.ResponseWriter.Write(p)
+	case silent:
+		return len(p), nil
+	}
+	n, err := t.x.flight.fill.Write(p)
+	if err == nil {
+		// A whole body in one piece needs no goroutine: finish serves it.
+		if t.x.flight.fill.Size() != t.length {
+			t.startPump()
+		}
+		return n, nil
+	}
+	// It doesn't fit, or took too long: from here on it is its client's alone.
+	if err := t.overflow(reasonOf(err)); err != nil {
+		return n, err
+	}
+	m, err := t.Write(p[n:])
+	return n + m, err
+}
+
+// ReadFrom lets the client's writer splice what the cache has no part in.
+func (t *tee) ReadFrom(r io.Reader) (int64, error) {
+	if t.state == direct {
+		return t.ResponseWriterWrapper.ReadFrom(r)
+	}
+	return io.Copy(writerOnly{t}, r)
+}
+
+// writerOnly hides ReadFrom from io.Copy.
+type writerOnly struct{ io.Writer }
+
+// FlushError flushes the client's writer, or has the pump do it.
+func (t *tee) FlushError() error {
+	switch t.state {
+	case undecided:
+		t.WriteHeader(http.StatusOK)
+		return t.FlushError()
+	case filling:
+		t.startPump() // it flushes whenever it has nothing to write
+		return nil
+	case silent:
+		return nil
+	}
+	return http.NewResponseController(t.ResponseWriter).Flush()
+}
+
+// overflow ends the flight and lets the client's writer catch up with what has
+// been written so far.
+func (t *tee) overflow(why rfc9111.Reason) error {
+	t.x.giveUp(why)
+	if t.answered {
+		t.state = silent
+		return nil
+	}
+	t.startPump()
+	err := <-t.pumped
+	t.pumped <- err
+	t.state = direct
+	if errors.As(err, new(ended)) {
+		return nil // the pump has written all there was
+	}
+	return err
+}
+
+// startPump begins to send the fill to the client.
+func (t *tee) startPump() {
+	if t.started || t.answered {
+		return
+	}
+	t.started = true
+	t.pumped = make(chan error, 1)
+	go func() {
+		_, err := copyFill(t.x.r.Context(), t.ResponseWriter, t.body)
+		t.pumped <- err
+	}()
+}
+
+// finishClient returns when the client has all of a fill, or is gone. What a
+// client does is not the fetch's business, so it has no result.
+func (t *tee) finishClient() {
+	switch {
+	case t.body == nil:
+		return
+	case t.started:
+		<-t.pumped
+	case !t.answered:
+		_, _ = copyFill(t.x.r.Context(), t.ResponseWriter, t.body)
+	}
+	t.body.Close()
+}
+
+// copyFill copies a fill to a client as it comes in, and returns how much the
+// client got. The error is nil when the body is complete, and of type ended
+// when the fill broke off.
+func copyFill(ctx context.Context, w http.ResponseWriter, body *follower) (int64, error) {
+	flush := func() { _ = http.NewResponseController(w).Flush() }
+	var n int64
+	for {
+		p, err := body.Next(ctx, flush)
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return n, nil
+			}
+			return n, err
+		}
+		m, err := w.Write(p)
+		n += int64(m)
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// A fetch is one run of the handlers behind the cache by the leader of a
+// flight.
+type fetch struct {
+	h      *Handler
+	r      *http.Request // the client's
+	q      *question
+	flight *flight
+	grant  grant
+	out    *outcome
+
+	validating bool // the upstream is asked whether grant.stale still holds
+	sent       time.Time
+	asked      http.Header // the header of the request that went upstream
+	own        atomic.Bool // the response is its client's alone
+	cancel     context.CancelCauseFunc
+	stops      []func() bool
+	given      bool // flight and lease are given up
+	renewed    bool // a 304 made grant.stale fresh
+	failed     bool // an error that what is stored may stand in for
+}
+
+// start returns what the handlers behind the cache are to be called with. The
+// request outlives its client until the response turns out to be the client's
+// alone.
+func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(x.r.Context()))
+	x.cancel = cancel
+	x.stops = []func() bool{
+		context.AfterFunc(x.r.Context(), func() {
+			if x.own.Load() {
+				cancel(context.Canceled)
+			}
+		}),
+		time.AfterFunc(x.q.deadline, x.expire).Stop,
+	}
+	r := x.r.WithContext(ctx)
+	switch {
+	case x.q.alone:
+	case x.grant.stale != nil:
+		r.Header = rfc9111.Conditional(x.r.Header, x.grant.stale.Header())
+		x.validating = true
+	case hasConditions(x.r.Header):
+		r.Header = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
+	}
+	header := w.Header()
+	t := &tee{
+		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
+		x:                     x,
+		header:                header,
+		before:                maps.Clone(header),
+	}
+	if x.validating {
+		t.header = header.Clone() // a 304 that we asked for leaves no trace
+		if t.header == nil {
+			t.header = make(http.Header)
+		}
+	}
+	x.asked, x.sent = r.Header, time.Now()
+	return t, r
+}
+
+func (x *fetch) stop() {
+	for _, stop := range x.stops {
+		stop()
+	}
+	x.cancel(nil)
+}
+
+// finish ends the flight after the handlers have returned, waits for the
+// client, and tells how it went.
+func (x *fetch) finish(t *tee, err error) fillResult {
+	switch {
+	case t.state == undecided && err != nil && x.validating && x.mayServeStale():
+		x.failed = true
+		x.giveUp(rfc9111.Aborted)
+		return fillFailed
+	case t.state == undecided:
+		x.giveUp(rfc9111.Aborted)
+		if err == nil { // nothing was written: an empty 200
+			t.adoptHeader()
+			x.out.write(t.ResponseWriter.Header())
+		}
+		return fillFailed
+	case t.state == filling && err != nil:
+		x.giveUp(rfc9111.Aborted)
+	case t.state == filling:
+		x.complete(t)
+	case x.failed:
+		x.giveUp(rfc9111.Aborted)
+	}
+	t.finishClient()
+	switch {
+	case x.renewed:
+		return fillRevalidated
+	case x.out.stored:
+		return fillStored
+	case x.failed || err != nil:
+		return fillFailed
+	}
+	return fillNotStored
+}
+
+func hasConditions(h http.Header) bool {
+	for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"} {
+		if len(h[name]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// giveUp ends the flight, gives the lease back, and from here on ties the
+// fetch to its client.
+func (x *fetch) giveUp(why rfc9111.Reason) {
+	if x.given {
+		return
+	}
+	x.given = true
+	x.out.stored = false
+	x.h.counters.notStored[why].Add(1)
+	x.h.node.giveUp(x.q, x.flight, why)
+	x.h.node.release(x.q, x.grant, why)
+	x.own.Store(true)
+	if err := x.r.Context().Err(); err != nil {
+		x.cancel(err)
+	}
+}
+
+// decide looks at the header of a final response.
+func (x *fetch) decide(t *tee, status int) teeState {
+	if x.validating {
+		if status == http.StatusNotModified {
+			return x.decideNotModified(t)
+		}
+		if status >= 500 && x.mayServeStale() {
+			x.failed = true
+			return silent
+		}
+	}
+	received := time.Now()
+	if t.header.Get("Date") == "" {
+		t.header.Set("Date", received.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
+	}
+	entry, why := x.judge(t, status, received)
+	if why != rfc9111.None {
+		x.out.detail = why.String()
+		x.giveUp(why)
+		return direct
+	}
+	t.entry = entry
+	return x.open(t)
+}
+
+// judge decides whether a response is stored, and as what.
+func (x *fetch) judge(t *tee, status int, received time.Time) (*store.Entry, rfc9111.Reason) {
+	own := ownFields(t.header, t.before)
+	if len(own["Trailer"]) > 0 {
+		return nil, rfc9111.Trailers
+	}
+	fresh, why := rfc9111.Storable(rfc9111.Exchange{
+		Method: x.r.Method, Request: x.asked,
+		Status: status, Response: own,
+		Sent: x.sent, Received: received,
+	}, x.h.policy)
+	if why != rfc9111.None {
+		return nil, why
+	}
+	if t.length = -1; own.Get("Content-Length") != "" {
+		n, err := strconv.ParseInt(own.Get("Content-Length"), 10, 64)
+		if err != nil || n < 0 || n > x.q.maxBody {
+			return nil, rfc9111.TooLarge
+		}
+		t.length = n
+	}
+	return store.NewEntry(status, rfc9111.StoredHeader(own), x.r.Header, fresh, x.sent)
+}
+
+// ownFields returns the fields that the handlers behind the cache have set.
+// Those that were there before belong to this client's response, and may hold
+// what is nobody else's.
+func ownFields(header, before http.Header) http.Header {
+	own := make(http.Header, len(header))
+	for name, values := range header {
+		if was, ok := before[name]; ok && equal(was, values) {
+			continue
+		}
+		own[name] = values
+	}
+	return own
+}
+
+func equal(a, b []string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// open opens the fill to readers, and its client is the first of them.
+func (x *fetch) open(t *tee) teeState {
+	n, f := x.h.node, x.flight
+	if t.length >= 0 {
+		if err := f.fill.Expect(t.length); err != nil {
+			x.out.detail = reasonOf(err).String()
+			x.giveUp(reasonOf(err))
+			return direct
+		}
+	}
+	t.body = f.fill.NewReader()
+	if x.grant.owner != nil {
+		go n.publish(x.q, f, x.grant, t.entry, f.fill.NewReader())
+	}
+	n.begin(x.q, f, t.entry)
+	x.out.stored = true
+	t.adoptHeader()
+	x.out.fwdStatus = t.status
+	w := t.ResponseWriter
+	x.out.write(w.Header())
+	if x.h.answerNotModified(w, x.r, t.status, w.Header()) {
+		t.answered = true
+		return filling
+	}
+	w.WriteHeader(t.status)
+	return filling
+}
+
+func (x *fetch) decideNotModified(t *tee) teeState {
+	stale := x.grant.stale
+	received := time.Now()
+	fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
+		Method: x.r.Method, Request: x.asked,
+		Status: http.StatusNotModified, Response: ownFields(t.header, t.before),
+		Sent: x.sent, Received: received,
+	}, stale.Status, stale.Header(), x.h.policy)
+	if why == rfc9111.None {
+		renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
+		if tooBig == rfc9111.None {
+			x.renewed, x.given = true, true
+			x.h.node.refresh(x.q, x.grant, renewed)
+			x.flight.end(rfc9111.None)
+			return silent
+		}
+	}
+	x.h.node.store.Drop(x.q.key, stale)
+	x.giveUp(rfc9111.StrayNotModified)
+	return silent
+}
+
+func (x *fetch) mayServeStale() bool {
+	return (x.grant.stale.Size == 0 || x.grant.staleBody != nil) &&
+		rfc9111.ServeStaleOnError(x.q.directives, x.grant.stale.Fresh, time.Now())
+}
+
+// complete stores the response if all of it has come.
+func (x *fetch) complete(t *tee) {
+	size := x.flight.fill.Size()
+	switch {
+	case hasTrailers(t.header):
+		x.giveUp(rfc9111.Trailers)
+	case t.length >= 0 && size != t.length:
+		x.giveUp(rfc9111.Truncated)
+	case x.grant.owner == nil:
+		x.given = true
+		x.h.node.commit(x.q, x.flight, t.entry)
+	default:
+		x.given = true
+		final := *t.entry
+		body := x.flight.fill.Bytes()
+		final.Size, final.Digest = size, store.Digest(body)
+		x.flight.land(&final, final.Digest)
+	}
+}
+
+// hasTrailers reports whether fields came after the body (http.TrailerPrefix).
+func hasTrailers(h http.Header) bool {
+	for name := range h {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// expire ends a fill that takes too long. Its client is still served.
+func (x *fetch) expire() {
+	x.flight.end(rfc9111.FillTimeout)
+	x.own.Store(true)
+	if err := x.r.Context().Err(); err != nil {
+		x.cancel(err)
+	}
+}
+
+// A resumer serves the rest of a response whose first bytes a client has got
+// from a fill that broke off. It drops as many from its own response, if they
+// are the same.
+type resumer struct {
+	http.ResponseWriter
+	header http.Header
+	status int
+	skip   int64
+	sum    uint64 // of the bytes that the client has
+	digest xxhash.Digest
+}
+
+func newResumer(w http.ResponseWriter, status int, got int64, sum uint64) *resumer {
+	s := &resumer{ResponseWriter: w, header: make(http.Header), status: status, skip: got, sum: sum}
+	s.digest.Reset()
+	return s
+}
+
+// Header returns a header that nobody will see: the client has got one.
+func (s *resumer) Header() http.Header { return s.header }
+
+// WriteHeader breaks off if this is not the response that the client has the
+// beginning of.
+func (s *resumer) WriteHeader(status int) {
+	if status >= 200 && status != s.status {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (s *resumer) Write(p []byte) (int, error) {
+	n := len(p)
+	if s.skip > 0 {
+		k := min(int64(len(p)), s.skip)
+		_, _ = s.digest.Write(p[:k]) // never fails
+		s.skip -= k
+		p = p[k:]
+		if s.skip == 0 && s.digest.Sum64() != s.sum {
+			panic(http.ErrAbortHandler)
+		}
+	}
+	if len(p) == 0 {
+		return n, nil
+	}
+	m, err := s.ResponseWriter.Write(p)
+	return n - len(p) + m, err
+}
+
+// FlushError flushes what the client may have.
+func (s *resumer) FlushError() error {
+	if s.skip > 0 {
+		return nil
+	}
+	return http.NewResponseController(s.ResponseWriter).Flush()
+}
+
+// A marker adds the outcome to a response that the cache has no part in.
+type marker struct {
+	*caddyhttp.ResponseWriterWrapper
+	out   *outcome
+	wrote bool
+}
+
+// WriteHeader marks the final response, and leaves interim ones as they are.
+func (m *marker) WriteHeader(status int) {
+	if !m.wrote && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		m.wrote = true
+		m.out.fwdStatus = status
+		m.out.write(m.ResponseWriter.Header())
+	}
+	m.ResponseWriter.WriteHeader(status)
+}
+
+func (m *marker) Write(p []byte) (int, error) {
+	if !m.wrote {
+		m.WriteHeader(http.StatusOK)
+	}
+	return m.ResponseWriter.Write(p)
+}
+
+// ReadFrom lets the client's writer splice.
+func (m *marker) ReadFrom(r io.Reader) (int64, error) {
+	if !m.wrote {
+		m.WriteHeader(http.StatusOK)
+	}
+	return m.ResponseWriterWrapper.ReadFrom(r)
+}
+
+// FlushError flushes the client's writer.
+func (m *marker) FlushError() error {
+	if !m.wrote {
+		m.WriteHeader(http.StatusOK)
+	}
+	return http.NewResponseController(m.ResponseWriter).Flush()
+}
+
+func contentLength(e *store.Entry) (int64, bool) {
+	n, err := strconv.ParseInt(e.Get("Content-Length"), 10, 64)
+	return n, err == nil && n >= 0
+}

@@ -37,13 +37,14 @@ type flightID struct {
 	selected store.Selection
 }
 
-// ended is the error of a fill that came to nothing.
+// ended is the error of a fill that came to nothing. Without a reason, what was
+// waited for is in the store.
 type ended struct{ why rfc9111.Reason }
 
 func (e ended) Error() string { return "no shared response: " + e.why.String() }
 
-// lookAgain says that what followers waited for is, or may be, in the store.
-var lookAgain = ended{rfc9111.None}
+// Reason tells the owner to which the fill is published.
+func (e ended) Reason() rfc9111.Reason { return e.why }
 
 // reasonOf names why a fill came to nothing.
 func reasonOf(err error) rfc9111.Reason {

@@ -480,8 +480,9 @@ func (n *node) Publish(ctx context.Context, p *peer.Publication) (store.Generati
 	}
 	f := n.fills.take(p.Lease)
 	if p.Released != rfc9111.None {
+		n.remember(q, p.Released)
 		if f != nil {
-			n.giveUp(q, f, p.Released)
+			f.end(p.Released)
 		}
 		return 0, rfc9111.None
 	}
@@ -515,7 +516,7 @@ func (n *node) receive(q *question, f *flight, p *peer.Publication) (store.Gener
 	n.begin(q, f, p.Entry)
 	if err := p.Body(f.fill); err != nil {
 		why := brokenReason(err)
-		f.end(why)
+		n.giveUp(q, f, why)
 		return 0, why
 	}
 	if stored := n.commit(q, f, p.Entry); stored != nil {
@@ -546,10 +547,14 @@ func (n *node) commit(q *question, f *flight, e *store.Entry) *store.Entry {
 // giveUp ends a flight that gave nothing to store, and remembers why if that
 // is the response's nature.
 func (n *node) giveUp(q *question, f *flight, why rfc9111.Reason) {
+	n.remember(q, why)
+	f.end(why)
+}
+
+func (n *node) remember(q *question, why rfc9111.Reason) {
 	if why.RemembersUncacheable() {
 		n.store.MarkUncacheable(q.space, q.key, why, time.Now().Add(uncacheableFor))
 	}
-	f.end(why)
 }
 
 // close lets go of the memory and the connections.

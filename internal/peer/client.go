@@ -283,7 +283,8 @@ func copyData(r interface {
 	return nil
 }
 
-// Body is a body that is still coming in.
+// Body is a body that is still coming in. An error of it that has a method
+// Reason() rfc9111.Reason says why it broke off.
 type Body interface {
 	Next(ctx context.Context, idle func()) ([]byte, error)
 }
@@ -381,7 +382,12 @@ func (s *bodyStream) fetch() {
 		w.end(s.digest.Sum64(), 0)
 		s.err = io.EOF
 	default:
-		w.frame(frameBroken, func(e *encoder) { e.uint(uint64(rfc9111.Truncated)) })
+		why := rfc9111.Truncated
+		var named interface{ Reason() rfc9111.Reason }
+		if errors.As(err, &named) {
+			why = named.Reason()
+		}
+		w.frame(frameBroken, func(e *encoder) { e.uint(uint64(why)) })
 		s.err = io.EOF
 	}
 	s.frame = w.buf

@@ -1,0 +1,919 @@
+package caddygroupcache
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// newHandler returns a handler on a node, without Caddy around it.
+func newHandler(t testing.TB, n *node, set func(*Handler)) *Handler {
+	t.Helper()
+	h := new(Handler)
+	if set != nil {
+		set(h)
+	}
+	h.setDefaults()
+	if err := h.check(); err != nil {
+		t.Fatal(err)
+	}
+	h.policy, h.cacheName = h.options(), h.CacheStatus
+	h.node, h.space = n, n.store.Namespace(h.Group)
+	h.counters = new(groupCounters).of(h.Group)
+	return h
+}
+
+func newLoneNode(t testing.TB) *node {
+	n := newNode("alone", 64<<20)
+	t.Cleanup(n.close)
+	return n
+}
+
+// request returns a request as Caddy would hand it to the handler.
+func request(ctx context.Context, target string, fields ...string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, target, nil)
+	for i := 0; i+1 < len(fields); i += 2 {
+		r.Header.Add(fields[i], fields[i+1])
+	}
+	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer())
+	return r.WithContext(ctx)
+}
+
+// do runs a request and returns what the client gets. A panic of
+// http.ErrAbortHandler, which cuts the connection, makes the status -1.
+func do(h *Handler, next caddyhttp.HandlerFunc, r *http.Request) (w *httptest.ResponseRecorder) {
+	w = httptest.NewRecorder()
+	defer func() {
+		if p := recover(); p != nil {
+			if p != http.ErrAbortHandler {
+				panic(p)
+			}
+			w.Code = -1
+		}
+	}()
+	if err := h.ServeHTTP(w, r, next); err != nil {
+		w.Code = 599
+	}
+	return w
+}
+
+// fixed is an upstream that counts its requests.
+func fixed(calls *atomic.Int64, body string, fields ...string) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		calls.Add(1)
+		for i := 0; i+1 < len(fields); i += 2 {
+			w.Header().Add(fields[i], fields[i+1])
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		_, err := io.WriteString(w, body)
+		return err
+	}
+}
+
+func wantStatus(t *testing.T, w *httptest.ResponseRecorder, want string) {
+	t.Helper()
+	if got := w.Header().Get("Cache-Status"); !strings.Contains(got, want) {
+		t.Errorf("Cache-Status is %q, want %q in it", got, want)
+	}
+}
+
+func TestMissThenHit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		up := fixed(&calls, "hello", "Cache-Control", "max-age=60", "X-A", "1", "X-A", "2")
+		first := do(h, up, request(t.Context(), "/a"))
+		wantStatus(t, first, "groupcache; fwd=uri-miss; fwd-status=200; stored")
+		time.Sleep(10 * time.Second)
+		second := do(h, up, request(t.Context(), "/a"))
+		wantStatus(t, second, "groupcache; hit; ttl=50; detail=local")
+		if second.Header().Get("Age") != "10" || second.Body.String() != "hello" || len(second.Header()["X-A"]) != 2 {
+			t.Errorf("hit: %v %q", second.Header(), second.Body)
+		}
+		time.Sleep(51 * time.Second)
+		wantStatus(t, do(h, up, request(t.Context(), "/a")), "fwd=stale; fwd-status=200; stored")
+		wantStatus(t, do(h, up, request(t.Context(), "/b")), "fwd=uri-miss")
+		if n := calls.Load(); n != 3 {
+			t.Errorf("%d fetches", n)
+		}
+	})
+}
+
+func TestHeadIsServedFromAStoredGet(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	r := request(t.Context(), "/a")
+	r.Method = http.MethodHead
+	wantStatus(t, do(h, up, r), "fwd=uri-miss")
+	do(h, up, request(t.Context(), "/a"))
+	w := do(h, up, r)
+	wantStatus(t, w, "hit")
+	if w.Body.Len() != 0 || w.Header().Get("Content-Length") != "5" {
+		t.Errorf("%v %q", w.Header(), w.Body)
+	}
+}
+
+func TestWhatOtherHandlersSetBeforeIsNotStored(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	for client := range 2 {
+		w := httptest.NewRecorder()
+		w.Header().Set("X-Client", strconv.Itoa(client))
+		w.Header().Set("Cache-Control", "max-age=60") // the upstream adds the same
+		h.ServeHTTP(w, request(t.Context(), "/a"), up)
+		if client == 1 {
+			wantStatus(t, w, "hit")
+			if got := w.Header()["X-Client"]; len(got) != 1 || got[0] != "1" {
+				t.Errorf("second client got X-Client %v", got)
+			}
+		}
+	}
+}
+
+func TestEditingAHitsHeaderDoesNotTouchTheEntry(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60", "X-A", "1", "X-B", "2")
+	do(h, up, request(t.Context(), "/a"))
+	w := do(h, up, request(t.Context(), "/a"))
+	w.Header()["X-A"][0] = "changed in place"
+	w.Header()["X-A"] = append(w.Header()["X-A"], "appended")
+	again := do(h, up, request(t.Context(), "/a"))
+	if again.Header().Get("X-A") != "1" || again.Header().Get("X-B") != "2" {
+		t.Errorf("%v", again.Header())
+	}
+}
+
+func TestBypass(t *testing.T) {
+	var calls atomic.Int64
+	h := newHandler(t, newLoneNode(t), nil)
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	do(h, up, request(t.Context(), "/a"))
+	for name, change := range map[string]func(*http.Request){
+		"fwd=method; fwd-status=200; detail=method": func(r *http.Request) { r.Method = http.MethodPost },
+		"detail=upgrade": func(r *http.Request) { r.Header.Set("Upgrade", "websocket") },
+		"detail=range":   func(r *http.Request) { r.Header.Set("Range", "bytes=0-1") },
+		"detail=request-body": func(r *http.Request) {
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader("x")), 1
+		},
+		"detail=request-no-store": func(r *http.Request) { r.Header.Set("Cache-Control", "no-store") },
+		"detail=bad-target":       func(r *http.Request) { r.Host = "" },
+	} {
+		r := request(t.Context(), "/a")
+		change(r)
+		before := calls.Load()
+		wantStatus(t, do(h, up, r), name)
+		if calls.Load() != before+1 {
+			t.Errorf("%s: the upstream was not asked", name)
+		}
+	}
+}
+
+// followers runs n requests at the same time and returns what they got.
+func followers(n int, get func(i int) *httptest.ResponseRecorder) func() []*httptest.ResponseRecorder {
+	var wg sync.WaitGroup
+	all := make([]*httptest.ResponseRecorder, n)
+	for i := range n {
+		wg.Go(func() { all[i] = get(i) })
+	}
+	return func() []*httptest.ResponseRecorder {
+		wg.Wait()
+		return all
+	}
+}
+
+func TestManyRequestsOneFetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			time.Sleep(time.Second)
+			return fixed(&calls, "hello", "Cache-Control", "max-age=60")(w, r)
+		}
+		wait := followers(100, func(int) *httptest.ResponseRecorder { return do(h, up, request(t.Context(), "/a")) })
+		start, collapsed := time.Now(), 0
+		for _, w := range wait() {
+			if w.Code != 200 || w.Body.String() != "hello" {
+				t.Errorf("%d %q", w.Code, w.Body)
+			}
+			if strings.Contains(w.Header().Get("Cache-Status"), "collapsed") {
+				collapsed++
+			}
+		}
+		if calls.Load() != 1 || collapsed != 99 || time.Since(start) != time.Second {
+			t.Errorf("%d fetches, %d collapsed, %v", calls.Load(), collapsed, time.Since(start))
+		}
+	})
+}
+
+func TestEachClientOfAnUncacheableURLGetsItsOwn(t *testing.T) {
+	for _, fields := range [][]string{
+		{"Cache-Control", "private"},
+		{"Cache-Control", "no-store"},
+		{"Cache-Control", "max-age=60", "Set-Cookie", "a=b"},
+		{"Cache-Control", "max-age=60", "Vary", "*"},
+		{"Cache-Control", "max-age=60", "Vary", "Cookie"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHandler(t, newLoneNode(t), nil)
+			var calls atomic.Int64
+			up := func(w http.ResponseWriter, r *http.Request) error {
+				time.Sleep(time.Second)
+				return fixed(&calls, r.Header.Get("Cookie"), fields...)(w, r)
+			}
+			wait := followers(50, func(i int) *httptest.ResponseRecorder {
+				return do(h, up, request(t.Context(), "/a", "Cookie", fmt.Sprint("client", i)))
+			})
+			start := time.Now()
+			for i, w := range wait() {
+				if w.Body.String() != fmt.Sprint("client", i) {
+					t.Errorf("%v: client %d got %q", fields, i, w.Body)
+				}
+			}
+			if calls.Load() != 50 || time.Since(start) != 2*time.Second {
+				t.Errorf("%v: %d fetches in %v", fields, calls.Load(), time.Since(start))
+			}
+			wait = followers(50, func(i int) *httptest.ResponseRecorder {
+				return do(h, up, request(t.Context(), "/a", "Cookie", fmt.Sprint("new", i)))
+			})
+			start = time.Now()
+			for i, w := range wait() {
+				if w.Body.String() != fmt.Sprint("new", i) {
+					t.Errorf("%v: client %d got %q", fields, i, w.Body)
+				}
+			}
+			if time.Since(start) != time.Second {
+				t.Errorf("%v: known to be uncacheable, and yet somebody waited %v", fields, time.Since(start))
+			}
+		})
+	}
+}
+
+func TestLeaderPanics(t *testing.T) {
+	for _, part := range []string{"", "hel"} {
+		t.Run(fmt.Sprintf("after %d bytes", len(part)), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHandler(t, newLoneNode(t), nil)
+				var calls atomic.Int64
+				up := func(w http.ResponseWriter, r *http.Request) error {
+					time.Sleep(time.Second)
+					if calls.Load() > 0 {
+						return fixed(&calls, "hello", "Cache-Control", "max-age=60")(w, r)
+					}
+					calls.Add(1)
+					if part != "" {
+						w.Header().Set("Cache-Control", "max-age=60")
+						w.Header().Set("Content-Length", "5")
+						io.WriteString(w, part)
+						time.Sleep(time.Second)
+					}
+					panic(http.ErrAbortHandler)
+				}
+				wait := followers(10, func(int) *httptest.ResponseRecorder { return do(h, up, request(t.Context(), "/a")) })
+				aborted := 0
+				for _, w := range wait() {
+					if w.Code == -1 {
+						aborted++
+						if w.Body.String() != part {
+							t.Errorf("the leader's client got %q", w.Body)
+						}
+					} else if w.Code != 200 || w.Body.String() != "hello" {
+						t.Errorf("%d %q", w.Code, w.Body)
+					}
+				}
+				if aborted != 1 {
+					t.Errorf("%d clients were cut off, want only the leader's", aborted)
+				}
+				if w := do(h, up, request(t.Context(), "/a")); w.Body.String() != "hello" {
+					t.Errorf("the key is stuck: %q", w.Body)
+				}
+				if n := h.node.fills.len(); n != 0 {
+					t.Errorf("%d flights are left", n)
+				}
+			})
+		})
+	}
+}
+
+func TestFollowerIsCutOffWhenTheUpstreamSaysSomethingElseByNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Set("Content-Length", "5")
+			if calls.Add(1) > 1 {
+				_, err := io.WriteString(w, "other")
+				return err
+			}
+			io.WriteString(w, "hel")
+			time.Sleep(time.Second)
+			panic(http.ErrAbortHandler)
+		}
+		wait := followers(2, func(int) *httptest.ResponseRecorder { return do(h, up, request(t.Context(), "/a")) })
+		for _, w := range wait() {
+			if w.Code != -1 || w.Body.String() != "hel" {
+				t.Errorf("%d %q", w.Code, w.Body)
+			}
+		}
+	})
+}
+
+func TestLeadersClientLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			time.Sleep(2 * time.Second)
+			if err := r.Context().Err(); err != nil {
+				return err
+			}
+			return fixed(&calls, "hello", "Cache-Control", "max-age=60")(w, r)
+		}
+		gone, leave := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, leave)
+		go do(h, up, request(gone, "/a"))
+		synctest.Wait()
+		wait := followers(99, func(int) *httptest.ResponseRecorder { return do(h, up, request(t.Context(), "/a")) })
+		for _, w := range wait() {
+			if w.Code != 200 || w.Body.String() != "hello" {
+				t.Errorf("%d %q", w.Code, w.Body)
+			}
+		}
+		if calls.Load() != 1 {
+			t.Errorf("%d fetches", calls.Load())
+		}
+	})
+}
+
+func TestUncacheableResponseEndsWithItsClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		gone, leave := context.WithCancel(t.Context())
+		start := time.Now()
+		time.AfterFunc(5*time.Second, leave)
+		do(h, func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.WriteHeader(200)
+			<-r.Context().Done()
+			return r.Context().Err()
+		}, request(gone, "/events"))
+		if time.Since(start) != 5*time.Second {
+			t.Errorf("the upstream's request ended after %v", time.Since(start))
+		}
+	})
+}
+
+// slowWriter is a client that takes a while for every write.
+type slowWriter struct {
+	*httptest.ResponseRecorder
+	pause time.Duration
+}
+
+func (w slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(w.pause)
+	return w.ResponseRecorder.Write(p)
+}
+
+func TestSlowLeadersClientHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Cache-Control", "max-age=60")
+			for range 10 {
+				io.WriteString(w, "0123456789")
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		}
+		slow := slowWriter{httptest.NewRecorder(), time.Hour}
+		done := make(chan error)
+		go func() { done <- h.ServeHTTP(slow, request(t.Context(), "/a"), caddyhttp.HandlerFunc(up)) }()
+		synctest.Wait()
+		start := time.Now()
+		w := do(h, up, request(t.Context(), "/a"))
+		if w.Body.Len() != 100 || time.Since(start) != time.Second {
+			t.Errorf("follower got %d bytes after %v", w.Body.Len(), time.Since(start))
+		}
+		wantStatus(t, do(h, up, request(t.Context(), "/a")), "hit")
+		if err := <-done; err != nil || slow.Body.Len() != 100 {
+			t.Errorf("leader's client got %d bytes, %v", slow.Body.Len(), err)
+		}
+	})
+}
+
+func TestTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), func(h *Handler) { h.MaxBodySize = 50_000 })
+		var calls atomic.Int64
+		whole := bytes.Repeat([]byte("0123456789"), 10_000)
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			calls.Add(1)
+			w.Header().Set("Cache-Control", "max-age=60")
+			for rest := whole; len(rest) > 0; rest = rest[7000:] {
+				if len(rest) < 7000 {
+					_, err := w.Write(rest)
+					return err
+				}
+				if _, err := w.Write(rest[:7000]); err != nil {
+					return err
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		}
+		wait := followers(5, func(int) *httptest.ResponseRecorder { return do(h, up, request(t.Context(), "/a")) })
+		for _, w := range wait() {
+			if !bytes.Equal(w.Body.Bytes(), whole) {
+				t.Errorf("%d: got %d bytes", w.Code, w.Body.Len())
+			}
+		}
+		if n := calls.Load(); n != 5 {
+			t.Errorf("%d fetches", n)
+		}
+		wantStatus(t, do(h, up, request(t.Context(), "/a")), "detail=hit-for-miss")
+		if used := h.node.budget.Used(); used != 0 {
+			t.Errorf("%d bytes still in flight", used)
+		}
+	})
+}
+
+func TestTruncatedIsNotStored(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	do(h, func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Header().Set("Content-Length", "10")
+		_, err := io.WriteString(w, "short")
+		return err
+	}, request(t.Context(), "/a"))
+	up := fixed(&calls, "whole", "Cache-Control", "max-age=60")
+	wantStatus(t, do(h, up, request(t.Context(), "/a")), "stored")
+	wantStatus(t, do(h, up, request(t.Context(), "/a")), "hit")
+}
+
+func TestFillThatTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), func(h *Handler) { h.FillTimeout = caddy.Duration(10 * time.Second) })
+		var calls atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			if calls.Add(1) > 1 {
+				return fixed(new(atomic.Int64), "0123456789", "Cache-Control", "max-age=60")(w, r)
+			}
+			w.Header().Set("Cache-Control", "max-age=60")
+			for i := range 10 {
+				io.WriteString(w, strconv.Itoa(i))
+				time.Sleep(3 * time.Second)
+			}
+			return nil
+		}
+		start := time.Now()
+		wait := followers(2, func(int) *httptest.ResponseRecorder { return do(h, up, request(t.Context(), "/a")) })
+		for _, w := range wait() {
+			if w.Body.String() != "0123456789" {
+				t.Errorf("%d %q", w.Code, w.Body)
+			}
+		}
+		if calls.Load() != 2 || time.Since(start) != 30*time.Second {
+			t.Errorf("%d fetches in %v", calls.Load(), time.Since(start))
+		}
+	})
+}
+
+func TestUpstreamThatNeverAnswersDoesNotOutliveFillTimeoutAndClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		gone, leave := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, leave)
+		start := time.Now()
+		do(h, func(w http.ResponseWriter, r *http.Request) error {
+			<-r.Context().Done()
+			return r.Context().Err()
+		}, request(gone, "/a"))
+		if time.Since(start) != time.Duration(h.FillTimeout) {
+			t.Errorf("ended after %v", time.Since(start))
+		}
+	})
+}
+
+func TestVariants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			calls.Add(1)
+			time.Sleep(time.Second)
+			return fixed(new(atomic.Int64), r.Header.Get("X-Lang"), "Cache-Control", "max-age=60", "Vary", "X-Lang")(w, r)
+		}
+		for round := range 2 {
+			wait := followers(90, func(i int) *httptest.ResponseRecorder {
+				return do(h, up, request(t.Context(), "/a", "X-Lang", strconv.Itoa(i%3)))
+			})
+			for i, w := range wait() {
+				if w.Body.String() != strconv.Itoa(i%3) {
+					t.Errorf("round %d: client %d got %q", round, i, w.Body)
+				}
+			}
+			if n := calls.Load(); n != 3 {
+				t.Errorf("round %d: %d fetches for 3 variants", round, n)
+			}
+		}
+		wantStatus(t, do(h, up, request(t.Context(), "/a", "X-Lang", "new")), "fwd=vary-miss")
+	})
+}
+
+func TestReadersThatComeWhileAVaryingResponseStreamsShareIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			calls.Add(1)
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Set("Vary", "Accept-Encoding")
+			for range 10 {
+				io.WriteString(w, "x")
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		}
+		wait := followers(5, func(i int) *httptest.ResponseRecorder {
+			time.Sleep(time.Duration(i) * 150 * time.Millisecond)
+			return do(h, up, request(t.Context(), "/a"))
+		})
+		for _, w := range wait() {
+			if w.Body.String() != "xxxxxxxxxx" {
+				t.Errorf("%q", w.Body)
+			}
+		}
+		if calls.Load() != 1 {
+			t.Errorf("%d fetches", calls.Load())
+		}
+	})
+}
+
+func TestRevalidation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls, notModified atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			time.Sleep(time.Second)
+			if r.Header.Get("If-None-Match") == `"v1"` {
+				notModified.Add(1)
+				w.Header().Set("Cache-Control", "max-age=60")
+				w.Header().Set("Etag", `"v1"`)
+				w.WriteHeader(http.StatusNotModified)
+				return nil
+			}
+			return fixed(&calls, "hello", "Cache-Control", "max-age=60", "Etag", `"v1"`)(w, r)
+		}
+		do(h, up, request(t.Context(), "/a"))
+		time.Sleep(2 * time.Minute)
+		wait := followers(20, func(int) *httptest.ResponseRecorder { return do(h, up, request(t.Context(), "/a")) })
+		revalidated := 0
+		for _, w := range wait() {
+			if w.Code != 200 || w.Body.String() != "hello" {
+				t.Errorf("%d %q %v", w.Code, w.Body, w.Header())
+			}
+			if strings.Contains(w.Header().Get("Cache-Status"), "fwd=stale; fwd-status=304") {
+				revalidated++
+			}
+		}
+		if calls.Load() != 1 || notModified.Load() != 1 || revalidated != 1 {
+			t.Errorf("%d fetches, %d validations, %d revalidated", calls.Load(), notModified.Load(), revalidated)
+		}
+		w := do(h, up, request(t.Context(), "/a", "If-None-Match", `"v1"`))
+		wantStatus(t, w, "hit")
+		if w.Code != http.StatusNotModified || w.Body.Len() > 0 {
+			t.Errorf("conditional hit: %d %q", w.Code, w.Body)
+		}
+	})
+}
+
+func TestStaleIfError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		do(h, fixed(&calls, "hello", "Cache-Control", "max-age=60, stale-if-error=600", "Etag", `"v1"`), request(t.Context(), "/a"))
+		time.Sleep(2 * time.Minute)
+		for name, up := range map[string]caddyhttp.HandlerFunc{
+			"error":  func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(502, io.ErrUnexpectedEOF) },
+			"answer": func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(503); return nil },
+		} {
+			w := do(h, up, request(t.Context(), "/a"))
+			if w.Code != 200 || w.Body.String() != "hello" {
+				t.Errorf("%s: %d %q", name, w.Code, w.Body)
+			}
+		}
+		time.Sleep(time.Hour)
+		w := do(h, func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(503); return nil }, request(t.Context(), "/a"))
+		if w.Code != 503 {
+			t.Errorf("after stale-if-error: %d", w.Code)
+		}
+	})
+}
+
+func TestCredentials(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	auth := func(target string) *http.Request { return request(t.Context(), target, "Authorization", "Basic eA==") }
+	wantStatus(t, do(h, up, auth("/a")), "detail=authorization")
+	wantStatus(t, do(h, up, request(t.Context(), "/a")), "fwd=uri-miss; fwd-status=200; stored")
+	wantStatus(t, do(h, up, auth("/a")), "fwd=request; fwd-status=200; detail=authorization")
+	shared := fixed(&calls, "hello", "Cache-Control", "public, max-age=60")
+	do(h, shared, auth("/b"))
+	wantStatus(t, do(h, shared, auth("/b")), "hit")
+	wantStatus(t, do(h, shared, request(t.Context(), "/b")), "hit")
+}
+
+func TestOnlyIfCached(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	if w := do(h, up, request(t.Context(), "/a", "Cache-Control", "only-if-cached")); w.Code != 504 || calls.Load() != 0 {
+		t.Errorf("%d after %d fetches", w.Code, calls.Load())
+	}
+	do(h, up, request(t.Context(), "/a"))
+	wantStatus(t, do(h, up, request(t.Context(), "/a", "Cache-Control", "only-if-cached")), "hit")
+}
+
+func TestKeysKeepRequestsApart(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	seen := map[store.Key]string{}
+	for _, target := range []string{
+		"http://a.test/", "https://a.test/", "http://a.test:8080/", "http://b.test/", "http://A.test/",
+		"http://a.test/a", "http://a.test/a/", "http://a.test//a", "http://a.test/%61", "http://a.test/a%2Fb", "http://a.test/a/b",
+		"http://a.test/?", "http://a.test/?a", "http://a.test/?a=", "http://a.test/?a=1&b=2", "http://a.test/?b=2&a=1",
+		"http://a.test/a+b", "http://a.test/a%20b", "http://a.test/%0a", "http://a.test/;a",
+	} {
+		r := request(t.Context(), target)
+		r.RequestURI = strings.TrimPrefix(strings.TrimPrefix(target, "http://"+r.Host), "https://"+r.Host)
+		k, ok := h.key(r)
+		if !ok {
+			t.Errorf("%s has no key", target)
+		}
+		if other, dup := seen[k]; dup {
+			t.Errorf("%s and %s have one key", target, other)
+		}
+		seen[k] = target
+	}
+}
+
+// A testCluster is some nodes with their peer servers, without memberlist.
+type testCluster struct {
+	nodes    []*node
+	handlers []*Handler
+	servers  []*peer.Server
+	addrs    []peer.Node
+}
+
+func newCluster(t testing.TB, n int) *testCluster {
+	t.Helper()
+	c := new(testCluster)
+	for i := range n {
+		node := newNode(fmt.Sprintf("node%d", i), 64<<20)
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := peer.NewServer(node)
+		go server.Serve(listener)
+		t.Cleanup(func() { server.Close(); node.close() })
+		c.nodes = append(c.nodes, node)
+		c.servers = append(c.servers, server)
+		c.addrs = append(c.addrs, peer.Node{Name: node.name, Addr: listener.Addr().String()})
+		c.handlers = append(c.handlers, newHandler(t, node, func(h *Handler) { h.PeerTimeout = caddy.Duration(2 * time.Second) }))
+	}
+	for _, node := range c.nodes {
+		node.setRing(c.addrs)
+	}
+	return c
+}
+
+// target returns a path that the node owns.
+func (c *testCluster) target(owner int) string {
+	for i := 0; ; i++ {
+		path := fmt.Sprintf("/%d", i)
+		k, _ := c.handlers[0].key(request(context.Background(), path))
+		if o, _ := c.nodes[0].ring.Load().Owner(k); o.Name == c.nodes[owner].name {
+			return path
+		}
+	}
+}
+
+func TestClusterFetchesOnceWhoeverAsksFirst(t *testing.T) {
+	c := newCluster(t, 3)
+	var calls atomic.Int64
+	body := strings.Repeat("hello", 50_000)
+	up := fixed(&calls, body, "Cache-Control", "max-age=60", "Etag", `"1"`)
+	target := c.target(1)
+	do(c.handlers[0], up, request(t.Context(), target))
+	waitForCommit(t, c.nodes[1], 1)
+	for range 5 {
+		for i, h := range c.handlers {
+			w := do(h, up, request(t.Context(), target))
+			wantStatus(t, w, "groupcache; hit; ttl=")
+			if w.Body.String() != body {
+				t.Errorf("node %d: %d bytes", i, w.Body.Len())
+			}
+		}
+	}
+	if calls.Load() != 1 {
+		t.Errorf("%d fetches", calls.Load())
+	}
+	wantStatus(t, do(c.handlers[1], up, request(t.Context(), target)), "detail=local")
+}
+
+// poll waits until something is so.
+func poll(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// waitForCommit waits until a node has stored n responses.
+func waitForCommit(t *testing.T, n *node, want int64) {
+	t.Helper()
+	poll(t, fmt.Sprintf("%s has stored %d responses", n.name, want), func() bool {
+		return n.store.Namespace(defaultGroup).Entries.Load() >= want
+	})
+}
+
+func TestClusterReadsAlong(t *testing.T) {
+	c := newCluster(t, 3)
+	var calls atomic.Int64
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	up := func(w http.ResponseWriter, r *http.Request) error {
+		calls.Add(1)
+		w.Header().Set("Cache-Control", "max-age=60")
+		io.WriteString(w, "first ")
+		close(begun)
+		<-goOn
+		_, err := io.WriteString(w, "second")
+		return err
+	}
+	target := c.target(0)
+	wait := followers(30, func(i int) *httptest.ResponseRecorder {
+		return do(c.handlers[i%3], up, request(t.Context(), target))
+	})
+	<-begun
+	close(goOn)
+	for i, w := range wait() {
+		if w.Code != 200 || w.Body.String() != "first second" {
+			t.Errorf("client %d of node %d: %d %q", i, i%3, w.Code, w.Body)
+		}
+	}
+	if calls.Load() != 1 {
+		t.Errorf("%d fetches", calls.Load())
+	}
+}
+
+func TestClusterVariesByFieldsThatNobodyExpects(t *testing.T) {
+	c := newCluster(t, 3)
+	var calls atomic.Int64
+	up := func(w http.ResponseWriter, r *http.Request) error {
+		return fixed(&calls, r.Header.Get("X-Device"), "Cache-Control", "max-age=60", "Vary", "X-Device")(w, r)
+	}
+	target := c.target(0)
+	for round := range 4 {
+		for i, h := range c.handlers {
+			for _, device := range []string{"phone", "desk"} {
+				w := do(h, up, request(t.Context(), target, "X-Device", device))
+				if w.Body.String() != device {
+					t.Errorf("round %d, node %d: %q got %q", round, i, device, w.Body)
+				}
+			}
+			waitForCommit(t, c.nodes[0], 2)
+		}
+	}
+	if calls.Load() != 2 {
+		t.Errorf("%d fetches for 2 variants", calls.Load())
+	}
+}
+
+func TestClusterRemembersUncacheable(t *testing.T) {
+	c := newCluster(t, 2)
+	var calls atomic.Int64
+	up := fixed(&calls, "mine", "Cache-Control", "private")
+	target := c.target(0)
+	wantStatus(t, do(c.handlers[1], up, request(t.Context(), target)), "detail=private")
+	k, _ := c.handlers[0].key(request(t.Context(), target))
+	poll(t, "the owner learns that the URL is uncacheable", func() bool {
+		return c.nodes[0].store.Lookup(k, nil, time.Now()).Uncacheable == rfc9111.Private
+	})
+	wantStatus(t, do(c.handlers[0], up, request(t.Context(), target)), "detail=private")
+	// Cacheable after all: the next response is stored.
+	up = fixed(&calls, "everybody's", "Cache-Control", "max-age=60")
+	do(c.handlers[1], up, request(t.Context(), target))
+	waitForCommit(t, c.nodes[0], 1)
+	wantStatus(t, do(c.handlers[0], up, request(t.Context(), target)), "hit")
+}
+
+func TestClusterRevalidatesOnce(t *testing.T) {
+	c := newCluster(t, 3)
+	var calls, notModified atomic.Int64
+	up := func(w http.ResponseWriter, r *http.Request) error {
+		if r.Header.Get("If-None-Match") != "" {
+			notModified.Add(1)
+			w.Header().Set("Cache-Control", "max-age=600")
+			w.Header().Set("Etag", `"1"`)
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
+		return fixed(&calls, "hello", "Cache-Control", "max-age=0", "Etag", `"1"`)(w, r)
+	}
+	target := c.target(0)
+	do(c.handlers[1], up, request(t.Context(), target))
+	waitForCommit(t, c.nodes[0], 1)
+	for _, i := range []int{2, 1, 0} {
+		w := do(c.handlers[i], up, request(t.Context(), target))
+		if w.Code != 200 || w.Body.String() != "hello" {
+			t.Errorf("node %d: %d %q", i, w.Code, w.Body)
+		}
+	}
+	if calls.Load() != 1 || notModified.Load() != 1 {
+		t.Errorf("%d fetches, %d validations", calls.Load(), notModified.Load())
+	}
+}
+
+func TestOwnerThatIsGoneCostsNobodyAnything(t *testing.T) {
+	c := newCluster(t, 2)
+	c.servers[0].Close()
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	target := c.target(0)
+	w := do(c.handlers[1], up, request(t.Context(), target))
+	wantStatus(t, w, "stored; detail=peer-error")
+	wantStatus(t, do(c.handlers[1], up, request(t.Context(), target)), "hit")
+	if calls.Load() != 1 {
+		t.Errorf("%d fetches", calls.Load())
+	}
+}
+
+func TestNodesThatDisagreeAboutTheRingDoNotWaitForEachOther(t *testing.T) {
+	c := newCluster(t, 2)
+	// Each believes that the other one owns everything.
+	c.nodes[0].setRing(c.addrs[1:])
+	c.nodes[1].setRing(c.addrs[:1])
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	wait := followers(40, func(i int) *httptest.ResponseRecorder {
+		return do(c.handlers[i%2], up, request(t.Context(), "/a"))
+	})
+	for i, w := range wait() {
+		if w.Code != 200 || w.Body.String() != "hello" {
+			t.Errorf("client %d: %d %q", i, w.Code, w.Body)
+		}
+	}
+	if n := calls.Load(); n > 2 {
+		t.Errorf("%d fetches by 2 nodes", n)
+	}
+}
+
+func TestLeaderThatDiesIsFollowedByAnother(t *testing.T) {
+	c := newCluster(t, 3)
+	var calls atomic.Int64
+	asked, die := make(chan struct{}), make(chan struct{})
+	target := c.target(0)
+	go do(c.handlers[1], func(w http.ResponseWriter, r *http.Request) error {
+		close(asked)
+		<-die
+		return io.ErrUnexpectedEOF
+	}, request(t.Context(), target))
+	<-asked
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	wait := followers(20, func(i int) *httptest.ResponseRecorder {
+		return do(c.handlers[i%2*2], up, request(t.Context(), target))
+	})
+	// All of node 1's connections break, as if it had been killed.
+	c.nodes[1].client.Close()
+	close(die)
+	for i, w := range wait() {
+		if w.Code != 200 || w.Body.String() != "hello" {
+			t.Errorf("client %d: %d %q", i, w.Code, w.Body)
+		}
+	}
+}

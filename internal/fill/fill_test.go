@@ -1,0 +1,240 @@
+package fill
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func readAll(t *testing.T, r *Reader[string]) ([]byte, error) {
+	t.Helper()
+	defer r.Close()
+	var all []byte
+	for {
+		p, err := r.Next(t.Context(), nil)
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return all, err
+		}
+		if len(p) == 0 {
+			t.Fatal("Next returned nothing")
+		}
+		all = append(all, p...)
+	}
+}
+
+func TestReadersThatComeAtAnyTimeGetTheWholeBody(t *testing.T) {
+	body := make([]byte, 3<<20)
+	for i := range body {
+		body[i] = byte(rand.Uint32())
+	}
+	f := New[string](int64(len(body)), nil)
+	var readers sync.WaitGroup
+	join := func() {
+		r := f.NewReader()
+		readers.Go(func() {
+			got, err := readAll(t, r)
+			if err != nil || !bytes.Equal(got, body) {
+				t.Errorf("got %d bytes, %v; want %d", len(got), err, len(body))
+			}
+		})
+	}
+	join()
+	f.SetHeader("header")
+	for rest := body; len(rest) > 0; {
+		n := min(1+rand.IntN(100_000), len(rest))
+		if _, err := f.Write(rest[:n]); err != nil {
+			t.Fatal(err)
+		}
+		rest = rest[n:]
+		join()
+	}
+	f.Close(nil)
+	join()
+	if !bytes.Equal(f.Bytes(), body) {
+		t.Error("Bytes differs from what was written")
+	}
+	readers.Wait()
+}
+
+func TestNextCallsIdleOnceBeforeItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New[string](10, nil)
+		r := f.NewReader()
+		calls := 0
+		go func() {
+			time.Sleep(time.Second)
+			f.SetHeader("") // wakes the reader without giving it anything
+			time.Sleep(time.Second)
+			f.Write([]byte("x"))
+		}()
+		p, err := r.Next(t.Context(), func() { calls++ })
+		if string(p) != "x" || err != nil || calls != 1 {
+			t.Errorf("got %q, %v after %d calls of idle", p, err, calls)
+		}
+	})
+}
+
+func TestHeaderWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New[string](10, nil)
+		go func() {
+			time.Sleep(time.Second)
+			f.SetHeader("here")
+		}()
+		start := time.Now()
+		h, err := f.Header(t.Context())
+		if h != "here" || err != nil || time.Since(start) != time.Second {
+			t.Errorf("got %q, %v after %v", h, err, time.Since(start))
+		}
+	})
+}
+
+func TestWaitersLeaveWithTheirContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone := errors.New("gone")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(gone) })
+		f := New[string](10, nil)
+		if _, err := f.Header(ctx); !errors.Is(err, gone) {
+			t.Errorf("Header: %v", err)
+		}
+		if _, err := f.NewReader().Next(ctx, nil); !errors.Is(err, gone) {
+			t.Errorf("Next: %v", err)
+		}
+	})
+}
+
+func TestBrokenFill(t *testing.T) {
+	broken := errors.New("broken")
+	t.Run("before the header", func(t *testing.T) {
+		f := New[string](10, nil)
+		f.Close(broken)
+		if _, err := f.Header(t.Context()); !errors.Is(err, broken) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("complete without a header", func(t *testing.T) {
+		f := New[string](10, nil)
+		f.Close(nil)
+		if _, err := f.Header(t.Context()); err == nil {
+			t.Error("got a header")
+		}
+	})
+	t.Run("amid the body", func(t *testing.T) {
+		f := New[string](10, nil)
+		r := f.NewReader()
+		f.SetHeader("")
+		f.Write([]byte("abc"))
+		f.Close(broken)
+		f.Close(nil) // only the first counts
+		got, err := readAll(t, r)
+		if string(got) != "abc" || !errors.Is(err, broken) {
+			t.Errorf("got %q, %v", got, err)
+		}
+		if _, err := f.Write([]byte("d")); !errors.Is(err, broken) {
+			t.Errorf("Write after Close: %v", err)
+		}
+	})
+	t.Run("by a writer that is gone", func(t *testing.T) {
+		f := New[string](10, nil)
+		r := f.NewReader()
+		f.Release()
+		if _, err := readAll(t, r); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestReaderAfterEverybodyLetGoDoesNotSeeAnEmptyBody(t *testing.T) {
+	f := New[string](10, nil)
+	f.Write([]byte("abc"))
+	f.Close(nil)
+	f.Release()
+	if got, err := readAll(t, f.NewReader()); err == nil {
+		t.Errorf("got %q and no error", got)
+	}
+}
+
+func TestLimit(t *testing.T) {
+	f := New[string](10, nil)
+	if err := f.Expect(11); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Expect: %v", err)
+	}
+	if _, err := f.Write(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte{1}); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Write: %v", err)
+	}
+	if f.Size() != 10 {
+		t.Errorf("size %d after a write that did not fit", f.Size())
+	}
+}
+
+func TestExpectedBodyIsInOnePiece(t *testing.T) {
+	f := New[string](1<<20, nil)
+	if err := f.Expect(100_000); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		f.Write(make([]byte, 10_000))
+	}
+	r := f.NewReader()
+	defer r.Close()
+	if p, err := r.Next(t.Context(), nil); len(p) != 100_000 || err != nil {
+		t.Errorf("first piece has %d bytes, %v", len(p), err)
+	}
+	if a, b := f.Bytes(), f.Bytes(); &a[0] != &b[0] {
+		t.Error("Bytes copied a body that is in one piece")
+	}
+}
+
+func TestBudgetIsTakenBeforeAndGivenBackAfter(t *testing.T) {
+	budget := NewBudget(100_000)
+	f := New[string](1<<20, budget)
+	if err := f.Expect(60_000); err != nil {
+		t.Fatal(err)
+	}
+	g := New[string](1<<20, budget)
+	if err := g.Expect(60_000); !errors.Is(err, ErrMemory) {
+		t.Errorf("second fill: %v", err)
+	}
+	if n, err := g.Write(make([]byte, 60_000)); n > 40_000 || !errors.Is(err, ErrMemory) {
+		t.Errorf("wrote %d, %v", n, err)
+	}
+	g.Release()
+	if got := budget.Used(); got != 60_000 {
+		t.Errorf("%d in use after the second was let go of", got)
+	}
+	r := f.NewReader()
+	f.Close(nil)
+	f.Release()
+	if got := budget.Used(); got != 60_000 {
+		t.Errorf("%d in use while a reader holds on", got)
+	}
+	r.Close()
+	if got := budget.Used(); got != 0 {
+		t.Errorf("%d in use at the end", got)
+	}
+}
+
+func TestPublishedBytesNeverChange(t *testing.T) {
+	f := New[string](1<<20, nil)
+	r := f.NewReader()
+	f.Write([]byte("first"))
+	p, _ := r.Next(t.Context(), nil)
+	f.Write(bytes.Repeat([]byte("x"), 100_000))
+	_ = append(p, "overwrite"...) // its capacity ends with it
+	if got := f.Bytes(); string(p) != "first" || string(got[:5]) != "first" || got[5] != 'x' {
+		t.Errorf("published bytes changed: %q, %q", p, got[:10])
+	}
+}

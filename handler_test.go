@@ -894,23 +894,53 @@ func TestNodesThatDisagreeAboutTheRingDoNotWaitForEachOther(t *testing.T) {
 }
 
 func TestLeaderThatDiesIsFollowedByAnother(t *testing.T) {
-	c := newCluster(t, 3)
-	var calls atomic.Int64
-	asked, die := make(chan struct{}), make(chan struct{})
+	c := newCluster(t, 2)
 	target := c.target(0)
-	go do(c.handlers[1], func(w http.ResponseWriter, r *http.Request) error {
+	k, _ := c.handlers[0].key(request(t.Context(), target))
+	// A third node gets the lease, and is never heard of again.
+	third := peer.NewClient()
+	query := peer.NewQuery(defaultGroup, k, nil, nil)
+	query.Lead = true
+	reply, err := third.Lookup(t.Context(), c.addrs[0], query, 5*time.Second)
+	if err != nil || reply.Kind != peer.Lease {
+		t.Fatalf("%v, %v", reply, err)
+	}
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	wait := followers(20, func(i int) *httptest.ResponseRecorder {
+		return do(c.handlers[i%2], up, request(t.Context(), target))
+	})
+	poll(t, "node 1 has joined", func() bool { return c.nodes[0].served.Load() == 2 })
+	if calls.Load() != 0 {
+		t.Error("somebody did not wait for the leader")
+	}
+	reply.Close()
+	for i, w := range wait() {
+		if w.Code != 200 || w.Body.String() != "hello" {
+			t.Errorf("client %d: %d %q", i, w.Code, w.Body)
+		}
+	}
+	if n := calls.Load(); n != 1 {
+		t.Errorf("%d fetches", n)
+	}
+}
+
+func TestUpstreamErrorOnAnotherNodeHoldsUpNobody(t *testing.T) {
+	c := newCluster(t, 2)
+	target := c.target(0)
+	asked, fail := make(chan struct{}), make(chan struct{})
+	go do(c.handlers[1], func(http.ResponseWriter, *http.Request) error {
 		close(asked)
-		<-die
+		<-fail
 		return io.ErrUnexpectedEOF
 	}, request(t.Context(), target))
 	<-asked
+	var calls atomic.Int64
 	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
 	wait := followers(20, func(i int) *httptest.ResponseRecorder {
-		return do(c.handlers[i%2*2], up, request(t.Context(), target))
+		return do(c.handlers[i%2], up, request(t.Context(), target))
 	})
-	// All of node 1's connections break, as if it had been killed.
-	c.nodes[1].client.Close()
-	close(die)
+	close(fail)
 	for i, w := range wait() {
 		if w.Code != 200 || w.Body.String() != "hello" {
 			t.Errorf("client %d: %d %q", i, w.Code, w.Body)

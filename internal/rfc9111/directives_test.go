@@ -95,7 +95,13 @@ func TestParseResponse(t *testing.T) {
 		{"qualified, something after", []string{`private="a"b`}, ResponseDirectives{Private: true}},
 		{"qualified by Vary", []string{`no-cache="x, vary"`}, ResponseDirectives{NoCache: true}},
 		{"qualified by Content-Encoding", []string{`private="content-encoding"`}, ResponseDirectives{Private: true}},
+		{"qualified by Content-Type", []string{`private="content-type"`}, ResponseDirectives{Private: true}},
+		{"qualified by Cache-Control", []string{`no-cache=cache-control`}, ResponseDirectives{NoCache: true}},
+		{"qualified by Expires", []string{`no-cache="expires"`}, ResponseDirectives{NoCache: true}},
+		{"qualified by Location", []string{`no-cache="location"`}, ResponseDirectives{NoCache: true}},
 
+		{"space before the comma", []string{"max-age=5 \t, public ,"}, ResponseDirectives{MaxAge: delta(5 * sec), Public: true}},
+		{"empty quotes end at once", []string{`ext="", no-store, ext=""`}, ResponseDirectives{NoStore: true}},
 		{"open quote hides nothing", []string{`ext="a, no-store`}, ResponseDirectives{NoStore: true}},
 		{"open quote ends with its line", []string{`ext="a`, `max-age=5, ext="`}, ResponseDirectives{MaxAge: delta(5 * sec)}},
 		{"escaped quote", []string{`ext="a\", no-store", max-age=5`}, ResponseDirectives{MaxAge: delta(5 * sec)}},

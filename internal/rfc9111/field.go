@@ -34,9 +34,8 @@ func parseDelta(s string) (time.Duration, bool) {
 	return time.Duration(seconds) * time.Second, true
 }
 
-// parseDate reads an HTTP-date in its three forms (RFC 9110 §5.6.7).
+// parseDate reads an HTTP-date in one of its three forms (RFC 9110 §5.6.7).
 func parseDate(s string) (time.Time, bool) {
-	s = trimOWS(s)
 	// http.ParseTime takes any three letters for a zone in the RFC 850 form and
 	// counts them as UTC, which would move the date by hours.
 	if strings.Contains(s, ",") && !strings.HasSuffix(s, " GMT") {
@@ -49,27 +48,23 @@ func parseDate(s string) (time.Time, bool) {
 // dateField reads a field that holds one date. Repeating the same value is
 // harmless; two different ones are as bad as none that can be read.
 func dateField(h http.Header, name string) (t time.Time, present, ok bool) {
-	value, present, ok := single(h, name)
-	if ok {
-		t, ok = parseDate(value)
-	}
-	return t, present, ok
+	t, ok = parseDate(single(h[name]))
+	return t, len(h[name]) > 0, ok
 }
 
-// single returns the value of a field that may occur once; ok is false if it
-// is absent, or given several times with different values.
-func single(h http.Header, name string) (value string, present, ok bool) {
-	lines := h[name]
+// single returns the value of a field that may occur once, "" if it is absent or
+// given several times with different values.
+func single(lines []string) string {
 	if len(lines) == 0 {
-		return "", false, false
+		return ""
 	}
-	value = trimOWS(lines[0])
+	value := trimOWS(lines[0])
 	for _, line := range lines[1:] {
 		if trimOWS(line) != value {
-			return "", true, false
+			return ""
 		}
 	}
-	return value, true, true
+	return value
 }
 
 // canonicalNames returns h itself if all its names are canonical, which they

@@ -18,7 +18,7 @@ func Validators(stored http.Header) (etag, lastModified string) {
 
 // entityTag returns the ETag of a response (RFC 9110 §8.8.3), or "".
 func entityTag(h http.Header) string {
-	value, _, _ := single(h, "Etag")
+	value := single(h["Etag"])
 	if tag, rest := cutEntityTag(value); tag != "" && rest == "" {
 		return value
 	}
@@ -86,11 +86,7 @@ func Revalidated(x Exchange, status int, stored http.Header, o Options) (http.He
 	// Age and Date must be those of this exchange, or be missing with it: the
 	// stored ones are about the time when the body was fetched.
 	judged := maps.Clone(refreshed)
-	for _, name := range []string{"Age", "Date"} {
-		if judged[name] = answer[name]; len(judged[name]) == 0 {
-			delete(judged, name)
-		}
-	}
+	judged["Age"], judged["Date"] = answer["Age"], answer["Date"]
 	// A 304 answers GET or HEAD, and what it renews is the stored GET. A cookie
 	// on it goes to this client only; Refresh has left it out.
 	x.Method, x.Status, x.Response = http.MethodGet, status, judged
@@ -147,9 +143,6 @@ func matchesAny(lines []string, stored http.Header) bool {
 		return true
 	}
 	ours, _ := cutEntityTag(entityTag(stored))
-	if ours == "" {
-		return false
-	}
 	for _, rest := range lines {
 		for rest != "" {
 			var tag string

@@ -27,6 +27,7 @@ func TestValidators(t *testing.T) {
 		{"bytes above ascii", header("Etag", "\"\xff\""), "\"\xff\"", ""},
 		{"no quotes", header("Etag", "a"), "", ""},
 		{"open", header("Etag", `"a`), "", ""},
+		{"no opening quote", header("Etag", `a"`), "", ""},
 		{"only a quote", header("Etag", `"`), "", ""},
 		{"space in the tag", header("Etag", `"a b"`), "", ""},
 		{"line break in the tag", header("Etag", "\"a\r\nb\""), "", ""},
@@ -37,6 +38,7 @@ func TestValidators(t *testing.T) {
 		{"two tags", header("Etag", `"a"`, "Etag", `"b"`), "", ""},
 		{"two dates", header("Last-Modified", lm, "Last-Modified", later), "", ""},
 		{"no date", header("Last-Modified", "0"), "", ""},
+		{"date in another zone", header("Last-Modified", noon.Format("Monday, 02-Jan-06 15:04:05 PST")), "", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -91,6 +93,7 @@ func TestNotModified(t *testing.T) {
 		{"no match", header("If-None-Match", `"b"`), 200, header("Etag", `"a"`), false},
 		{"case counts", header("If-None-Match", `"A"`), 200, header("Etag", `"a"`), false},
 		{"204", header("If-None-Match", `"a"`), 204, header("Etag", `"a"`), true},
+		{"299", header("If-None-Match", `"a"`), 299, header("Etag", `"a"`), true},
 		{"199", header("If-None-Match", `"a"`), 199, header("Etag", `"a"`), false},
 		{"300", header("If-None-Match", `"a"`), 300, header("Etag", `"a"`), false},
 		{"404", header("If-None-Match", `*`), 404, header("Etag", `"a"`), false},
@@ -112,6 +115,8 @@ func TestNotModified(t *testing.T) {
 		{"star in a list", header("If-None-Match", `*, "b"`), 200, header("Etag", `"a"`), false},
 		{"star in quotes", header("If-None-Match", `"*"`), 200, header("Etag", `"a"`), false},
 		{"no tag stored", header("If-None-Match", `"a"`), 200, header("X", "y"), false},
+		{"no tag on either side", header("If-None-Match", ","), 200, header("X", "y"), false},
+		{"empty tag and none stored", header("If-None-Match", `""`), 200, header("X", "y"), false},
 		{"broken tag stored", header("If-None-Match", `"a"`), 200, header("Etag", `"a`), false},
 
 		{"none-match goes first", header("If-None-Match", `"b"`, "If-Modified-Since", later), 200, header("Etag", `"a"`, "Last-Modified", lm), false},

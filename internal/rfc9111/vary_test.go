@@ -18,6 +18,7 @@ func TestVaryNames(t *testing.T) {
 		{"empty", []string{"", " , "}, nil, false},
 		{"one", []string{"accept"}, []string{"Accept"}, false},
 		{"sorted, canonical, each once", []string{"user-AGENT,Accept", " accept ,Cookie"}, []string{"Accept", "Cookie", "User-Agent"}, false},
+		{"every kind of byte", []string{"x!#$%&'*+-.^_`|~09az"}, []string{"X!#$%&'*+-.^_`|~09az"}, false},
 		{"star", []string{"*"}, nil, true},
 		{"star, first", []string{"*, Accept"}, nil, true},
 		{"star, last of the last line", []string{"Accept", "Cookie, *"}, nil, true},
@@ -63,6 +64,8 @@ func TestSelecting(t *testing.T) {
 		{"name in lower case", "x-a", lines("a"), lines("b"), false},
 
 		{"encodings: order, case, space", "Accept-Encoding", lines("gzip, br;q=0.5"), lines("BR ; Q=0.5", "GZIP"), true},
+		{"encodings: first and last letter", "Accept-Encoding", lines("AZ"), lines("az"), true},
+		{"encodings: commas stay", "Accept-Encoding", lines("a, bc"), lines("ab, c"), false},
 		{"encodings: weight", "Accept-Encoding", lines("gzip;q=0.5"), lines("gzip;q=0.6"), false},
 		{"encodings: refused", "Accept-Encoding", lines("gzip;q=0"), lines("gzip"), false},
 		{"encodings: one more", "Accept-Encoding", lines("gzip, br"), lines("gzip"), false},
@@ -73,6 +76,12 @@ func TestSelecting(t *testing.T) {
 		{"languages: order by weight", "Accept-Language", lines("de, en;q=0.5, fr;q=0.8"), lines("fr;q=0.8,de,en;q=0.5"), true},
 		{"languages: order of equals counts", "Accept-Language", lines("de, en"), lines("en, de"), false},
 		{"languages: 1 and 1.000 are equals", "Accept-Language", lines("de;q=1, en;q=1.000"), lines("en;q=1.000, de;q=1"), false},
+		{"languages: no weight and 1 are equals", "Accept-Language", lines("de, en;q=1"), lines("en;q=1, de"), false},
+		{"languages: weight 0", "Accept-Language", lines("de;q=0, en"), lines("en, de;q=0"), true},
+		{"languages: weight 0.9", "Accept-Language", lines("de;q=0.9, en;q=1"), lines("en;q=1, de;q=0.9"), true},
+		{"languages: 1.001 keeps the order", "Accept-Language", lines("de;q=1.001, en"), lines("en, de;q=1.001"), false},
+		{"languages: no digit keeps the order", "Accept-Language", lines("de;q=0.9/, en"), lines("en, de;q=0.9/"), false},
+		{"languages: a letter keeps the order", "Accept-Language", lines("de;q=0.0a, en"), lines("en, de;q=0.0a"), false},
 		{"languages: thousandths", "Accept-Language", lines("de;q=0.501, en;q=0.502"), lines("en;q=0.502, de;q=0.501"), true},
 		{"languages: weight before another parameter", "Accept-Language", lines("de;q=0.1;x, en"), lines("en, de;q=0.1;x"), true},
 		{"languages: broken weight keeps the order", "Accept-Language", lines("de;q=x, en"), lines("en, de;q=x"), false},
@@ -87,8 +96,8 @@ func TestSelecting(t *testing.T) {
 		{"types: order of equals counts", "Accept", lines("text/html, text/plain"), lines("text/plain, text/html"), false},
 		{"types: case in quotes counts", "Accept", lines(`a/b;p="X"`), lines(`a/b;p="x"`), false},
 		{"types: space in quotes counts", "Accept", lines(`a/b;p="x ; y"`), lines(`a/b;p="x;y"`), false},
-		{"types: quotes keep the order", "Accept", lines(`a/b;p="x,y;q=0.1", c/d`), lines(`c/d, a/b;p="x,y;q=0.1"`), false},
-		{"encodings: quotes keep the order", "Accept-Encoding", lines(`x="b,a"`), lines(`x="a,b"`), false},
+		{"types: quotes keep the order", "Accept", lines(`a/b;p="x,y;q=0.1,z", c/d`), lines(`a/b;p="x,z",c/d,y;q=0.1`), false},
+		{"encodings: quotes keep the order", "Accept-Encoding", lines(`x="b,a,c"`), lines(`a,c",x="b`), false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -120,6 +129,16 @@ func TestSelectingSeveral(t *testing.T) {
 			t.Errorf("%v and %v both yield %q", h, other, s)
 		}
 		seen[s] = h
+	}
+	// What one value would have to look like to pass for two.
+	for _, pair := range [][2]http.Header{
+		{header("A", "B"), header("B", "B")},
+		{header("A", "1", "B", "aaaaaaa1B0"), header("A", "1B10aaaaaaa", "B", "")},
+		{header("A", "1", "B", "aaaaaaa1:B0:"), header("A", "1:B12:aaaaaa", "B", "")},
+	} {
+		if a := Selecting(names, pair[0]); a == Selecting(names, pair[1]) {
+			t.Errorf("%v and %v both yield %q", pair[0], pair[1], a)
+		}
 	}
 	if a, b := Selecting([]string{"A"}, header("A", "x")), Selecting([]string{"B"}, header("B", "x")); a == b {
 		t.Errorf("two names yield %q", a)

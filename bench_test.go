@@ -1,0 +1,149 @@
+package caddygroupcache
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// nullWriter is a client's writer that keeps nothing.
+type nullWriter struct {
+	header http.Header
+	n      int
+}
+
+func (w *nullWriter) Header() http.Header { return w.header }
+func (w *nullWriter) WriteHeader(int)     {}
+func (w *nullWriter) Write(p []byte) (int, error) {
+	w.n += len(p)
+	return len(p), nil
+}
+
+// typical is an upstream with a dozen response fields.
+func typical(size int) caddyhttp.HandlerFunc {
+	body := []byte(strings.Repeat("x", size))
+	length := strconv.Itoa(size)
+	return func(w http.ResponseWriter, _ *http.Request) error {
+		h := w.Header()
+		h.Set("Cache-Control", "public, max-age=3600")
+		h.Set("Content-Length", length)
+		h.Set("Content-Type", "text/html; charset=utf-8")
+		h.Set("Date", "Sun, 22 Nov 2026 12:00:00 GMT")
+		h.Set("Etag", `"33a64df551425fcc55e4d42a148795d9f25f89d4"`)
+		h.Set("Last-Modified", "Sat, 21 Nov 2026 12:00:00 GMT")
+		h.Set("Server", "origin/1.0")
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+		h.Set("Vary", "Accept-Encoding")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("X-Request-Time", "0.013")
+		_, err := w.Write(body)
+		return err
+	}
+}
+
+func benchmark(b *testing.B, h *Handler, up caddyhttp.Handler, target func(i int) string, size int) {
+	r := request(b.Context(), target(0), "Accept-Encoding", "gzip")
+	w := &nullWriter{header: make(http.Header, 16)}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		r.RequestURI = target(i)
+		clear(w.header)
+		w.n = 0
+		if err := h.ServeHTTP(w, r, up); err != nil || w.n != size {
+			b.Fatalf("%d bytes, %v", w.n, err)
+		}
+	}
+}
+
+var sizes = []int{1 << 10, 10 << 10, 1 << 20}
+
+func BenchmarkLocalHit(b *testing.B) {
+	for _, size := range sizes {
+		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+			h := newHandler(b, newNode("alone", 64<<20), nil)
+			benchmark(b, h, typical(size), func(int) string { return "/a" }, size)
+		})
+	}
+}
+
+func BenchmarkRemoteHit(b *testing.B) {
+	for _, size := range sizes {
+		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+			c := newCluster(b, 2)
+			target := c.target(0)
+			h, up := c.handlers[1], typical(size)
+			do(c.handlers[0], typical(size), request(b.Context(), target, "Accept-Encoding", "gzip"))
+			k, _ := h.key(request(b.Context(), target))
+			r := request(b.Context(), target, "Accept-Encoding", "gzip")
+			w := &nullWriter{header: make(http.Header, 16)}
+			b.ReportAllocs()
+			for b.Loop() {
+				c.nodes[1].store.Forget(k) // or else the copy here would do
+				clear(w.header)
+				w.n = 0
+				if err := h.ServeHTTP(w, r, up); err != nil || w.n != size {
+					b.Fatalf("%d bytes, %v", w.n, err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkMiss(b *testing.B) {
+	for _, size := range sizes {
+		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+			h := newHandler(b, newNode("alone", 64<<20), nil)
+			benchmark(b, h, typical(size), func(i int) string { return "/" + strconv.Itoa(i) }, size)
+		})
+	}
+}
+
+func BenchmarkPassThrough(b *testing.B) {
+	h := newHandler(b, newNode("alone", 64<<20), nil)
+	up := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		w.Header().Set("Cache-Control", "private")
+		_, err := w.Write(make([]byte, 1024))
+		return err
+	})
+	benchmark(b, h, up, func(int) string { return "/a" }, 1024)
+}
+
+// A hit must not cost more the larger its body is, and not much at all.
+func TestLocalHitAllocations(t *testing.T) {
+	for _, size := range sizes {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		up := typical(size)
+		counted := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			calls.Add(1)
+			return up(w, r)
+		})
+		r := request(t.Context(), "/a", "Accept-Encoding", "gzip")
+		w := &nullWriter{header: make(http.Header, 16)}
+		result := testing.Benchmark(func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				clear(w.header)
+				h.ServeHTTP(w, r, counted)
+			}
+		})
+		t.Logf("%7d bytes: %s %s", size, result, result.MemString())
+		if n := result.AllocsPerOp(); n > maxHitAllocs {
+			t.Errorf("%d bytes: %d allocations, want at most %d", size, n, maxHitAllocs)
+		}
+		if n := result.AllocedBytesPerOp(); n > maxHitBytes {
+			t.Errorf("%d bytes: %d bytes allocated, want at most %d whatever the size", size, n, maxHitBytes)
+		}
+		if calls.Load() != 1 {
+			t.Errorf("%d fetches", calls.Load())
+		}
+	}
+}
+
+const maxHitAllocs, maxHitBytes = 12, 1500

@@ -72,7 +72,7 @@ func (s *Server) Refused() int64 { return s.refused.Load() }
 
 // Serve answers on l until Close. It returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(strict{l, s}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -241,4 +241,43 @@ func readPublication(r io.Reader) (*Publication, error) {
 		return nil, malformed("no header")
 	}
 	return p, d.done()
+}
+
+// preface is how every HTTP/2 connection begins (RFC 9113 §3.4).
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// strict is a listener whose connections fail at the first byte that is not
+// HTTP/2's. net/http would wait for more, and not tell.
+type strict struct {
+	net.Listener
+	s *Server
+}
+
+func (l strict) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &strictConn{Conn: conn, s: l.s}, nil
+}
+
+type strictConn struct {
+	net.Conn
+	s    *Server
+	seen int // bytes of the preface
+}
+
+func (c *strictConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.seen == len(preface) {
+		return n, err
+	}
+	k := min(n, len(preface)-c.seen)
+	if string(p[:k]) != preface[c.seen:c.seen+k] {
+		c.s.refused.Add(1)
+		c.Conn.Close()
+		return 0, malformed("not HTTP/2")
+	}
+	c.seen += k
+	return n, err
 }

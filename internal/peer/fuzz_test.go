@@ -1,0 +1,118 @@
+package peer
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// frames returns what some messages look like on the wire.
+func wire(write func(*frameWriter)) []byte {
+	var b bytes.Buffer
+	w := frameWriter{w: &b}
+	write(&w)
+	_ = w.flush()
+	return b.Bytes()
+}
+
+func FuzzReply(f *testing.F) {
+	e := testEntry([]byte("hello"))
+	a := func(answer func(*Answer)) []byte {
+		return wire(func(w *frameWriter) {
+			a := &Answer{out: *w, flusher: http.NewResponseController(nil)}
+			answer(a)
+			*w = a.out
+		})
+	}
+	f.Add(a(func(a *Answer) { a.Hit(e, []byte("hello"), 0) }))
+	f.Add(a(func(a *Answer) { a.None() }))
+	f.Add(a(func(a *Answer) { a.Bypass(3, time.Minute) }))
+	f.Add(a(func(a *Answer) { a.Vary([]string{"X-A"}) }))
+	f.Add(wire(func(w *frameWriter) {
+		w.frame(frameWait, nil)
+		w.frame(frameEntry, func(enc *encoder) { appendEntry(enc, e, time.Now()) })
+		w.data([]byte("hello"))
+		w.end(e.Digest, 7)
+	}))
+	f.Add([]byte{frameLease, 0, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8})
+	f.Add([]byte{frameEntry, 0xff, 0xff, 0xff, 0xff})
+	f.Add([]byte{frameEntry, 0, 0, 0, 2, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := &Reply{frames: newFrameReader(bytes.NewReader(b)), sent: time.Now()}
+		if r.first() != nil {
+			return
+		}
+		if r.Kind == Follow {
+			e, err := r.Header()
+			if err != nil {
+				return
+			}
+			r.Entry = e
+		}
+		if e := r.Entry; e != nil {
+			if e.Status < 200 || e.Status > 599 || len(e.Fields) > store.MaxFields || len(e.Vary) > store.MaxVaryNames || e.Size < 0 {
+				t.Fatalf("%+v", e)
+			}
+			for _, field := range e.Fields {
+				if bytes.ContainsAny([]byte(field.Name+field.Value), "\r\n\x00") {
+					t.Fatalf("field %q", field)
+				}
+			}
+			if age := e.Fresh.Age(time.Now()); age < 0 {
+				t.Fatalf("age %v", age)
+			}
+		}
+		_, _ = r.Body(io.Discard) // it may fail, and must not panic
+	})
+}
+
+func FuzzQuery(f *testing.F) {
+	q := NewQuery("group", store.Key{1}, http.Header{"Accept": {"a", "b"}, "X-A": {"1"}}, []string{"X-A"})
+	q.Lead, q.Have = true, 9
+	f.Add(wire(func(w *frameWriter) { w.frame(frameQuery, q.append) }))
+	f.Add([]byte{frameQuery, 0, 0, 0, 1, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		kind, d, _, err := newFrameReader(bytes.NewReader(b)).next()
+		if err != nil || kind != frameQuery {
+			return
+		}
+		got := d.query()
+		if d.done() != nil {
+			return
+		}
+		again := wire(func(w *frameWriter) { w.frame(frameQuery, got.append) })
+		_, d, _, err = newFrameReader(bytes.NewReader(again)).next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		second := d.query()
+		if d.done() != nil || second.Key != got.Key || second.Group != got.Group || len(second.Fields) != len(got.Fields) {
+			t.Fatalf("%+v became %+v", got, second)
+		}
+	})
+}
+
+func FuzzPublication(f *testing.F) {
+	q := NewQuery("group", store.Key{1}, nil, nil)
+	e := testEntry([]byte("hello"))
+	f.Add(append(publishHead(frameEntry, q, 5, e), wire(func(w *frameWriter) {
+		w.data([]byte("hello"))
+		w.end(e.Digest, 0)
+	})...))
+	f.Add(publishHead(frameRefresh, q, 5, e))
+	f.Add(append(publishHead(0, q, 5, nil), frameBroken, 0, 0, 0, 1, 3))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := readPublication(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		if (p.Entry == nil) == (p.Released == 0) {
+			t.Fatalf("%+v", p)
+		}
+		_ = p.Body(io.Discard) // it may fail, and must not panic
+	})
+}

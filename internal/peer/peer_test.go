@@ -1,0 +1,497 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// backend is a Backend of two functions.
+type backend struct {
+	lookup  func(context.Context, *Query, *Answer)
+	publish func(context.Context, *Publication) (store.Generation, rfc9111.Reason)
+}
+
+func (b backend) Lookup(ctx context.Context, q *Query, a *Answer) { b.lookup(ctx, q, a) }
+func (b backend) Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
+	return b.publish(ctx, p)
+}
+
+func serve(t *testing.T, b Backend) (Node, *Server) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(b)
+	served := make(chan error)
+	go func() { served <- s.Serve(l) }()
+	t.Cleanup(func() {
+		s.Close()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return Node{Name: "owner", Addr: l.Addr().String()}, s
+}
+
+func newClient(t *testing.T) *Client {
+	c := NewClient()
+	t.Cleanup(c.Close)
+	return c
+}
+
+func testEntry(body []byte) *store.Entry {
+	return &store.Entry{
+		Status: 200,
+		Fields: []store.Field{{Name: "Content-Type", Value: "text/plain"}, {Name: "X-A", Value: "1"}, {Name: "X-A", Value: "2"}},
+		Size:   int64(len(body)), Digest: store.Digest(body), Generation: 7,
+		Vary: []string{"Accept-Encoding"}, Selected: store.Selection{1, 2, 3},
+		Fresh: rfc9111.Freshness{
+			Received: time.Now().Add(-10 * time.Second), InitialAge: 3 * time.Second, Lifetime: time.Minute,
+			StaleWhileRevalidate: time.Second, StaleIfError: time.Hour, MustRevalidate: true, SharedAuth: true,
+		},
+		Sent: time.Now().Add(-11 * time.Second),
+	}
+}
+
+const patience = 5 * time.Second
+
+func TestHitBringsEntryAndBody(t *testing.T) {
+	for _, size := range []int{0, 1, 4096, 4097, 3 << 20} {
+		body := bytes.Repeat([]byte("x"), size)
+		sent := testEntry(body)
+		to, _ := serve(t, backend{lookup: func(_ context.Context, q *Query, a *Answer) {
+			if q.Group != "g" || q.Key != (store.Key{9}) || q.Fields.Get("Accept") != "a/b" || !q.Covers([]string{"Accept", "X-B"}) || q.Covers([]string{"X-C"}) || q.Fields.Get("X-B") != "b" {
+				t.Errorf("query %+v", q)
+			}
+			a.Hit(sent, body, q.Have)
+		}})
+		q := NewQuery("g", store.Key{9}, http.Header{"Accept": {"a/b"}, "X-B": {"b"}, "Cookie": {"secret"}}, []string{"X-B"})
+		if len(q.Fields["Cookie"]) > 0 {
+			t.Error("a field that nobody asked for crosses the wire")
+		}
+		reply, err := newClient(t).Lookup(t.Context(), to, q, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reply.Kind != Hit {
+			t.Fatalf("kind %v", reply.Kind)
+		}
+		got := *reply.Entry
+		if age, want := got.Fresh.Age(time.Now()), 13*time.Second; age < want || age > want+patience {
+			t.Errorf("age %v", age)
+		}
+		got.Fresh.Received, got.Sent = sent.Fresh.Received, sent.Sent
+		if !reflect.DeepEqual(&got, sent) {
+			t.Errorf("got %+v, want %+v", got, sent)
+		}
+		var b bytes.Buffer
+		if gen, err := reply.Body(&b); err != nil || gen != 7 || !bytes.Equal(b.Bytes(), body) {
+			t.Errorf("%d of %d bytes, generation %d, %v", b.Len(), size, gen, err)
+		}
+		reply.Close()
+	}
+}
+
+func TestOtherAnswers(t *testing.T) {
+	var answer func(*Answer)
+	to, _ := serve(t, backend{lookup: func(_ context.Context, _ *Query, a *Answer) { answer(a) }})
+	c := newClient(t)
+	ask := func(f func(*Answer)) *Reply {
+		answer = f
+		reply, err := c.Lookup(t.Context(), to, NewQuery("g", store.Key{}, nil, nil), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply.Close()
+		return reply
+	}
+	if r := ask(func(a *Answer) { a.None() }); r.Kind != None {
+		t.Errorf("%+v", r)
+	}
+	if r := ask(func(a *Answer) { a.Bypass(rfc9111.Private, 9*time.Second) }); r.Kind != Bypass || r.Reason != rfc9111.Private || r.For != 9*time.Second {
+		t.Errorf("%+v", r)
+	}
+	if r := ask(func(a *Answer) { a.Vary([]string{"A", "B"}) }); r.Kind != Vary || len(r.Names) != 2 || r.Names[1] != "B" {
+		t.Errorf("%+v", r)
+	}
+	if r := ask(func(a *Answer) { a.Lease(5, nil) }); r.Kind != Lease || r.Lease != 5 || r.Entry != nil {
+		t.Errorf("%+v", r)
+	}
+	if r := ask(func(a *Answer) { a.Lease(5, testEntry(nil)) }); r.Kind != Lease || r.Entry == nil || r.Entry.Generation != 7 {
+		t.Errorf("%+v", r)
+	}
+	if r := ask(func(a *Answer) { a.Hit(testEntry([]byte("x")), []byte("x"), 7) }); r.Kind != Hit || r.Entry.Size != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestFollowedFillArrivesAsItIsSent(t *testing.T) {
+	more := make(chan bool)
+	to, _ := serve(t, backend{lookup: func(_ context.Context, _ *Query, a *Answer) {
+		a.Follow()
+		a.Header(testEntry(nil))
+		a.Data([]byte("first"))
+		a.Flush()
+		<-more
+		a.Data([]byte("second"))
+		a.End(store.Digest([]byte("firstsecond")), 3)
+	}})
+	reply, err := newClient(t).Lookup(t.Context(), to, NewQuery("g", store.Key{}, nil, nil), patience)
+	if err != nil || reply.Kind != Follow {
+		t.Fatal(reply, err)
+	}
+	defer reply.Close()
+	if e, err := reply.Header(); err != nil || e.Status != 200 {
+		t.Fatal(e, err)
+	}
+	var got bytes.Buffer
+	gen, err := reply.Body(writerFunc(func(p []byte) (int, error) {
+		if got.Len() == 0 {
+			close(more) // the second part is sent only once the first has arrived
+		}
+		return got.Write(p)
+	}))
+	if got.String() != "firstsecond" || gen != 3 || err != nil {
+		t.Errorf("%q, %d, %v", got.String(), gen, err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestBrokenFollows(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer func(*Answer)
+		want   func(error) bool
+	}{
+		"before the header": {
+			func(a *Answer) { a.Follow(); a.Broken(rfc9111.Private) },
+			func(err error) bool { return err == Broken{rfc9111.Private} },
+		},
+		"amid the body": {
+			func(a *Answer) {
+				a.Follow()
+				a.Header(testEntry(nil))
+				a.Data([]byte("x"))
+				a.Broken(rfc9111.TooLarge)
+			},
+			func(err error) bool { return err == Broken{rfc9111.TooLarge} },
+		},
+		"without an end": {
+			func(a *Answer) { a.Follow(); a.Header(testEntry(nil)); a.Data([]byte("x")) },
+			func(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) },
+		},
+		"another body": {
+			func(a *Answer) { a.Follow(); a.Header(testEntry(nil)); a.Data([]byte("x")); a.End(1, 1) },
+			func(err error) bool { return errors.Is(err, ErrDigest) },
+		},
+		"nonsense": {
+			func(a *Answer) { a.Follow(); a.None() },
+			func(err error) bool { return errors.Is(err, ErrProtocol) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			to, _ := serve(t, backend{lookup: func(_ context.Context, _ *Query, a *Answer) { test.answer(a) }})
+			reply, err := newClient(t).Lookup(t.Context(), to, NewQuery("g", store.Key{}, nil, nil), patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer reply.Close()
+			if _, err = reply.Header(); err == nil {
+				_, err = reply.Body(io.Discard)
+			}
+			if !test.want(err) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestSilentPeerIsGivenUpAndLeftAlone(t *testing.T) {
+	to, _ := serve(t, backend{lookup: func(ctx context.Context, _ *Query, _ *Answer) { <-ctx.Done() }})
+	c := newClient(t)
+	q := NewQuery("g", store.Key{}, nil, nil)
+	if _, err := c.Lookup(t.Context(), to, q, 20*time.Millisecond); !errors.Is(err, ErrTimeout) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := c.Lookup(t.Context(), to, q, time.Hour); !errors.Is(err, ErrDown) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestClientThatGivesUpSaysNothingAboutThePeer(t *testing.T) {
+	called := make(chan struct{}, 2)
+	to, _ := serve(t, backend{lookup: func(ctx context.Context, _ *Query, _ *Answer) { called <- struct{}{}; <-ctx.Done() }})
+	c := newClient(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-called; cancel() }()
+	if _, err := c.Lookup(ctx, to, NewQuery("g", store.Key{}, nil, nil), patience); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if !c.breaker.allow(to.Addr, time.Now()) {
+		t.Error("the peer is taken for dead")
+	}
+}
+
+// pieces is a Body.
+type pieces struct {
+	rest []string
+	end  error
+}
+
+func (p *pieces) Next(context.Context, func()) ([]byte, error) {
+	if len(p.rest) == 0 {
+		return nil, p.end
+	}
+	next := p.rest[0]
+	p.rest = p.rest[1:]
+	return []byte(next), nil
+}
+
+type namedError struct{ why rfc9111.Reason }
+
+func (e namedError) Error() string          { return "named" }
+func (e namedError) Reason() rfc9111.Reason { return e.why }
+
+func TestPublish(t *testing.T) {
+	large := strings.Repeat("y", 1<<20)
+	for name, test := range map[string]struct {
+		body pieces
+		want error
+	}{
+		"whole":        {pieces{[]string{"a", large, "b"}, io.EOF}, nil},
+		"empty":        {pieces{nil, io.EOF}, nil},
+		"broken off":   {pieces{[]string{"a"}, errors.New("upstream")}, Broken{rfc9111.Truncated}},
+		"and says why": {pieces{[]string{"a"}, fmt.Errorf("because: %w", namedError{rfc9111.TooLarge})}, Broken{rfc9111.TooLarge}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := strings.Join(test.body.rest, "")
+			to, _ := serve(t, backend{publish: func(_ context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
+				var got bytes.Buffer
+				err := p.Body(&got)
+				if got.String() != want || p.Lease != 5 || p.Query.Key != (store.Key{1}) || p.Entry.Status != 200 || p.Refresh {
+					t.Errorf("%d bytes, %+v", got.Len(), p)
+				}
+				var b Broken
+				if errors.As(err, &b) {
+					return 0, b.Reason
+				}
+				return 11, rfc9111.None
+			}})
+			gen, err := newClient(t).Publish(t.Context(), to, NewQuery("g", store.Key{1}, nil, nil), 5, testEntry(nil), &test.body)
+			if err != test.want || err == nil && gen != 11 {
+				t.Errorf("generation %d, %v", gen, err)
+			}
+		})
+	}
+}
+
+func TestRefreshAndRelease(t *testing.T) {
+	var got []*Publication
+	to, _ := serve(t, backend{publish: func(_ context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
+		got = append(got, p)
+		return 0, rfc9111.None
+	}})
+	c, q := newClient(t), NewQuery("g", store.Key{1}, nil, nil)
+	if err := c.Refresh(t.Context(), to, q, 5, testEntry(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Release(t.Context(), to, q, 6, rfc9111.Private); err != nil {
+		t.Fatal(err)
+	}
+	if !got[0].Refresh || got[0].Lease != 5 || got[0].Entry.Generation != 7 || got[1].Released != rfc9111.Private || got[1].Lease != 6 {
+		t.Errorf("%+v, %+v", got[0], got[1])
+	}
+}
+
+// rejecting is a backend to which nothing may get through.
+func rejecting(t *testing.T) Backend {
+	return backend{
+		func(context.Context, *Query, *Answer) { t.Error("nonsense was looked up") },
+		func(context.Context, *Publication) (store.Generation, rfc9111.Reason) {
+			t.Error("nonsense was published")
+			return 0, rfc9111.None
+		},
+	}
+}
+
+func TestStrangersAreRefusedAndCounted(t *testing.T) {
+	to, s := serve(t, rejecting(t))
+	c := newClient(t)
+	send := func(path string, body io.Reader) int {
+		req, _ := http.NewRequest(http.MethodPost, "http://"+to.Addr+path, body)
+		resp, err := c.transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	for name, answer := range map[string]int{
+		"another version":  send("/2/lookup", nil),
+		"no query":         send(pathLookup, nil),
+		"garbage":          send(pathLookup, strings.NewReader("garbage garbage garbage")),
+		"too long a frame": send(pathLookup, bytes.NewReader([]byte{frameQuery, 0xff, 0xff, 0xff, 0xff})),
+		"garbage to store": send(pathPublish, strings.NewReader("garbage garbage garbage")),
+	} {
+		if answer != http.StatusNotFound {
+			t.Errorf("%s: %d", name, answer)
+		}
+	}
+	if got := s.Refused(); got != 5 {
+		t.Errorf("counted %d", got)
+	}
+}
+
+func TestOtherProtocolsAreRefused(t *testing.T) {
+	to, s := serve(t, rejecting(t))
+	for name, bytes := range map[string]string{
+		"HTTP/1.1":          "POST /1/lookup HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+		"HTTP/0.9":          "GET /\r\n\r\n",
+		"a TLS hello":       "\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03\r\n\r\n",
+		"preface, then not": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + strings.Repeat("\xff", 64),
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := s.Refused()
+			conn, err := net.Dial("tcp", to.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(patience))
+			io.WriteString(conn, bytes)
+			answer, err := io.ReadAll(conn)
+			if errors.Is(err, context.DeadlineExceeded) {
+				t.Error("the connection stays open")
+			}
+			if strings.Contains(string(answer), " 200 ") {
+				t.Errorf("answered %q", answer)
+			}
+			for deadline := time.Now().Add(patience); s.Refused() == before; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("not counted; the answer was %q", answer)
+				}
+			}
+		})
+	}
+}
+
+func TestRingSpreadsAndMovesLittle(t *testing.T) {
+	const keys = 20_000
+	for _, n := range []int{1, 3, 10, 100} {
+		nodes := make([]Node, n)
+		for i := range nodes {
+			nodes[i] = Node{Name: fmt.Sprintf("node-%d", i)}
+		}
+		ring, grown := NewRing("node-0", nodes), NewRing("node-0", append(nodes, Node{Name: "new"}))
+		owned, moved := map[string]int{}, 0
+		for i := range keys {
+			k := store.Key(sha256.Sum256([]byte(fmt.Sprint(i))))
+			before, self := ring.Owner(k)
+			owned[before.Name]++
+			if self != (before.Name == "node-0") {
+				t.Fatal("self is somebody else")
+			}
+			if after, _ := grown.Owner(k); after.Name != before.Name {
+				if moved++; after.Name != "new" {
+					t.Fatalf("a key moved from %s to %s when another came", before.Name, after.Name)
+				}
+			}
+		}
+		for name, got := range owned {
+			if fair := keys / n; got > fair*12/10+30 {
+				t.Errorf("%d nodes: %s owns %d keys, fair are %d", n, name, got, fair)
+			}
+		}
+		if fair := keys / (n + 1); moved > fair*13/10 {
+			t.Errorf("%d nodes: %d keys moved, fair are %d", n, moved, fair)
+		}
+	}
+}
+
+func TestRingDoesNotDependOnOrder(t *testing.T) {
+	a := NewRing("a", []Node{{Name: "a"}, {Name: "b"}, {Name: "c"}})
+	b := NewRing("b", []Node{{Name: "c"}, {Name: "a"}, {Name: "b"}})
+	for i := range 100 {
+		k := store.Key{byte(i), 1, 2, 3, byte(i), 5, 6, 7}
+		x, _ := a.Owner(k)
+		if y, _ := b.Owner(k); x.Name != y.Name {
+			t.Fatalf("%s and %s own one key", x.Name, y.Name)
+		}
+	}
+	if _, self := NewRing("x", nil).Owner(store.Key{}); !self {
+		t.Error("a node without a ring does not own its keys")
+	}
+}
+
+func TestBreaker(t *testing.T) {
+	now := time.Now()
+	var b breaker
+	step := func(d time.Duration, want bool) {
+		t.Helper()
+		now = now.Add(d)
+		if got := b.allow("a", now); got != want {
+			t.Errorf("allow is %v", got)
+		}
+	}
+	step(0, true)
+	b.failed("a", now)
+	b.failed("a", now) // another one that was under way
+	step(firstPause-1, false)
+	step(1, true)  // one tries
+	step(1, false) // the others don't
+	b.failed("a", now.Add(firstPause))
+	now = now.Add(firstPause)
+	step(2*firstPause-1, false)
+	step(2, true)
+	b.succeeded("a")
+	step(0, true)
+	step(0, true)
+	b.failed("a", now)
+	b.keep(NewRing("x", []Node{{Name: "b", Addr: "b"}}))
+	step(0, true)
+	if len(b.peers) != 0 {
+		t.Error("peers that are gone are remembered")
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	to, _ := serve(t, backend{lookup: func(_ context.Context, q *Query, a *Answer) {
+		body := []byte(q.Fields.Get("Accept"))
+		a.Hit(testEntry(body), body, 0)
+	}})
+	c := newClient(t)
+	var all sync.WaitGroup
+	for g := range 200 {
+		all.Go(func() {
+			want := fmt.Sprint(g)
+			reply, err := c.Lookup(t.Context(), to, NewQuery("g", store.Key{}, http.Header{"Accept": {want}}, nil), patience)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer reply.Close()
+			var got bytes.Buffer
+			if _, err := reply.Body(&got); err != nil || got.String() != want {
+				t.Errorf("%q, %v", got.String(), err)
+			}
+		})
+	}
+	all.Wait()
+}

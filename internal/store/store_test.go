@@ -1,0 +1,381 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+)
+
+var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func key(n int) (k Key) {
+	// Spread over the shards as SHA-256 would.
+	binary.LittleEndian.PutUint64(k[:], uint64(n)*0x9e3779b97f4a7c15)
+	binary.LittleEndian.PutUint64(k[8:], uint64(n))
+	return k
+}
+
+func entry(t testing.TB, sent time.Time, request http.Header, fields ...string) *Entry {
+	t.Helper()
+	h := http.Header{}
+	for i := 0; i+1 < len(fields); i += 2 {
+		h.Add(fields[i], fields[i+1])
+	}
+	e, why := NewEntry(200, h, request, rfc9111.Freshness{Received: sent, Lifetime: time.Minute}, sent)
+	if why != rfc9111.None {
+		t.Fatal(why)
+	}
+	return e
+}
+
+// groupsMade makes every test's size its own: a closed store's Group, full of
+// bodies, goes to the next store of its size.
+var groupsMade atomic.Int64
+
+func newStore(t testing.TB, bodies, index int64) (*Store, *Namespace) {
+	s := New(bodies+groupsMade.Add(1), index)
+	t.Cleanup(s.Close)
+	return s, s.Namespace("default")
+}
+
+func TestCommitThenLookup(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	stored := s.Commit(space, key(1), entry(t, now, nil, "X-A", "1"), []byte("hello"))
+	got := s.Lookup(key(1), nil, now)
+	if got.Entry != stored || !got.Any {
+		t.Fatalf("got %+v", got)
+	}
+	body, err := s.Body(key(1), got.Entry)
+	if err != nil || string(body) != "hello" || got.Entry.Size != 5 || got.Entry.Get("Content-Length") != "5" {
+		t.Errorf("%q, %v, %+v", body, err, got.Entry)
+	}
+	if s.Lookup(key(2), nil, now).Entry != nil {
+		t.Error("another key is there too")
+	}
+	if n, b := space.Entries.Load(), space.Bytes.Load(); n != 1 || b != 5 {
+		t.Errorf("counted %d entries, %d bytes", n, b)
+	}
+}
+
+func TestBodyIsNotCopiedByHits(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	e := s.Commit(space, key(1), entry(t, now, nil), []byte("hello"))
+	a, _ := s.Body(key(1), e)
+	b, _ := s.Body(key(1), e)
+	if &a[0] != &b[0] {
+		t.Error("two hits got two copies")
+	}
+}
+
+func TestSameBytesKeepTheGeneration(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	first := s.Commit(space, key(1), entry(t, now, nil), []byte("same"))
+	second := s.Commit(space, key(1), entry(t, now.Add(time.Second), nil, "X-New", "1"), []byte("same"))
+	third := s.Commit(space, key(1), entry(t, now.Add(2*time.Second), nil), []byte("else"))
+	if first.Generation != second.Generation || second.Generation == third.Generation || third.Generation == 0 {
+		t.Errorf("generations %x, %x, %x", first.Generation, second.Generation, third.Generation)
+	}
+	if got := s.Lookup(key(1), nil, now).Entry; got != third {
+		t.Error("the newest is not what is found")
+	}
+	// Who still holds the old entry gets the old body.
+	if body, err := s.Body(key(1), first); string(body) != "same" || err != nil {
+		t.Errorf("old body: %q, %v", body, err)
+	}
+	if s.Usage().Main.Items != 2 {
+		t.Errorf("%d bodies for two", s.Usage().Main.Items)
+	}
+}
+
+func TestOlderResponseDoesNotReplaceANewerOne(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	newer := s.Commit(space, key(1), entry(t, now.Add(time.Second), nil), []byte("new"))
+	if s.Commit(space, key(1), entry(t, now, nil), []byte("old")) != nil {
+		t.Error("an older response was stored")
+	}
+	if s.Lookup(key(1), nil, now).Entry != newer {
+		t.Error("the newer response is gone")
+	}
+}
+
+func TestVariantsAreBoundedAndTheOldestGoes(t *testing.T) {
+	s, space := newStore(t, 1<<20, 10<<20)
+	request := func(i int) http.Header { return http.Header{"X-V": {fmt.Sprint(i)}} }
+	for i := range MaxVariants + 5 {
+		s.Commit(space, key(1), entry(t, now.Add(time.Duration(i)), request(i), "Vary", "X-V"), []byte(fmt.Sprint(i)))
+	}
+	for i := range MaxVariants + 5 {
+		got := s.Lookup(key(1), request(i), now)
+		if i < 5 {
+			if got.Entry != nil || !got.Any {
+				t.Errorf("variant %d: %+v", i, got)
+			}
+			continue
+		}
+		if body, err := s.Body(key(1), got.Entry); string(body) != fmt.Sprint(i) || err != nil {
+			t.Errorf("variant %d: %q, %v", i, body, err)
+		}
+	}
+	if n := space.Entries.Load(); n != MaxVariants {
+		t.Errorf("%d entries counted", n)
+	}
+	if v := s.Lookup(key(1), nil, now).Vary; len(v) != 1 || v[0] != "X-V" {
+		t.Errorf("vary %v", v)
+	}
+}
+
+func TestDropSparesWhatTookItsPlace(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	old := s.Commit(space, key(1), entry(t, now, nil), []byte("a"))
+	young := s.Commit(space, key(1), entry(t, now.Add(1), nil), []byte("b"))
+	s.Drop(key(1), old)
+	if s.Lookup(key(1), nil, now).Entry != young {
+		t.Error("the newer entry is gone")
+	}
+	s.Drop(key(1), young)
+	if s.Lookup(key(1), nil, now).Entry != nil {
+		t.Error("the entry is still there")
+	}
+}
+
+func TestUncacheableIsRememberedForAWhile(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	s.MarkUncacheable(space, key(1), rfc9111.Private, now.Add(time.Minute))
+	if got := s.Lookup(key(1), nil, now); got.Uncacheable != rfc9111.Private {
+		t.Errorf("%+v", got)
+	}
+	if got := s.Lookup(key(1), nil, now.Add(time.Minute)); got.Uncacheable != rfc9111.None {
+		t.Errorf("after its time: %+v", got)
+	}
+	s.Commit(space, key(1), entry(t, now, nil), []byte("a"))
+	if got := s.Lookup(key(1), nil, now); got.Uncacheable != rfc9111.None {
+		t.Errorf("after a response was stored: %+v", got)
+	}
+	s.MarkUncacheable(space, key(1), rfc9111.Private, now.Add(time.Minute))
+	if got := s.Lookup(key(1), nil, now); got.Uncacheable != rfc9111.None || got.Entry == nil {
+		t.Errorf("a client's uncacheable response displaced a stored one: %+v", got)
+	}
+}
+
+func TestIndexStaysWithinItsBudget(t *testing.T) {
+	const budget = 2 << 20
+	s, space := newStore(t, 1<<20, budget)
+	for i := range 10_000 {
+		s.Commit(space, key(i), entry(t, now, nil, "X-Long", strings.Repeat("x", 200)), []byte("a"))
+		s.LearnVary(space, key(-i), []string{"X-A"})
+	}
+	u := s.Usage()
+	if u.IndexBytes > budget || u.IndexBytes < budget/2 {
+		t.Errorf("%d bytes in an index of %d", u.IndexBytes, budget)
+	}
+	var bytes, entries int64
+	for i := range s.shards {
+		for k, r := range s.shards[i].resources {
+			if r.key != k {
+				t.Fatal("a resource under another key")
+			}
+			bytes += r.cost
+			entries += int64(len(r.variants))
+		}
+	}
+	if bytes != u.IndexBytes || entries != space.Entries.Load() {
+		t.Errorf("counted %d bytes, %d entries; are %d, %d", u.IndexBytes, space.Entries.Load(), bytes, entries)
+	}
+}
+
+func TestAScanSparesWhatIsPopular(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	const popular = 100
+	for i := range popular {
+		s.Commit(space, key(i), entry(t, now, nil), []byte("a"))
+	}
+	for i := range 20_000 {
+		if i%100 == 0 {
+			for p := range popular {
+				s.Lookup(key(p), nil, now)
+			}
+		}
+		s.Commit(space, key(popular+i), entry(t, now, nil), []byte("a"))
+	}
+	left := 0
+	for p := range popular {
+		if s.Lookup(key(p), nil, now).Entry != nil {
+			left++
+		}
+	}
+	if left < popular*9/10 {
+		t.Errorf("%d of %d popular entries are left after a scan", left, popular)
+	}
+}
+
+func TestBodyThatTheGroupEvictedIsGone(t *testing.T) {
+	s, space := newStore(t, 100_000, 1<<20)
+	e := s.Commit(space, key(1), entry(t, now, nil), make([]byte, 50_000))
+	s.Commit(space, key(2), entry(t, now, nil), make([]byte, 60_000))
+	if _, err := s.Body(key(1), e); !errors.Is(err, ErrGone) {
+		t.Errorf("got %v", err)
+	}
+	// It can be stored again, and counts once.
+	s.Commit(space, key(1), e, make([]byte, 30_000))
+	if u := s.Usage(); u.Main.Bytes > s.BodyLimit() || u.Main.Items != 2 {
+		t.Errorf("%+v", u.Main)
+	}
+}
+
+func TestHotCopiesAreTakenNowAndThen(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	const n = 500
+	here := 0
+	for i := range n {
+		e := entry(t, now, nil)
+		e.Size, e.Generation = 5, Generation(i+1)
+		s.PutCopy(space, key(i), e, []byte("hello"))
+		got := s.Lookup(key(i), nil, now).Entry
+		if got == nil {
+			t.Fatalf("copy %d of an entry is not there", i)
+		}
+		if body, err := s.Body(key(i), got); err == nil {
+			here++
+			if string(body) != "hello" {
+				t.Errorf("%q", body)
+			}
+		}
+	}
+	if here == 0 || here > n/4 {
+		t.Errorf("%d of %d copies have a body, want about a tenth", here, n)
+	}
+	if u := s.Usage(); u.Main.Items != 0 || u.Hot.Items != int64(here) {
+		t.Errorf("main %+v, hot %+v", u.Main, u.Hot)
+	}
+}
+
+func TestOneBodyPutByManyCountsOnce(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	e := entry(t, now, nil)
+	e.Size, e.Generation = 1000, 7
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			for range 50 {
+				s.PutCopy(space, key(1), e, make([]byte, 1000))
+			}
+		})
+	}
+	all.Wait()
+	if u := s.Usage(); u.Hot.Items > 1 || u.Hot.Bytes > 1100 {
+		t.Errorf("%+v", u.Hot)
+	}
+}
+
+func TestClosedStoreLeavesItsGroupToTheNext(t *testing.T) {
+	first := New(123_456, 1<<20)
+	first.Commit(first.Namespace("a"), key(1), entry(t, now, nil), []byte("old"))
+	first.Close()
+	second := New(123_456, 1<<20)
+	defer second.Close()
+	if first.bodies != second.bodies {
+		t.Error("a second Group was made")
+	}
+	if second.Lookup(key(1), nil, now).Entry != nil {
+		t.Error("the new store has an entry of the old one")
+	}
+}
+
+func TestEntryLimits(t *testing.T) {
+	many := http.Header{}
+	for i := range MaxFields + 1 {
+		many.Add("X-A", fmt.Sprint(i))
+	}
+	names := make([]string, MaxVaryNames+1)
+	for i := range names {
+		names[i] = fmt.Sprintf("X-%d", i)
+	}
+	for name, h := range map[string]http.Header{
+		"too many fields":     many,
+		"too long":            {"X-A": {strings.Repeat("x", MaxHeaderBytes+1)}},
+		"too many Vary names": {"Vary": {strings.Join(names, ", ")}},
+	} {
+		if e, why := NewEntry(200, h, nil, rfc9111.Freshness{}, now); e != nil || why != rfc9111.HeaderTooBig {
+			t.Errorf("%s: %v", name, why)
+		}
+	}
+	if _, why := NewEntry(200, http.Header{"Vary": {"A", "*"}}, nil, rfc9111.Freshness{}, now); why != rfc9111.VaryStar {
+		t.Errorf("Vary *: %v", why)
+	}
+}
+
+func TestEntryHeaderIsWhatWasStored(t *testing.T) {
+	h := http.Header{"B": {"2"}, "A": {"1", "1b"}, "Empty": {""}}
+	e, _ := NewEntry(200, h, nil, rfc9111.Freshness{}, now)
+	got := e.Header()
+	if fmt.Sprint(got) != fmt.Sprint(h) {
+		t.Errorf("got %v, want %v", got, h)
+	}
+	got["A"][0] = "changed"
+	_ = append(got["A"], "more")
+	if e.Get("A") != "1" || e.Header()["B"][0] != "2" {
+		t.Error("the entry changed with the header")
+	}
+}
+
+func TestSelectionsTellValuesApart(t *testing.T) {
+	names := []string{"X-A", "X-B"}
+	seen := map[Selection]http.Header{}
+	for _, h := range []http.Header{
+		{}, {"X-A": {""}}, {"X-A": {"1"}}, {"X-B": {"1"}}, {"X-A": {"1"}, "X-B": {"1"}}, {"X-A": {"11"}}, {"X-A": {"1"}, "X-B": {""}},
+	} {
+		s := Select(names, h)
+		if other, dup := seen[s]; dup {
+			t.Errorf("%v and %v are the same", h, other)
+		}
+		seen[s] = h
+	}
+}
+
+func TestNamespacesAreBounded(t *testing.T) {
+	s, _ := newStore(t, 1<<20, 1<<20)
+	for i := range maxNamespaces * 2 {
+		s.Namespace(fmt.Sprint(i))
+	}
+	if n := len(s.Namespaces()); n != maxNamespaces {
+		t.Errorf("%d namespaces", n)
+	}
+	if s.Namespace("one more") != nil || s.Namespace("default") == nil {
+		t.Error("wrong namespaces are left")
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	var all sync.WaitGroup
+	for g := range 8 {
+		all.Go(func() {
+			for i := range 2000 {
+				k := key(i % 300)
+				want := fmt.Appendf(nil, "body of %d", i%300)
+				switch (i + g) % 4 {
+				case 0:
+					s.Commit(space, k, entry(t, now.Add(time.Duration(i)), nil), want)
+				case 1:
+					s.Drop(k, s.Lookup(k, nil, now).Entry)
+				default:
+					if e := s.Lookup(k, nil, now).Entry; e != nil {
+						if got, err := s.Body(k, e); err == nil && !bytes.Equal(got, want) {
+							t.Errorf("key %d has %q", i%300, got)
+						}
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+}

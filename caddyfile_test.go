@@ -1,0 +1,186 @@
+package caddygroupcache
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+var update = flag.Bool("update", false, "write what the adapter makes into the golden files")
+
+// A golden file is a Caddyfile, a line of dashes, and the JSON it becomes.
+func TestCaddyfileBecomesJSON(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.caddytest")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no golden files:", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			const line = "\n----------\n"
+			input, want, _ := strings.Cut(string(content), line)
+			adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(input), map[string]any{"filename": file})
+			if err != nil || len(warnings) > 0 {
+				t.Fatal(err, warnings)
+			}
+			var got bytes.Buffer
+			if err := json.Indent(&got, adapted, "", "\t"); err != nil {
+				t.Fatal(err)
+			}
+			if *update {
+				if err := os.WriteFile(file, []byte(input+line+got.String()+"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got.String() != strings.TrimSpace(want) {
+				t.Errorf("got %s", got.String())
+			}
+		})
+	}
+}
+
+// validate does what caddy validate does.
+func validate(t *testing.T, caddyfile string) error {
+	t.Helper()
+	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return err
+	}
+	var config caddy.Config
+	if err := json.Unmarshal(adapted, &config); err != nil {
+		t.Fatal(err)
+	}
+	return caddy.Validate(&config)
+}
+
+func TestWrongConfigurationIsRefused(t *testing.T) {
+	global := func(s string) string {
+		return "{\n\tstorage file_system " + t.TempDir() + "\n\tgroupcache {\n\t\t" + s + "\n\t}\n}\n:8080 {\n\tgroupcache\n}\n"
+	}
+	directive := func(s string) string {
+		return "{\n\tstorage file_system " + t.TempDir() + "\n}\n:8080 {\n\tgroupcache {\n\t\t" + s + "\n\t}\n}\n"
+	}
+	const good = "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU="
+	for name, test := range map[string]struct {
+		config string
+		want   []string // what the error must say
+	}{
+		"unknown global option":     {global("caches 3"), []string{"Caddyfile:4", "unknown option", "cache_size"}},
+		"bad size":                  {global("cache_size many"), []string{"Caddyfile:4", "many", "512MiB"}},
+		"no size":                   {global("cache_size"), []string{"Caddyfile:4"}},
+		"too small a cache":         {global("cache_size 1KiB"), []string{"1.0 MiB"}},
+		"bad address":               {global("gossip nowhere.example:7946"), []string{"Caddyfile:4", "IP address"}},
+		"bad port":                  {global("gossip 127.0.0.1:99999"), []string{"Caddyfile:4", "65535"}},
+		"bad peers":                 {global("peers x:y"), []string{"Caddyfile:4", "peers"}},
+		"beyond loopback":           {global("gossip 10.0.0.1:7946"), []string{"10.0.0.1", "insecure", "127.0.0.1"}},
+		"peers beyond loopback":     {global("peers 10.0.0.1:8000"), []string{"10.0.0.1", "insecure"}},
+		"any address to dial":       {global("gossip 0.0.0.0:7946\n\t\tinsecure"), []string{"advertise"}},
+		"bad advertise":             {global("advertise a b c"), []string{"Caddyfile:4", "advertise"}},
+		"advertise any address":     {global("advertise 0.0.0.0:1\n\t\tinsecure"), []string{"dial"}},
+		"bad seed":                  {global("join http://x/"), []string{"Caddyfile:4", "DNS name"}},
+		"no seed":                   {global("join"), []string{"Caddyfile:4", "join"}},
+		"bad name":                  {global(`name "a b"`), []string{"name"}},
+		"short secret":              {global("secret c2hvcnQ="), []string{"keygen"}},
+		"secret not in base64":      {global("secret correct-horse-battery-staple-correct-horse"), []string{"keygen"}},
+		"second secret is bad":      {global("secret " + good + " short"), []string{"secret 2", "keygen"}},
+		"argument to insecure":      {global("insecure yes"), []string{"Caddyfile:4"}},
+		"argument to the option":    {"{\n\tgroupcache fast\n}\n", []string{"Caddyfile:2"}},
+		"unknown option":            {directive("speed 9"), []string{"Caddyfile:6", "unknown option", "max_body_size"}},
+		"bad ttl":                   {directive("ttl soon"), []string{"Caddyfile:6", "soon", "10m"}},
+		"bad ttl status":            {directive("ttl 1m OK"), []string{"Caddyfile:6", "OK"}},
+		"impossible ttl status":     {directive("ttl 1m 100"), []string{"100"}},
+		"bad query":                 {directive("query none"), []string{"Caddyfile:6", "ignore"}},
+		"query ignore and only":     {directive("query ignore a\n\t\tquery only b"), []string{"exclude"}},
+		"query and key":             {directive("query sort\n\t\tkey {uri}"), []string{"query"}},
+		"bad stale":                 {directive("stale always 1m"), []string{"Caddyfile:6", "while_revalidate"}},
+		"bad duration":              {directive("peer_timeout 10"), []string{"Caddyfile:6", "10s"}},
+		"negative duration":         {directive("fill_timeout -1s"), []string{"Caddyfile:6"}},
+		"bad request_directives":    {directive("request_directives obey"), []string{"honor or ignore"}},
+		"bad cache_status":          {directive(`cache_status "a b"`), []string{"cache_status"}},
+		"too long a group":          {directive("group " + strings.Repeat("x", 65)), []string{"at most 64"}},
+		"two groups of a name":      {":8080 {\n\tgroupcache {\n\t\tttl 1m\n\t}\n}\n:8081 {\n\tgroupcache {\n\t\tttl 2m\n\t}\n}\n", []string{"group default", "different settings"}},
+		"placeholder without value": {global("name {env.GROUPCACHE_TEST_UNSET}"), []string{"GROUPCACHE_TEST_UNSET"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := validate(t, test.config)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q is not in: %v", want, err)
+				}
+			}
+			if currentProcess() != nil {
+				t.Error("a node is left behind")
+			}
+		})
+	}
+}
+
+func TestRightConfigurationIsAccepted(t *testing.T) {
+	t.Setenv("GROUPCACHE_TEST_SECRET", "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU=")
+	for name, config := range map[string]string{
+		"nothing":                     "groupcache",
+		"loopback":                    "groupcache {\n\tgossip 127.0.0.1:7946\n\tjoin [::1]:7946 cache.internal 10.0.0.1\n}",
+		"IPv6":                        "groupcache {\n\tgossip [::1]:7946\n}",
+		"localhost":                   "groupcache {\n\tgossip localhost\n}",
+		"beyond, insecure":            "groupcache {\n\tgossip 10.0.0.1\n\tinsecure\n}",
+		"advertised":                  "groupcache {\n\tgossip 0.0.0.0:7946\n\tadvertise 203.0.113.7:7946 203.0.113.7:8000\n\tinsecure\n}",
+		"secret from the environment": "groupcache {\n\tgossip 127.0.0.1:7946\n\tsecret {env.GROUPCACHE_TEST_SECRET}\n}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := validate(t, "{\n\tstorage file_system "+dir+"\n\t"+config+"\n}\n:8080 {\n\tgroupcache\n}\n:8081 {\n\tgroupcache\n}\n"); err != nil {
+				t.Error(err)
+			}
+			if currentProcess() != nil {
+				t.Error("a node is left behind")
+			}
+		})
+	}
+}
+
+func TestQueryNormalisation(t *testing.T) {
+	for _, test := range []struct {
+		q         Query
+		uri, want string
+	}{
+		{Query{}, "/a?b=1&a=2", "/a?b=1&a=2"},
+		{Query{Sort: true}, "/a?b=1&a=2&a=1", "/a?a=1&a=2&b=1"},
+		{Query{Ignore: []string{"utm_*", "fbclid"}}, "/a?utm_source=x&b=1&fbclid=2&utm=3", "/a?b=1&utm=3"},
+		{Query{Ignore: []string{"a b"}}, "/a?a+b=1&a%20b=2&c", "/a?c"},
+		{Query{Ignore: []string{"*"}}, "/a?x=1", "/a"},
+		{Query{Only: []string{"id"}}, "/a?x=1&id=2&y", "/a?id=2"},
+		{Query{Only: []string{"id"}}, "/a?x=1", "/a"},
+		{Query{Only: []string{"id"}}, "/a", "/a"},
+		{Query{Ignore: []string{"x"}}, "/a?%zz=1&x=1", "/a?%zz=1"},
+	} {
+		if got := test.q.normalize(test.uri); got != test.want {
+			t.Errorf("%+v: %s became %s, want %s", test.q, test.uri, got, test.want)
+		}
+	}
+}
+
+func FuzzCaddyfile(f *testing.F) {
+	f.Add("groupcache {\n\tttl 1m 200\n\tquery ignore utm_*\n\tstale if_error 1h\n}")
+	f.Add("groupcache {\n\tcache_size 1GiB\n\tadvertise 1.2.3.4 5.6.7.8\n}")
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, config := range []string{"{\n" + s + "\n}\n", ":80 {\n" + s + "\n}\n"} {
+			// It may fail, and must not panic.
+			_, _, _ = caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), map[string]any{"filename": "Caddyfile"})
+		}
+	})
+}

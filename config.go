@@ -389,8 +389,10 @@ func (a *App) resolve(repl *caddy.Replacer) (clusterConfig, error) {
 			return c, err
 		}
 	}
-	if err := checkName(a.Name); err != nil {
-		return c, err
+	if a.Name != "" {
+		if err := checkNodeName(a.Name); err != nil {
+			return c, fmt.Errorf("name %q: %w", a.Name, err)
+		}
 	}
 	c.keys, err = gossipKeys(secrets)
 	return c, err
@@ -468,27 +470,8 @@ func parseAddress(option, s, defaultPort string) (netip.AddrPort, error) {
 }
 
 func checkSeed(seed string) error {
-	host, port, err := net.SplitHostPort(seed)
-	if err != nil {
-		host, port = strings.Trim(seed, "[]"), gossipPort
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 || host == "" || strings.ContainsAny(host, " /?#@") {
-		return fmt.Errorf("join %q: an address or DNS name, with or without a port, as in cache.internal:%s", seed, gossipPort)
-	}
-	return nil
-}
-
-func checkName(name string) error {
-	for _, c := range []byte(name) {
-		if c <= ' ' || c >= 0x7f || c == '"' {
-			return fmt.Errorf("name %q: letters, digits and punctuation only", name)
-		}
-	}
-	if len(name) > 128 {
-		return fmt.Errorf("name of %d bytes is too long: at most 128", len(name))
-	}
-	return nil
+	_, _, err := parseSeed(seed)
+	return err
 }
 
 // minSecret is the least number of random bytes in a secret.
@@ -514,7 +497,7 @@ func gossipKeys(secrets []string) ([][]byte, error) {
 // uniqueName returns a readable name that no other process has.
 func uniqueName() string {
 	host, err := os.Hostname()
-	if err != nil || checkName(host) != nil {
+	if err != nil || checkNodeName(host) != nil {
 		host = "node"
 	}
 	var b [4]byte

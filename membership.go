@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"math/rand/v2"
 	"net"
@@ -20,7 +19,6 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // This file turns what memberlist tells into lists of members.
@@ -106,14 +104,14 @@ func (m member) present() bool { return m.State == stateAlive || m.State == stat
 type membershipConfig struct {
 	Name            string        // unique per process
 	Gossip          string        // ip:port to bind (TCP and UDP); with port 0 a free one is chosen
-	AdvertiseGossip string        // host:port or host that others dial; "" = Gossip, or a private address of this host if Gossip is unspecified
+	AdvertiseGossip string        // ip:port that others dial; "" = Gossip
 	Peers           string        // host:port that others dial for cache traffic
 	Join            []string      // seeds: "host", "host:port", IPs, IPv6 with and without brackets; default port 7946
 	Keys            [][]byte      // of 16, 24 or 32 bytes; the first seals, all open; empty = plaintext
 	Logger          *zap.Logger   // nil = none
 	RejoinEvery     time.Duration // base interval for resolving and joining seeds again; 0 = 5 s
 
-	// Resolve looks up a seed or the advertised host; nil = net.DefaultResolver.
+	// Resolve looks up a seed; nil = net.DefaultResolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 
 	// LocalState is what this node adds to memberlist's push/pull with
@@ -305,34 +303,13 @@ func (m *membership) open() error {
 // advertised is the address that the others get to know for bound.
 func (cfg *membershipConfig) advertised(bound netip.AddrPort) (netip.AddrPort, error) {
 	if cfg.AdvertiseGossip == "" {
-		if !bound.Addr().IsUnspecified() {
-			return bound, nil
-		}
-		ip, err := privateAddr(bound.Addr().Is4())
-		if err != nil {
-			return netip.AddrPort{}, fmt.Errorf("finding the address that other nodes dial for gossip on %s: %w; set it explicitly", bound, err)
-		}
-		return netip.AddrPortFrom(ip, bound.Port()), nil
+		return bound, nil
 	}
-	host, port, err := splitHostPort(cfg.AdvertiseGossip, bound.Port())
+	addr, err := netip.ParseAddrPort(cfg.AdvertiseGossip)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("reading the advertised gossip address %q: %w; write it as ip:port", cfg.AdvertiseGossip, err)
 	}
-	if port == 0 {
-		port = bound.Port()
-	}
-	ips, err := cfg.lookup(context.Background(), host)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("resolving the advertised gossip address %q: %w; memberlist needs an IP, so give one or a name that resolves", cfg.AdvertiseGossip, err)
-	}
-	for _, ip := range ips {
-		// Of a name with addresses of both families only one can be reached
-		// through a socket that is bound to one family.
-		if bound.Addr().IsUnspecified() && bound.Addr().Is6() || ip.Is4() == bound.Addr().Is4() {
-			return netip.AddrPortFrom(ip, port), nil
-		}
-	}
-	return netip.AddrPort{}, fmt.Errorf("resolving the advertised gossip address %q: none of %v is of the family of %s; bind gossip to an address of the same family", cfg.AdvertiseGossip, ips, bound)
+	return addr, nil
 }
 
 // Members lists all members in order of name, those included that died or left not long ago.
@@ -822,33 +799,6 @@ func (cfg *membershipConfig) lookup(ctx context.Context, host string) ([]netip.A
 	return ips, nil
 }
 
-// privateAddr is an address of this host that others can probably dial: a
-// private one, or else any global one.
-func privateAddr(only4 bool) (netip.Addr, error) {
-	local, err := net.InterfaceAddrs()
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	var global netip.Addr
-	for _, a := range local {
-		prefix, err := netip.ParsePrefix(a.String())
-		ip := prefix.Addr().Unmap()
-		if err != nil || !ip.IsGlobalUnicast() || ip.Zone() != "" || only4 && !ip.Is4() {
-			continue
-		}
-		if ip.IsPrivate() {
-			return ip, nil
-		}
-		if !global.IsValid() {
-			global = ip
-		}
-	}
-	if !global.IsValid() {
-		return netip.Addr{}, errors.New("this host has only loopback addresses")
-	}
-	return global, nil
-}
-
 func poke(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -1080,344 +1030,10 @@ func (m *membership) selfAddrs() func(netip.AddrPort) bool {
 	}
 }
 
-// gossipTransport is memberlist's transport with bounds on what strangers can
-// make it hold, and with an end: Shutdown breaks off dials and streams, for
-// which memberlist would wait out TCPTimeout.
-type gossipTransport struct {
-	*memberlist.NetTransport
-	log     *log.Logger
-	ctx     context.Context // of every dial
-	stop    context.CancelFunc
-	streams chan net.Conn
-	once    sync.Once
-	closed  chan struct{} // the listeners are
-	done    chan struct{} // accept is
-
-	// mu guards open and inbound, the number of streams in it that came from others.
-	mu      sync.Mutex
-	open    map[*gossipConn]struct{}
-	inbound int
-}
-
-func newGossipTransport(bind netip.AddrPort, logger *log.Logger) (*gossipTransport, error) {
-	nt, err := listenGossip(bind, logger)
-	if err != nil {
-		return nil, fmt.Errorf("opening gossip on %s, TCP and UDP: %w; choose an address of this host and a free port", bind, err)
-	}
-	t := &gossipTransport{
-		NetTransport: nt,
-		log:          logger,
-		streams:      make(chan net.Conn),
-		closed:       make(chan struct{}),
-		done:         make(chan struct{}),
-		open:         make(map[*gossipConn]struct{}),
-	}
-	t.ctx, t.stop = context.WithCancel(context.Background())
-	go t.accept()
-	return t, nil
-}
-
-// listenGossip opens the sockets. Asked for any port, the kernel finds one that
-// is free for TCP, which may be taken for UDP: then it is asked again.
-func listenGossip(bind netip.AddrPort, logger *log.Logger) (*memberlist.NetTransport, error) {
-	var failure error
-	for range 10 {
-		nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{bind.Addr().String()}, BindPort: int(bind.Port()), Logger: logger,
-		})
-		if err == nil {
-			return nt, nil
-		}
-		failure = err
-		if bind.Port() != 0 {
-			break
-		}
-	}
-	return nil, failure
-}
-
-// accept passes inbound streams on to memberlist, which starts a goroutine for
-// each, as long as there are not too many.
-func (t *gossipTransport) accept() {
-	defer close(t.done)
-	for {
-		select {
-		case <-t.closed:
-			return
-		case conn := <-t.NetTransport.StreamCh():
-			c, ok := t.track(conn, true)
-			if !ok {
-				continue
-			}
-			select {
-			case t.streams <- c:
-			case <-t.ctx.Done():
-				_ = c.Close()
-			}
-		}
-	}
-}
-
-func (t *gossipTransport) track(conn net.Conn, inbound bool) (*gossipConn, bool) {
-	c := &gossipConn{Conn: conn, transport: t, inbound: inbound, budget: maxStreamBytes}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ctx.Err() != nil {
-		_ = conn.Close()
-		return nil, false
-	}
-	if inbound {
-		if t.inbound >= maxStreams {
-			_ = conn.Close()
-			t.log.Printf("[WARN] memberlist: %s %s", tooManyStreams, memberlist.LogConn(conn))
-			return nil, false
-		}
-		t.inbound++
-	}
-	t.open[c] = struct{}{}
-	return c, true
-}
-
-func (t *gossipTransport) StreamCh() <-chan net.Conn { return t.streams }
-
-func (t *gossipTransport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
-	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
-}
-
-func (t *gossipTransport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: timeout}
-	conn, err := dialer.DialContext(t.ctx, "tcp", a.Addr)
-	if err != nil {
-		return nil, err
-	}
-	c, ok := t.track(conn, false)
-	if !ok {
-		return nil, net.ErrClosed
-	}
-	return c, nil
-}
-
-// Shutdown may be called more than once: memberlist.Create does when it fails.
-func (t *gossipTransport) Shutdown() error {
-	var err error
-	t.once.Do(func() {
-		t.stop() // from here on track opens nothing
-		t.mu.Lock()
-		open := make([]*gossipConn, 0, len(t.open))
-		for c := range t.open {
-			open = append(open, c)
-		}
-		t.mu.Unlock()
-		for _, c := range open {
-			_ = c.Close()
-		}
-		err = t.NetTransport.Shutdown() // waits for accept to take what was accepted
-		close(t.closed)
-		<-t.done
-	})
-	return err
-}
-
-// abandon is Shutdown for a transport that has no memberlist: nobody else
-// takes the packets whose delivery Shutdown waits for.
-func (t *gossipTransport) abandon() {
-	go func() {
-		for {
-			select {
-			case <-t.PacketCh():
-			case <-t.closed:
-				return
-			}
-		}
-	}()
-	_ = t.Shutdown()
-}
-
-// gossipConn is a stream that ends with its transport and yields only so many bytes.
-type gossipConn struct {
-	net.Conn
-	transport *gossipTransport
-	inbound   bool
-	budget    int // for Read, which has one caller at a time
-	once      sync.Once
-}
-
-var errStreamTooLong = errors.New("stream is longer than this node reads")
-
-func (c *gossipConn) Read(p []byte) (int, error) {
-	if c.budget <= 0 {
-		return 0, errStreamTooLong
-	}
-	n, err := c.Conn.Read(p[:min(len(p), c.budget)])
-	c.budget -= n
-	return n, err
-}
-
-// Write closes the stream when it fails, since memberlist forgets to if that
-// happens with the label.
-func (c *gossipConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	if err != nil {
-		_ = c.Close()
-	}
-	return n, err
-}
-
-func (c *gossipConn) Close() error {
-	err := net.ErrClosed
-	c.once.Do(func() {
-		c.transport.mu.Lock()
-		delete(c.transport.open, c)
-		if c.inbound {
-			c.transport.inbound--
-		}
-		c.transport.mu.Unlock()
-		err = c.Conn.Close()
-	})
-	return err
-}
-
-// gossipLog is memberlist's log, line by line, turned into ours.
-//
-// Two things memberlist tells nowhere else, so they are taken from its text,
-// and an upgrade of memberlist has to look at them (tests fail if it changed):
-// that it refused bytes which it could not decode, open or attribute, and that
-// a probe made a member suspect.
-type gossipLog struct {
-	log     *zap.Logger
-	refused *atomic.Int64
-	suspect func(name string)
-	quiet   atomic.Bool // closed sockets are no news
-
-	// mu guards kinds.
-	mu    sync.Mutex
-	kinds map[string]*logKind
-}
-
-// logKind is the lines that differ only in names and numbers.
-type logKind struct {
-	at   time.Time // last written
-	held int       // not written since
-}
-
-const tooManyStreams = "too many streams at the same time"
-
-// refusals are the beginnings of the lines about bytes that were refused.
-var refusals = []string{
-	"failed to receive",
-	"Failed to receive",
-	"unexpected double",
-	"discarding",
-	"cannot decode",
-	"label header cannot be empty",
-	"Failed to read remote state",
-	"Failed push/pull merge",
-	"Failed to decode",
-	"Failed to decompress",
-	"Decrypt packet failed",
-	"Got invalid checksum",
-	"missing message type",
-	"msg type (",
-	"Message type (",
-	"Received invalid msgType",
-	"Compound request had",
-	"UDP packet too short",
-	"Too many pending push/pull",
-	"ignoring alive message",
-	"Ignoring an alive message",
-	tooManyStreams,
-}
-
-var _ io.Writer = (*gossipLog)(nil)
-
-// Write takes one line: log.Logger calls it once for each.
-func (g *gossipLog) Write(p []byte) (int, error) {
-	if g.quiet.Load() {
-		return len(p), nil
-	}
-	level, text := splitLevel(strings.TrimSpace(string(p)))
-	if level >= zapcore.WarnLevel && slices.ContainsFunc(refusals, func(s string) bool { return strings.HasPrefix(text, s) }) {
-		g.refused.Add(1)
-		// Whose fault it is, nobody knows; it is not an error of this node.
-		g.limited(zapcore.WarnLevel, "refused bytes on the gossip port: "+text)
-		return len(p), nil
-	}
-	if name, ok := strings.CutPrefix(text, "Suspect "); ok && level == zapcore.InfoLevel {
-		if name, ok = strings.CutSuffix(name, " has failed, no acks received"); ok {
-			g.suspect(name)
-		}
-	}
-	if level >= zapcore.WarnLevel {
-		g.limited(level, text)
-	} else if ce := g.log.Check(level, text); ce != nil {
-		ce.Write()
-	}
-	return len(p), nil
-}
-
-// splitLevel takes memberlist's level and name off a line.
-func splitLevel(line string) (zapcore.Level, string) {
-	level := zapcore.ErrorLevel // "Err: ", of which there are a few
-	if tag, rest, ok := strings.Cut(line, "] "); ok && strings.HasPrefix(tag, "[") {
-		line = rest
-		switch tag {
-		case "[DEBUG":
-			level = zapcore.DebugLevel
-		case "[INFO":
-			level = zapcore.InfoLevel
-		case "[WARN":
-			level = zapcore.WarnLevel
-		}
-	}
-	return level, strings.TrimPrefix(line, "memberlist: ")
-}
-
-// limited writes at most one line of a kind in quietFor: anyone who can reach
-// the port could fill the log otherwise.
-func (g *gossipLog) limited(level zapcore.Level, text string) {
-	now := time.Now()
-	g.mu.Lock()
-	kind := g.kindLocked(text)
-	if !kind.at.IsZero() && now.Sub(kind.at) < quietFor {
-		kind.held++
-		g.mu.Unlock()
-		return
-	}
-	held := kind.held
-	kind.at, kind.held = now, 0
-	g.mu.Unlock()
-	if ce := g.log.Check(level, text); ce != nil {
-		ce.Write(zap.Int("held_back", held))
-	}
-}
-
-// kindLocked finds the kind of text by its words up to the first that looks
-// like a name or number. Some have a name before that; hence the last resort.
-func (g *gossipLog) kindLocked(text string) *logKind {
-	const ours = "refused bytes on the gossip port: "
-	text = strings.TrimPrefix(text, ours)
-	if i := strings.IndexAny(text, `:'"=(0123456789`); i >= 0 {
-		text = text[:i]
-	}
-	text = text[:min(len(text), maxLogKindBytes)]
-	kind := g.kinds[text]
-	if kind == nil {
-		if len(g.kinds) >= maxLogKinds {
-			text = "any other"
-		}
-		if kind = g.kinds[text]; kind == nil {
-			kind = new(logKind)
-			g.kinds[text] = kind
-		}
-	}
-	return kind
-}
-
 // Interface guards
 var (
-	_ memberlist.Delegate           = callbacks{}
-	_ memberlist.EventDelegate      = callbacks{}
-	_ memberlist.AliveDelegate      = callbacks{}
-	_ memberlist.PingDelegate       = callbacks{}
-	_ memberlist.NodeAwareTransport = (*gossipTransport)(nil)
+	_ memberlist.Delegate      = callbacks{}
+	_ memberlist.EventDelegate = callbacks{}
+	_ memberlist.AliveDelegate = callbacks{}
+	_ memberlist.PingDelegate  = callbacks{}
 )

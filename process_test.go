@@ -55,8 +55,7 @@ func TestMain(m *testing.M) {
 // of a path.
 const clientHost = "demo.test"
 
-// hang bounds everything that a test waits for, and slow every wait for
-// something that the race detector or a busy machine may delay.
+// hang bounds everything that a test waits for.
 const (
 	hang = 30 * time.Second
 	poll = 10 * time.Millisecond
@@ -363,6 +362,28 @@ func (c cluster) awaitMembers() {
 	}
 }
 
+// awaitIdle waits until no node has anything in flight: neither memory nor a
+// goroutine of a request or of a fill.
+func (c cluster) awaitIdle() {
+	c[0].t.Helper()
+	busy := []string{"caddygroupcache.(*Handler)", "caddygroupcache.(*node)", "caddygroupcache.(*tee)", "caddygroupcache.relay"}
+	for _, p := range c {
+		eventually(p.t, p.name+" is idle", func() bool {
+			s, err := p.status()
+			if err != nil || s.Memory.InFlight != 0 {
+				return false
+			}
+			resp, err := adminClient.Get("http://" + p.admin + "/debug/pprof/goroutine?debug=1")
+			if err != nil {
+				return false
+			}
+			defer resp.Body.Close()
+			stacks, err := io.ReadAll(resp.Body)
+			return err == nil && !slices.ContainsFunc(busy, func(f string) bool { return bytes.Contains(stacks, []byte(f)) })
+		})
+	}
+}
+
 // eventually polls until cond holds.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
@@ -454,7 +475,9 @@ func (p *process) get(path string, header ...string) answer {
 	return do(p.request(http.MethodGet, path, nil, header...))
 }
 
-func do(r *http.Request) (a answer) {
+// do sends a request and reads the answer. It calls started as soon as some
+// of the body is here.
+func do(r *http.Request, started ...func()) (a answer) {
 	start := time.Now()
 	defer func() { a.took = time.Since(start) }()
 	resp, err := client.Do(r)
@@ -469,6 +492,9 @@ func do(r *http.Request) (a answer) {
 		n, err := resp.Body.Read(buf)
 		if a.firstByte == 0 && (n > 0 || err != nil) {
 			a.firstByte = time.Since(start)
+			for _, f := range started {
+				f()
+			}
 		}
 		body.Write(buf[:n])
 		if err != nil {
@@ -485,6 +511,10 @@ func do(r *http.Request) (a answer) {
 func (a answer) cacheStatus() string { return strings.Join(a.header["Cache-Status"], ", ") }
 
 func (a answer) hit() bool { return strings.HasPrefix(a.cacheStatus(), "groupcache; hit") }
+
+// shared reports whether the answer came from the cache, or from a fill that
+// was still on its way to the owner.
+func (a answer) shared() bool { return a.hit() || strings.HasSuffix(a.cacheStatus(), "; collapsed") }
 
 // is fails the test unless the answer is a whole 200 with this body.
 func (a answer) is(t *testing.T, what, body string) {
@@ -529,4 +559,14 @@ func together(n, limit int, f func(i int) answer) []answer {
 func median(d []time.Duration) time.Duration {
 	slices.Sort(d)
 	return d[len(d)/2]
+}
+
+// figure logs what was measured beside what is wanted on a quiet machine, and
+// fails the test at a limit that even a busy one keeps.
+func figure[T time.Duration | int64](t *testing.T, what string, got, wanted, limit T) {
+	t.Helper()
+	t.Logf("%s: %v (wanted < %v)", what, got, wanted)
+	if got > limit {
+		t.Errorf("%s: %v, more than %v", what, got, limit)
+	}
 }

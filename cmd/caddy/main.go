@@ -1,3 +1,4 @@
+// Command caddy is the standard distribution of Caddy with groupcache.
 package main
 
 import (

@@ -199,6 +199,7 @@ func TestRevalidatedFreshness(t *testing.T) {
 	}{
 		{"with a date", header("Date", lm), 0, time.Minute, header("Etag", `"a"`, "Date", lm, "Cache-Control", "max-age=60", "X", "y")},
 		{"without a date", header("Cache-Control", "max-age=9"), 0, 9 * sec, header("Etag", `"a"`, "Date", hourAgo, "Cache-Control", "max-age=9", "X", "y")},
+		{"with a date in the past", header("Date", early), sec, time.Minute, header("Etag", `"a"`, "Date", early, "Cache-Control", "max-age=60", "X", "y")},
 		{"with an age", header("Date", lm, "Age", "7"), 7 * sec, time.Minute, header("Etag", `"a"`, "Date", lm, "Cache-Control", "max-age=60", "X", "y")},
 	}
 	for _, tt := range tests {

@@ -97,6 +97,8 @@ func TestSelecting(t *testing.T) {
 		{"types: case in quotes counts", "Accept", lines(`a/b;p="X"`), lines(`a/b;p="x"`), false},
 		{"types: space in quotes counts", "Accept", lines(`a/b;p="x ; y"`), lines(`a/b;p="x;y"`), false},
 		{"types: quotes keep the order", "Accept", lines(`a/b;p="x,y;q=0.1,z", c/d`), lines(`a/b;p="x,z",c/d,y;q=0.1`), false},
+		{"types: a quote at the start keeps the order", "Accept", lines(`"x;q=0.1,a"`), lines(`a","x;q=0.1`), false},
+		{"encodings: empty first member", "Accept-Encoding", lines(",b,a"), lines(",a,b"), true},
 		{"encodings: quotes keep the order", "Accept-Encoding", lines(`x="b,a,c"`), lines(`a,c",x="b`), false},
 	}
 	for _, tt := range tests {

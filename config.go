@@ -251,7 +251,10 @@ func isToken(s string) bool {
 }
 
 func (h *Handler) options() rfc9111.Options {
-	o := rfc9111.Options{TTL: make(map[int]time.Duration)}
+	o := rfc9111.Options{
+		TTL:                     make(map[int]time.Duration),
+		IgnoreRequestDirectives: h.RequestDirectives == ignoreDirectives,
+	}
 	for _, ttl := range h.TTL {
 		if len(ttl.Status) == 0 {
 			o.TTL[0] = time.Duration(ttl.Duration)

@@ -27,7 +27,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	for looks := 1; ; looks++ {
 		found := h.node.find(q, time.Now())
-		if found.use == rfc9111.Fresh && found.here {
+		if q.served(found) {
 			return h.serve(w, r, q, found)
 		}
 		if found.why != rfc9111.None || found.uncacheable != rfc9111.None {
@@ -103,7 +103,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, q *question, fou
 		detail = detailLocal
 	}
 	status := statusHit
-	if q.renewed {
+	if found.entry.Generation == q.validated {
 		status = statusRevalidated
 	}
 	if !h.writeHit(w, r, found.entry, status, detail) {
@@ -260,7 +260,6 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		return false, nil
 	case t.state == silent && !t.answered:
 		q.alone = q.alone || !x.renewed
-		q.renewed = x.renewed
 		return true, nil
 	}
 	return false, err

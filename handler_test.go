@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -609,6 +610,78 @@ func TestRevalidation(t *testing.T) {
 	})
 }
 
+func TestResponseThatIsNeverFreshIsValidatedForEachRequest(t *testing.T) {
+	c := newCluster(t, 3)
+	target := c.target(0)
+	var calls, notModified atomic.Int64
+	up := func(w http.ResponseWriter, r *http.Request) error {
+		if r.Header.Get("If-None-Match") == `"1"` {
+			notModified.Add(1)
+			w.Header().Set("Cache-Control", "max-age=0, must-revalidate")
+			w.Header().Set("Etag", `"1"`)
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
+		return fixed(&calls, "hello", "Cache-Control", "max-age=0, must-revalidate", "Etag", `"1"`)(w, r)
+	}
+	do(c.handlers[0], up, request(t.Context(), target))
+	for i, h := range c.handlers {
+		w := do(h, up, request(t.Context(), target))
+		if w.Code != 200 || w.Body.String() != "hello" {
+			t.Errorf("node %d: %d %q", i, w.Code, w.Body)
+		}
+	}
+	if calls.Load() != 1 || notModified.Load() != 3 {
+		t.Errorf("%d fetches, %d validations", calls.Load(), notModified.Load())
+	}
+}
+
+func TestClientThatWantsAValidatedAnswer(t *testing.T) {
+	for _, directive := range []string{"no-cache", "max-age=0"} {
+		c := newCluster(t, 2)
+		target := c.target(0)
+		var calls, notModified atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			if r.Header.Get("If-None-Match") == `"1"` {
+				notModified.Add(1)
+				w.Header().Set("Cache-Control", "max-age=600")
+				w.Header().Set("Etag", `"1"`)
+				w.WriteHeader(http.StatusNotModified)
+				return nil
+			}
+			return fixed(&calls, "hello", "Cache-Control", "max-age=600", "Etag", `"1"`)(w, r)
+		}
+		do(c.handlers[0], up, request(t.Context(), target))
+		w := do(c.handlers[0], up, request(t.Context(), target, "Cache-Control", directive))
+		if w.Body.String() != "hello" || calls.Load() != 1 || notModified.Load() != 1 {
+			t.Errorf("%s: %q after %d fetches, %d validations", directive, w.Body, calls.Load(), notModified.Load())
+		}
+		// The other node has nothing to validate, and stores what it fetches.
+		if w := do(c.handlers[1], up, request(t.Context(), target, "Cache-Control", directive)); w.Body.String() != "hello" {
+			t.Errorf("%s on the other node: %q", directive, w.Body)
+		}
+		wantStatus(t, do(c.handlers[1], up, request(t.Context(), target)), "hit")
+	}
+}
+
+func TestClientsPreconditionDoesNotMakeAURLUncacheable(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	w := do(h, func(w http.ResponseWriter, r *http.Request) error {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}, request(t.Context(), "/a", "Cache-Control", "no-cache", "If-None-Match", `"x"`))
+	if w.Code != http.StatusNotModified {
+		t.Errorf("%d", w.Code)
+	}
+	r := request(t.Context(), "/a")
+	k, _ := h.key(r)
+	if known := h.node.store.Lookup(k, r.Header, time.Now()); known.Uncacheable != rfc9111.None {
+		t.Errorf("uncacheable: %v", known.Uncacheable)
+	}
+	wantStatus(t, do(h, fixed(&calls, "hello", "Cache-Control", "max-age=60"), r), "stored")
+}
+
 func TestStaleIfError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(t, newLoneNode(t), nil)
@@ -946,4 +1019,28 @@ func TestUpstreamErrorOnAnotherNodeHoldsUpNobody(t *testing.T) {
 			t.Errorf("client %d: %d %q", i, w.Code, w.Body)
 		}
 	}
+}
+
+func TestNoGoroutineIsLeftBehind(t *testing.T) {
+	before := runtime.NumGoroutine()
+	t.Run("traffic", func(t *testing.T) {
+		c := newCluster(t, 3)
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			switch r.URL.Path[1:2] {
+			case "1":
+				return io.ErrUnexpectedEOF
+			case "2":
+				return fixed(new(atomic.Int64), "mine", "Cache-Control", "private")(w, r)
+			case "3":
+				w.Header().Set("Cache-Control", "max-age=60")
+				io.WriteString(w, "partial")
+				panic(http.ErrAbortHandler)
+			}
+			return fixed(new(atomic.Int64), strings.Repeat("x", 100_000), "Cache-Control", "max-age=60")(w, r)
+		}
+		followers(300, func(i int) *httptest.ResponseRecorder {
+			return do(c.handlers[i%3], up, request(t.Context(), fmt.Sprintf("/%d", i%50)))
+		})()
+	})
+	poll(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
 }

@@ -91,7 +91,9 @@ type question struct {
 	patience    time.Duration // for a silent owner
 	deadline    time.Duration // for a fill
 	vary        []string      // what is known of the response's Vary
-	renewed     bool          // this request has had the entry validated
+	// The body that the upstream has just confirmed for this request: to be
+	// served whatever its freshness.
+	validated store.Generation
 }
 
 func (q *question) id() flightID {
@@ -124,6 +126,14 @@ func (n *node) find(q *question, now time.Time) finding {
 		n.store.Drop(q.key, f.entry)
 	}
 	return f
+}
+
+// served reports whether the question is answered by what was found.
+func (q *question) served(f finding) bool {
+	if !f.here || f.why == rfc9111.Authorization {
+		return false
+	}
+	return f.use == rfc9111.Fresh || q.validated != 0 && f.entry.Generation == q.validated
 }
 
 // stale is the entry that a fetch may validate: only one whose body is here,
@@ -177,7 +187,7 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 	if self {
 		return own
 	}
-	if q.directives.NoCache {
+	if q.directives.NoCache && q.validated == 0 {
 		own.owner = &owner // nothing that it has would do
 		return own
 	}
@@ -219,7 +229,7 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 
 func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply, error) {
 	query := peer.NewQuery(q.space.Name, q.key, q.header, q.vary)
-	query.Lead, query.Credentials = !q.alone, q.credentials
+	query.Lead, query.Credentials, query.Validated = !q.alone, q.credentials, q.validated
 	if found.here {
 		query.Have = found.entry.Generation
 	}
@@ -405,13 +415,13 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 	q := &question{
 		space: space, key: query.Key, header: query.Fields,
 		directives: rfc9111.ParseRequest(query.Fields), credentials: query.Credentials,
-		maxBody: n.store.BodyLimit(),
+		maxBody: n.store.BodyLimit(), validated: query.Validated,
 	}
 	found := n.find(q, time.Now())
 	switch {
 	case !query.Covers(q.vary):
 		a.Vary(q.vary)
-	case found.use == rfc9111.Fresh && found.here:
+	case q.served(found):
 		a.Hit(found.entry, found.body, query.Have)
 	case found.uncacheable != rfc9111.None:
 		a.Bypass(found.uncacheable, uncacheableFor)

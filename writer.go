@@ -265,11 +265,10 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 	}
 	r := x.r.WithContext(ctx)
 	switch {
-	case x.q.alone:
-	case x.grant.stale != nil:
+	case x.grant.stale != nil && r.Method == http.MethodGet && !x.q.credentials:
 		r.Header = rfc9111.Conditional(x.r.Header, x.grant.stale.Header())
 		x.validating = true
-	case hasConditions(x.r.Header):
+	case !x.q.alone && hasConditions(x.r.Header):
 		r.Header = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
 	}
 	header := w.Header()
@@ -384,8 +383,11 @@ func (x *fetch) decide(t *tee, status int) teeState {
 // judge decides whether a response is stored, and as what.
 func (x *fetch) judge(t *tee, status int, received time.Time) (*store.Entry, rfc9111.Reason) {
 	own := ownFields(t.header, t.before)
-	if len(own["Trailer"]) > 0 {
+	switch {
+	case len(own["Trailer"]) > 0:
 		return nil, rfc9111.Trailers
+	case status == http.StatusNotModified:
+		return nil, rfc9111.StrayNotModified // the client's own precondition: says nothing about the URL
 	}
 	fresh, why := rfc9111.Storable(rfc9111.Exchange{
 		Method: x.r.Method, Request: x.asked,
@@ -471,6 +473,7 @@ func (x *fetch) decideNotModified(t *tee) teeState {
 		renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
 		if tooBig == rfc9111.None {
 			x.renewed, x.given = true, true
+			x.q.validated = renewed.Generation
 			x.h.node.refresh(x.q, x.grant, renewed)
 			x.flight.end(rfc9111.None)
 			return silent

@@ -59,6 +59,9 @@ type Query struct {
 	Group string
 	Key   store.Key
 	Have  store.Generation // a body that the asker has already; 0: none
+	// Validated is a body that the upstream has just confirmed to the asker,
+	// who wants it however stale it is; 0: none.
+	Validated store.Generation
 	// Lead says that the asker would fetch the response itself.
 	Lead bool
 	// Credentials says that the request carries an Authorization field.
@@ -201,6 +204,7 @@ func (q *Query) append(e *encoder) {
 	e.string(q.Group)
 	e.bytes(q.Key[:])
 	e.uint(uint64(q.Have))
+	e.uint(uint64(q.Validated))
 	var flags uint64
 	if q.Lead {
 		flags |= flagLead
@@ -227,6 +231,7 @@ func (d *decoder) query() *Query {
 	q := &Query{Group: d.string(maxGroupName, "group name")}
 	copy(q.Key[:], d.fixed(len(q.Key), "key"))
 	q.Have = store.Generation(d.uint(math.MaxUint64, "generation"))
+	q.Validated = store.Generation(d.uint(math.MaxUint64, "generation"))
 	flags := d.uint(flagLead|flagCredentials, "flags")
 	q.Lead, q.Credentials = flags&flagLead != 0, flags&flagCredentials != 0
 	q.Names = d.names("selecting fields")

@@ -214,6 +214,7 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 			n.store.LearnVary(q.space, q.key, reply.Names)
 		case peer.Bypass:
 			n.store.MarkUncacheable(q.space, q.key, reply.Reason, time.Now().Add(min(reply.For, uncacheableFor)))
+			f.end(rfc9111.HitForMiss)
 			own.why, own.owner = rfc9111.HitForMiss, &owner
 		case peer.None:
 			own.owner = &owner

@@ -1041,6 +1041,11 @@ func TestNoGoroutineIsLeftBehind(t *testing.T) {
 		followers(300, func(i int) *httptest.ResponseRecorder {
 			return do(c.handlers[i%3], up, request(t.Context(), fmt.Sprintf("/%d", i%50)))
 		})()
+		for _, n := range c.nodes {
+			poll(t, "no flight and no memory is left", func() bool {
+				return n.fills.len() == 0 && n.asks.len() == 0 && n.budget.Used() == 0
+			})
+		}
 	})
 	poll(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
 }

@@ -72,6 +72,7 @@ func TestEveryNodeServesWhatOneFetched(t *testing.T) {
 			t.Errorf("first %s: %s after %v", path(i), a.cacheStatus(), a.took)
 		}
 	}
+	c.awaitIdle() // a client may have its answer before the owner has it
 	var later []time.Duration
 	details := make(map[string]int)
 	for range 5 {
@@ -440,6 +441,15 @@ func TestReadersOutliveTheNodeTheyReadFrom(t *testing.T) {
 			wg.Wait()
 			t.Logf("%d fetches for %d streams", o.fetches(""), len(streams))
 			others.awaitIdle()
+			for i, path := range streams {
+				if p := c[i%3]; p != victim {
+					a := p.get(path)
+					a.is(t, path+" on "+p.name+" afterwards", bodyOf(path)+part+part)
+					if !a.hit() {
+						t.Errorf("%s on %s, which has fetched it: %s", path, p.name, a.cacheStatus())
+					}
+				}
+			}
 		})
 	}
 }
@@ -468,7 +478,8 @@ func TestTruncatedResponseIsNeverStored(t *testing.T) {
 	for i, p := range c {
 		for _, kind := range []string{"/length/", "/chunked/"} {
 			path := kind + p.name
-			if a := p.get(path); a.err == nil {
+			// Whole only if the node's transport has asked again by itself.
+			if a := p.get(path); a.err == nil && a.body != body {
 				t.Errorf("%s: got %d bytes as if they were all (%s)", path, len(a.body), a.cacheStatus())
 			}
 			next := c[(i+1)%3]

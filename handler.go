@@ -34,6 +34,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			q.alone = true
 		}
 		f, body, lead := h.node.join(q)
+		// Look again after winning: between find and join the flight of
+		// somebody else may have landed, stored its response and left.
+		if lead && !q.alone {
+			if again := h.node.find(q, time.Now()); q.served(again) {
+				body.Close()
+				f.end(rfc9111.None)
+				return h.serve(w, r, q, again)
+			}
+		}
 		g := grant{fetch: true}
 		switch {
 		case !lead:
@@ -226,6 +235,7 @@ func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if err := next.ServeHTTP(s, whole); err != nil || s.skip > 0 {
 		panic(http.ErrAbortHandler)
 	}
+	s.passTrailers()
 	return nil
 }
 

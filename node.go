@@ -441,6 +441,12 @@ func (n *node) lead(ctx context.Context, q *question, found finding, a *peer.Ans
 		relay(ctx, f, r, a)
 		return
 	}
+	// Look again after winning, as ServeHTTP does.
+	if again := n.find(q, time.Now()); q.served(again) {
+		f.end(rfc9111.None)
+		a.Hit(again.entry, again.body, 0)
+		return
+	}
 	if err := a.Lease(f.lease, found.stale()); err != nil {
 		f.end(rfc9111.LeaderLost)
 		return

@@ -52,9 +52,9 @@ func (h *Handler) outcomeOf(r *http.Request, found finding) *outcome {
 	switch {
 	case found.entry != nil && found.why != rfc9111.None:
 		o.fwd, o.detail = "request", found.why.String()
-	case found.entry != nil:
+	case found.entry != nil && found.use != rfc9111.Fresh:
 		o.fwd = "stale"
-	case found.known:
+	case found.entry == nil && found.known:
 		o.fwd = "vary-miss"
 	default:
 		o.fwd = "uri-miss"

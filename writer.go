@@ -204,6 +204,11 @@ func (t *tee) finishClient() {
 		_, _ = copyFill(t.x.r.Context(), t.ResponseWriter, t.body)
 	}
 	t.body.Close()
+	if hasTrailers(t.header) {
+		// They are sent only after a chunked body, and net/http chunks a
+		// short one only if it was flushed.
+		_ = http.NewResponseController(t.ResponseWriter).Flush()
+	}
 }
 
 // copyFill copies a fill to a client as it comes in, and returns how much the
@@ -573,6 +578,15 @@ func (s *resumer) Write(p []byte) (int, error) {
 	}
 	m, err := s.ResponseWriter.Write(p)
 	return n - len(p) + m, err
+}
+
+// passTrailers gives the client the fields that came after the body.
+func (s *resumer) passTrailers() {
+	for name, values := range s.header {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			s.ResponseWriter.Header()[name] = values
+		}
+	}
 }
 
 // FlushError flushes what the client may have.

@@ -1,6 +1,6 @@
 module github.com/caddy-groupcache/caddy-groupcache/tools
 
-go 1.26.8
+go 1.26.0
 
 tool (
 	github.com/caddyserver/xcaddy/cmd/xcaddy

@@ -91,7 +91,7 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"advertise any address":     {global("advertise 0.0.0.0:1\n\t\tinsecure"), []string{"dial"}},
 		"bad seed":                  {global("join http://x/"), []string{"Caddyfile:4", "DNS name"}},
 		"no seed":                   {global("join"), []string{"Caddyfile:4", "join"}},
-		"bad name":                  {global(`name "a b"`), []string{"name"}},
+		"bad name":                  {global("name " + strings.Repeat("x", 256)), []string{"name", "too long"}},
 		"short secret":              {global("secret c2hvcnQ="), []string{"keygen"}},
 		"secret not in base64":      {global("secret correct-horse-battery-staple-correct-horse"), []string{"keygen"}},
 		"second secret is bad":      {global("secret " + good + " short"), []string{"secret 2", "keygen"}},

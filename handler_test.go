@@ -227,6 +227,27 @@ func TestManyRequestsOneFetch(t *testing.T) {
 	})
 }
 
+func TestWinnerOfAFlightLooksAgain(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	h.node.fills.mu.Lock()
+	wait := followers(1, func(int) *httptest.ResponseRecorder { return do(h, up, request(t.Context(), "/a")) })
+	poll(t, "the request has found nothing and wants to join", func() bool {
+		stacks := make([]byte, 1<<20)
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*flights).join(")
+	})
+	// Now somebody else's flight lands.
+	r := request(t.Context(), "/a")
+	k, _ := h.key(r)
+	e, _ := store.NewEntry(200, http.Header{}, r.Header, rfc9111.Freshness{Received: time.Now(), Lifetime: time.Minute}, time.Now())
+	h.node.store.Commit(h.space, k, e, []byte("stored meanwhile"))
+	h.node.fills.mu.Unlock()
+	if w := wait()[0]; w.Body.String() != "stored meanwhile" || calls.Load() != 0 {
+		t.Errorf("%q after %d fetches", w.Body, calls.Load())
+	}
+}
+
 func TestEachClientOfAnUncacheableURLGetsItsOwn(t *testing.T) {
 	for _, fields := range [][]string{
 		{"Cache-Control", "private"},

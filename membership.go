@@ -745,7 +745,7 @@ func parseSeed(seed string) (host string, port uint16, err error) {
 		err = errors.New("port 0 cannot be dialed")
 	}
 	if err != nil {
-		return "", 0, fmt.Errorf("reading the seed %q: %w; write it as host or host:port", seed, err)
+		return "", 0, fmt.Errorf("reading the seed %q: %w; write an address or DNS name, with or without a port", seed, err)
 	}
 	return host, port, nil
 }

@@ -1,3 +1,11 @@
+// Package peer carries entries, bodies and leases between nodes: the wire, its
+// client and server, the ring that says who owns what, and the breaker that
+// leaves silent nodes alone. All bytes from other nodes enter here.
+//
+// It is HTTP/2 with a few kinds of frame in the bodies. Whatever a peer sends
+// is bounded before it is allocated, and checked before it is used: the worst
+// that a peer can do is to be of no help. Requests to be executed never cross
+// the wire.
 package peer
 
 import (

@@ -21,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
+	"go.uber.org/zap"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -89,6 +90,7 @@ type Handler struct {
 	// Default: groupcache.
 	CacheStatus string `json:"cache_status,omitempty"`
 
+	logger    *zap.Logger
 	node      *node
 	space     *store.Namespace
 	counters  *counters
@@ -138,6 +140,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision fills in the defaults and finds the node.
 func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
 	h.setDefaults()
 	if err := h.check(); err != nil {
 		return err

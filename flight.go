@@ -35,6 +35,9 @@ type follower = fill.Reader[*store.Entry]
 type flightID struct {
 	key      store.Key
 	selected store.Selection
+	// In asks only: a refresh in the background takes as long as the upstream,
+	// and nobody who needs no more than the owner's stale body may wait for it.
+	refresh bool
 }
 
 // ended is the error of a fill that came to nothing. Without a reason, what was
@@ -85,10 +88,12 @@ func (f *flight) end(why rfc9111.Reason) {
 	})
 }
 
-// alias makes the flight known under another id, unless that is taken. The old
-// one is good until unalias.
-func (f *flight) alias(id flightID) (was flightID) {
+// alias makes the flight known under another selection, unless that is taken.
+// The old id is good until unalias.
+func (f *flight) alias(selected store.Selection) (was flightID) {
 	was = f.id
+	id := was
+	id.selected = selected
 	if f.table == nil {
 		return was
 	}

@@ -30,6 +30,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if q.served(found) {
 			return h.serve(w, r, q, found)
 		}
+		if found.use == rfc9111.StaleWhileRevalidate && found.here {
+			h.refresh(r, next, q)
+			return h.serve(w, r, q, found)
+		}
 		if found.why != rfc9111.None || found.uncacheable != rfc9111.None {
 			q.alone = true
 		}
@@ -112,8 +116,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, q *question, fou
 		detail = detailLocal
 	}
 	status := statusHit
-	if found.entry.Generation == q.validated {
+	switch {
+	case found.entry.Generation == q.validated:
 		status = statusRevalidated
+	case found.use == rfc9111.StaleWhileRevalidate:
+		status = statusStale
 	}
 	if !h.writeHit(w, r, found.entry, status, detail) {
 		return nil
@@ -185,7 +192,15 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if !e.Matches(r.Header) || q.credentials && !e.Fresh.SharedAuth {
 		return false, nil // it is somebody else's
 	}
-	if !h.writeFollowed(w, r, e, out) {
+	status := statusCollapsed
+	if e.Generation != 0 { // it was stored before: a remote hit
+		status = statusHit
+		if use, _ := rfc9111.Decide(q.directives, q.credentials, e.Fresh, time.Now()); use == rfc9111.StaleWhileRevalidate {
+			status = statusStale
+			h.refresh(r, next, q)
+		}
+	}
+	if !h.writeFollowed(w, r, e, status, out) {
 		return true, nil
 	}
 	n, err := copyFill(r.Context(), w, body)
@@ -195,9 +210,9 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return true, h.resume(w, r, next, f, e.Status, n)
 }
 
-func (h *Handler) writeFollowed(w http.ResponseWriter, r *http.Request, e *store.Entry, out *outcome) bool {
-	if e.Generation != 0 { // it was stored before: a remote hit
-		return h.writeHit(w, r, e, statusHit, detailPeer)
+func (h *Handler) writeFollowed(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, out *outcome) bool {
+	if status != statusCollapsed {
+		return h.writeHit(w, r, e, status, detailPeer)
 	}
 	header := w.Header()
 	e.WriteHeader(header)
@@ -263,7 +278,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	broke = false
 	h.counters.fetched(x.finish(t, err), time.Since(start))
 	switch {
-	case x.failed:
+	case x.failed && !out.background:
 		if h.writeHit(w, r, g.stale, statusStale, detailLocal) {
 			_, _ = w.Write(g.staleBody) // a client that is gone needs no error
 		}

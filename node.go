@@ -87,6 +87,7 @@ type question struct {
 	directives  rfc9111.RequestDirectives
 	credentials bool          // the request has an Authorization field
 	alone       bool          // it neither leads others nor follows them
+	refresh     bool          // stale-while-revalidate has been made use of: now revalidate
 	maxBody     int64         // larger responses are not stored
 	patience    time.Duration // for a silent owner
 	deadline    time.Duration // for a fill
@@ -97,7 +98,7 @@ type question struct {
 }
 
 func (q *question) id() flightID {
-	return flightID{q.key, store.Select(q.vary, q.header)}
+	return flightID{key: q.key, selected: store.Select(q.vary, q.header)}
 }
 
 // A finding is what this node has for a question.
@@ -152,11 +153,12 @@ func (n *node) join(q *question) (*flight, *follower, bool) {
 		f := n.solo(q)
 		return f, f.fill.NewReader(), true
 	}
-	table := &n.fills
-	if _, self := n.ring.Load().Owner(q.key); !self {
-		table = &n.asks
+	id := q.id()
+	if _, self := n.ring.Load().Owner(q.key); self {
+		return n.fills.join(id, n.newFill(q), false)
 	}
-	return table.join(q.id(), n.newFill(q), false)
+	id.refresh = q.refresh
+	return n.asks.join(id, n.newFill(q), false)
 }
 
 // solo returns a flight that nobody can join.
@@ -230,7 +232,7 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 
 func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply, error) {
 	query := peer.NewQuery(q.space.Name, q.key, q.header, q.vary)
-	query.Lead, query.Credentials, query.Validated = !q.alone, q.credentials, q.validated
+	query.Lead, query.Refresh, query.Credentials, query.Validated = !q.alone, q.refresh, q.credentials, q.validated
 	if found.here {
 		query.Have = found.entry.Generation
 	}
@@ -422,7 +424,7 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 	switch {
 	case !query.Covers(q.vary):
 		a.Vary(q.vary)
-	case q.served(found):
+	case q.served(found), found.use == rfc9111.StaleWhileRevalidate && found.here && !query.Refresh:
 		a.Hit(found.entry, found.body, query.Have)
 	case found.uncacheable != rfc9111.None:
 		a.Bypass(found.uncacheable, uncacheableFor)
@@ -546,7 +548,7 @@ func (n *node) receive(q *question, f *flight, p *peer.Publication) (store.Gener
 // by what fields it was selected, and find it by them.
 func (n *node) begin(q *question, f *flight, e *store.Entry) {
 	if !slices.Equal(q.vary, e.Vary) {
-		was := f.alias(flightID{q.key, e.Selected})
+		was := f.alias(e.Selected)
 		n.store.LearnVary(q.space, q.key, e.Vary)
 		f.unalias(was)
 	}

@@ -44,6 +44,8 @@ type outcome struct {
 	collapsed bool
 	status    cacheStatus
 	detail    string
+
+	background bool // no request is to be answered
 }
 
 // outcomeOf begins the outcome of a request that goes to the upstream.
@@ -68,6 +70,9 @@ func (h *Handler) outcomeOf(r *http.Request, found finding) *outcome {
 // write adds the outcome to a response's header, after what caches nearer to
 // the origin said.
 func (o *outcome) write(header http.Header) {
+	if o.background {
+		return
+	}
 	o.h.counters.requests[o.status].Add(1)
 	o.repl.Set(placeholderStatus, statusNames[o.status])
 	o.repl.Set(placeholderDetail, o.detail)

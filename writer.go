@@ -355,7 +355,9 @@ func (x *fetch) giveUp(why rfc9111.Reason) {
 	x.h.node.giveUp(x.q, x.flight, why)
 	x.h.node.release(x.q, x.grant, why)
 	x.own.Store(true)
-	if err := x.r.Context().Err(); err != nil {
+	if x.out.background {
+		x.cancel(errNotShared)
+	} else if err := x.r.Context().Err(); err != nil {
 		x.cancel(err)
 	}
 }

@@ -72,6 +72,9 @@ type Query struct {
 	Validated store.Generation
 	// Lead says that the asker would fetch the response itself.
 	Lead bool
+	// Refresh says that the asker has served what is stale, and now wants to
+	// fetch: stale-while-revalidate is no answer.
+	Refresh bool
 	// Credentials says that the request carries an Authorization field.
 	Credentials bool
 	Names       []string    // selecting fields beyond CommonFields that Fields covers
@@ -206,6 +209,8 @@ func (d *decoder) done() error {
 const (
 	flagLead = 1 << iota
 	flagCredentials
+	flagRefresh
+	queryFlags = 1<<iota - 1
 )
 
 func (q *Query) append(e *encoder) {
@@ -219,6 +224,9 @@ func (q *Query) append(e *encoder) {
 	}
 	if q.Credentials {
 		flags |= flagCredentials
+	}
+	if q.Refresh {
+		flags |= flagRefresh
 	}
 	e.uint(flags)
 	e.strings(q.Names)
@@ -240,8 +248,8 @@ func (d *decoder) query() *Query {
 	copy(q.Key[:], d.fixed(len(q.Key), "key"))
 	q.Have = store.Generation(d.uint(math.MaxUint64, "generation"))
 	q.Validated = store.Generation(d.uint(math.MaxUint64, "generation"))
-	flags := d.uint(flagLead|flagCredentials, "flags")
-	q.Lead, q.Credentials = flags&flagLead != 0, flags&flagCredentials != 0
+	flags := d.uint(queryFlags, "flags")
+	q.Lead, q.Credentials, q.Refresh = flags&flagLead != 0, flags&flagCredentials != 0, flags&flagRefresh != 0
 	q.Names = d.names("selecting fields")
 	n := int(d.uint(store.MaxFields, "field count"))
 	q.Fields = make(http.Header, min(n, 8))

@@ -84,8 +84,6 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 		return nil, rfc9111.Upgrade
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
 		return nil, rfc9111.RequestBody
-	case len(r.Header["Range"]) > 0:
-		return nil, rfc9111.Range
 	}
 	q := &question{
 		space:       h.space,
@@ -122,16 +120,27 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, q *question, fou
 	case found.use == rfc9111.StaleWhileRevalidate:
 		status = statusStale
 	}
-	if !h.writeHit(w, r, found.entry, status, detail) {
-		return nil
-	}
-	_, _ = w.Write(found.body) // a client that is gone needs no error
+	h.serveEntry(w, r, found.entry, found.body, status, detail)
 	return nil
 }
 
-// writeHit writes the header of a stored response, and reports whether the
-// body is to follow.
-func (h *Handler) writeHit(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, detail any) bool {
+func (h *Handler) serveEntry(w http.ResponseWriter, r *http.Request, e *store.Entry, body []byte, status cacheStatus, detail any) {
+	if h.hitHeader(w, r, e, status, detail) {
+		return
+	}
+	if wantsPart(r, e.Status) {
+		servePart(w, r, body)
+		return
+	}
+	w.WriteHeader(e.Status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // a client that is gone needs no error
+	}
+}
+
+// hitHeader sets the header of a stored response, and reports whether a 304
+// has answered the request.
+func (h *Handler) hitHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, detail any) bool {
 	now := time.Now()
 	header := w.Header()
 	e.WriteHeader(header)
@@ -150,11 +159,7 @@ func (h *Handler) writeHit(w http.ResponseWriter, r *http.Request, e *store.Entr
 	repl.Set(placeholderStatus, statusNames[status])
 	repl.Set(placeholderDetail, detail)
 	h.counters.requests[status].Add(1)
-	if h.answerNotModified(w, r, e.Status, header) {
-		return false
-	}
-	w.WriteHeader(e.Status)
-	return r.Method != http.MethodHead
+	return h.answerNotModified(w, r, e.Status, header)
 }
 
 // answerNotModified answers a conditional request with 304 if the client has
@@ -200,7 +205,12 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			h.refresh(r, next, q)
 		}
 	}
-	if !h.writeFollowed(w, r, e, status, out) {
+	if h.followedHeader(w, r, e, status, out) {
+		return true, nil
+	}
+	w, code := partOf(w, r, e.Status, w.Header())
+	w.WriteHeader(code)
+	if r.Method == http.MethodHead {
 		return true, nil
 	}
 	n, err := copyFill(r.Context(), w, body)
@@ -210,9 +220,11 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return true, h.resume(w, r, next, f, e.Status, n)
 }
 
-func (h *Handler) writeFollowed(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, out *outcome) bool {
+// followedHeader sets the header of a response that is followed, and reports
+// whether a 304 has answered the request.
+func (h *Handler) followedHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, out *outcome) bool {
 	if status != statusCollapsed {
-		return h.writeHit(w, r, e, status, detailPeer)
+		return h.hitHeader(w, r, e, status, detailPeer)
 	}
 	header := w.Header()
 	e.WriteHeader(header)
@@ -221,11 +233,7 @@ func (h *Handler) writeFollowed(w http.ResponseWriter, r *http.Request, e *store
 	}
 	out.status, out.collapsed = statusCollapsed, true
 	out.write(header)
-	if h.answerNotModified(w, r, e.Status, header) {
-		return false
-	}
-	w.WriteHeader(e.Status)
-	return r.Method != http.MethodHead
+	return h.answerNotModified(w, r, e.Status, header)
 }
 
 // resume goes on with a response whose source broke off after n bytes, from
@@ -268,10 +276,17 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	defer x.stop()
 	broke := true
 	defer func() {
-		if broke { // a panic: it goes on to the client when the flight is over
-			x.giveUp(rfc9111.Truncated)
-			t.finishClient()
+		if !broke {
+			return
 		}
+		p := recover()
+		if x.retry && p == http.ErrAbortHandler {
+			q.alone, again, err = true, true, nil
+			return
+		}
+		x.giveUp(rfc9111.Truncated)
+		t.finishClient()
+		panic(p) // the client's connection is cut, as without a cache
 	}()
 	start := time.Now()
 	err = next.ServeHTTP(t, upstream)
@@ -279,11 +294,9 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	h.counters.fetched(x.finish(t, err), time.Since(start))
 	switch {
 	case x.failed && !out.background:
-		if h.writeHit(w, r, g.stale, statusStale, detailLocal) {
-			_, _ = w.Write(g.staleBody) // a client that is gone needs no error
-		}
+		h.serveEntry(w, r, g.stale, g.staleBody, statusStale, detailLocal)
 		return false, nil
-	case t.state == silent && !t.answered:
+	case x.retry, t.state == silent && !t.answered:
 		q.alone = q.alone || !x.renewed
 		return true, nil
 	}

@@ -175,7 +175,6 @@ func TestBypass(t *testing.T) {
 	for name, change := range map[string]func(*http.Request){
 		"fwd=method; fwd-status=200; detail=method": func(r *http.Request) { r.Method = http.MethodPost },
 		"detail=upgrade": func(r *http.Request) { r.Header.Set("Upgrade", "websocket") },
-		"detail=range":   func(r *http.Request) { r.Header.Set("Range", "bytes=0-1") },
 		"detail=request-body": func(r *http.Request) {
 			r.Body, r.ContentLength = io.NopCloser(strings.NewReader("x")), 1
 		},
@@ -820,6 +819,132 @@ func TestClusterRefreshesOnceInTheBackground(t *testing.T) {
 	}
 	if n := calls.Load(); n != 2 {
 		t.Errorf("%d fetches", n)
+	}
+}
+
+func TestPartsOfAStoredResponse(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	up := fixed(&calls, "0123456789", "Cache-Control", "max-age=60", "Etag", `"1"`, "Content-Type", "text/plain")
+	do(h, up, request(t.Context(), "/a"))
+	for want, fields := range map[string][]string{
+		"206 345":                                {"Range", "bytes=3-5"},
+		"206 789":                                {"Range", "bytes=-3"},
+		"206 89":                                 {"Range", "bytes=8-", "If-Range", `"1"`},
+		"200 0123456789":                         {"Range", "bytes=8-", "If-Range", `"2"`},
+		"304 ":                                   {"Range", "bytes=8-", "If-None-Match", `"1"`},
+		"416 invalid range: failed to overlap\n": {"Range", "bytes=10-"},
+	} {
+		w := do(h, up, request(t.Context(), "/a", fields...))
+		if got := fmt.Sprintf("%d %s", w.Code, w.Body); got != want {
+			t.Errorf("%v: got %q, want %q", fields, got, want)
+		}
+		wantStatus(t, w, "hit")
+	}
+	w := do(h, up, request(t.Context(), "/a", "Range", "bytes=0-1,8-9"))
+	if w.Code != 206 || !strings.HasPrefix(w.Header().Get("Content-Type"), "multipart/byteranges") || !strings.Contains(w.Body.String(), "\r\n\r\n89\r\n") {
+		t.Errorf("several: %d %v %q", w.Code, w.Header(), w.Body)
+	}
+	if calls.Load() != 1 {
+		t.Errorf("%d fetches", calls.Load())
+	}
+}
+
+func TestPartOfAColdResponseFillsTheCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			calls.Add(1)
+			if r.Header.Get("Range") != "" {
+				t.Error("a fill asks for a part")
+			}
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Set("Content-Length", "10")
+			for i := range 10 {
+				time.Sleep(time.Second)
+				io.WriteString(w, strconv.Itoa(i))
+			}
+			return nil
+		}
+		ranges := []string{"bytes=3-5", "bytes=-2", "bytes=7-", "", "bytes=0-1,3-4"}
+		want := []string{"345", "89", "789", "0123456789", "0123456789"}
+		wait := followers(20, func(i int) *httptest.ResponseRecorder {
+			r := request(t.Context(), "/a")
+			if ranges[i%5] != "" {
+				r.Header.Set("Range", ranges[i%5])
+			}
+			return do(h, up, r)
+		})
+		for i, w := range wait() {
+			if w.Body.String() != want[i%5] || (w.Code == 206) != (len(want[i%5]) < 10) {
+				t.Errorf("%s: %d %q %v", ranges[i%5], w.Code, w.Body, w.Header())
+			}
+		}
+		if calls.Load() != 1 {
+			t.Errorf("%d fetches", calls.Load())
+		}
+		wantStatus(t, do(h, up, request(t.Context(), "/a")), "hit")
+	})
+}
+
+func TestPartOfWhatIsNotStoredIsTheUpstreams(t *testing.T) {
+	for name, fields := range map[string][]string{
+		"private":   {"Cache-Control", "private"},
+		"too large": {"Cache-Control", "max-age=60"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHandler(t, newLoneNode(t), func(h *Handler) { h.MaxBodySize = 5 })
+			var asked []string
+			up := func(w http.ResponseWriter, r *http.Request) error {
+				asked = append(asked, r.Header.Get("Range"))
+				w.Header().Set(fields[0], fields[1])
+				if r.Header.Get("Range") != "" {
+					w.Header().Set("Content-Range", "bytes 3-5/10")
+					w.WriteHeader(206)
+					_, err := io.WriteString(w, "345")
+					return err
+				}
+				w.Header().Set("Content-Length", "10")
+				if _, err := io.WriteString(w, "0123456789"); err != nil {
+					panic(http.ErrAbortHandler) // as reverse_proxy does
+				}
+				return nil
+			}
+			for i := range 3 {
+				w := do(h, up, request(t.Context(), "/a", "Range", "bytes=3-5"))
+				if w.Code != 206 || w.Body.String() != "345" {
+					t.Errorf("request %d: %d %q", i, w.Code, w.Body)
+				}
+			}
+			if len(asked) != 4 {
+				t.Errorf("asked the upstream for %q", asked)
+			}
+		})
+	}
+}
+
+func TestFollowerOfAPartGoesOnWhenTheFillBreaksOff(t *testing.T) {
+	for _, at := range []int{1, 4, 6} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHandler(t, newLoneNode(t), nil)
+			var calls atomic.Int64
+			up := func(w http.ResponseWriter, r *http.Request) error {
+				if calls.Add(1) > 1 {
+					return fixed(new(atomic.Int64), "0123456789", "Cache-Control", "max-age=60")(w, r)
+				}
+				w.Header().Set("Cache-Control", "max-age=60")
+				w.Header().Set("Content-Length", "10")
+				io.WriteString(w, "0123456789"[:at])
+				time.Sleep(time.Second)
+				panic(http.ErrAbortHandler)
+			}
+			go do(h, up, request(t.Context(), "/a"))
+			synctest.Wait()
+			if w := do(h, up, request(t.Context(), "/a", "Range", "bytes=3-7")); w.Code != 206 || w.Body.String() != "34567" {
+				t.Errorf("broken off at %d: %d %q", at, w.Code, w.Body)
+			}
+		})
 	}
 }
 

@@ -117,6 +117,9 @@ func (t *tee) Write(p []byte) (int, error) {
 	case direct:
 		return t.ResponseWriter.Write(p)
 	case silent:
+		if t.x.retry {
+			return 0, errWholeNotWanted
+		}
 		return len(p), nil
 	}
 	n, err := t.x.flight.fill.Write(p)
@@ -227,7 +230,7 @@ func copyFill(ctx context.Context, w http.ResponseWriter, body *follower) (int64
 		}
 		m, err := w.Write(p)
 		n += int64(m)
-		if err != nil {
+		if err != nil || served(w) {
 			return n, err
 		}
 	}
@@ -252,6 +255,7 @@ type fetch struct {
 	given      bool // flight and lease are given up
 	renewed    bool // a 304 made grant.stale fresh
 	failed     bool // an error that what is stored may stand in for
+	retry      bool // the handlers must run again, for this client alone
 }
 
 // start returns what the handlers behind the cache are to be called with. The
@@ -381,11 +385,24 @@ func (x *fetch) decide(t *tee, status int) teeState {
 	if why != rfc9111.None {
 		x.out.detail = why.String()
 		x.giveUp(why)
-		return direct
+		return x.alone()
 	}
 	t.entry = entry
 	return x.open(t)
 }
+
+// alone passes the response to its one client. A client that wants a part has
+// to ask again: for a fill the whole was asked for.
+func (x *fetch) alone() teeState {
+	if x.q.alone || len(x.r.Header["Range"]) == 0 {
+		return direct
+	}
+	x.retry = true
+	x.cancel(errWholeNotWanted)
+	return silent
+}
+
+var errWholeNotWanted = errors.New("the client wants a part of what cannot be stored")
 
 // judge decides whether a response is stored, and as what.
 func (x *fetch) judge(t *tee, status int, received time.Time) (*store.Entry, rfc9111.Reason) {
@@ -447,7 +464,7 @@ func (x *fetch) open(t *tee) teeState {
 		if err := f.fill.Expect(t.length); err != nil {
 			x.out.detail = reasonOf(err).String()
 			x.giveUp(reasonOf(err))
-			return direct
+			return x.alone()
 		}
 	}
 	t.body = f.fill.NewReader()
@@ -464,7 +481,9 @@ func (x *fetch) open(t *tee) teeState {
 		t.answered = true
 		return filling
 	}
-	w.WriteHeader(t.status)
+	w, status := partOf(w, x.r, t.status, w.Header())
+	t.ResponseWriter = w
+	w.WriteHeader(status)
 	return filling
 }
 

@@ -18,7 +18,6 @@ const (
 	RequestBody      // a GET or HEAD with content: the cache key does not cover it
 	RequestNoStore   // the client sent no-store
 	RequestNoCache   // the client wants a validated answer
-	Range            // part of a representation was asked for
 	Authorization    // the request carried credentials and the response does not allow sharing
 	OnlyIfCached     // the client wants nothing fetched
 	BadRequestTarget // host or target that no key may be built from
@@ -70,7 +69,6 @@ var reasonNames = [reasonCount]string{
 	RequestBody:      "request-body",
 	RequestNoStore:   "request-no-store",
 	RequestNoCache:   "request-no-cache",
-	Range:            "range",
 	Authorization:    "authorization",
 	OnlyIfCached:     "only-if-cached",
 	BadRequestTarget: "bad-target",

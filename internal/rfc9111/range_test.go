@@ -1,0 +1,89 @@
+package rfc9111
+
+import (
+	"net/http"
+	"testing"
+)
+
+func TestSingleRange(t *testing.T) {
+	for _, test := range []struct {
+		lines         []string
+		size          int64
+		start, length int64
+		ok            bool
+	}{
+		{[]string{"bytes=0-0"}, 10, 0, 1, true},
+		{[]string{"bytes=2-5"}, 10, 2, 4, true},
+		{[]string{"Bytes=2-"}, 10, 2, 8, true},
+		{[]string{"bytes= 2-5 "}, 10, 2, 4, true},
+		{[]string{"bytes=9-99"}, 10, 9, 1, true},
+		{[]string{"bytes=2-99999999999999999999999"}, 10, 2, 8, true},
+		{[]string{"bytes=-3"}, 10, 7, 3, true},
+		{[]string{"bytes=-30"}, 10, 0, 10, true},
+		{[]string{"bytes=-99999999999999999999999"}, 10, 0, 10, true},
+		{[]string{"bytes=-0"}, 10, 0, 0, false},
+		{[]string{"bytes=-1"}, 0, 0, 0, false},
+		{[]string{"bytes=0-"}, 0, 0, 0, false},
+		{[]string{"bytes=10-"}, 10, 0, 0, false},
+		{[]string{"bytes=99999999999999999999999-"}, 10, 0, 0, false},
+		{[]string{"bytes=5-2"}, 10, 0, 0, false},
+		{[]string{"bytes=0-1,3-4"}, 10, 0, 0, false},
+		{[]string{"bytes=0-1", "bytes=3-4"}, 10, 0, 0, false},
+		{[]string{"lines=0-1"}, 10, 0, 0, false},
+		{[]string{"bytes=+1-2"}, 10, 0, 0, false},
+		{[]string{"bytes=1"}, 10, 0, 0, false},
+		{[]string{"bytes=a-b"}, 10, 0, 0, false},
+		{[]string{"bytes"}, 10, 0, 0, false},
+		{[]string{"bytes=-"}, 10, 0, 0, false},
+		{nil, 10, 0, 0, false},
+	} {
+		start, length, ok := SingleRange(test.lines, test.size)
+		if ok != test.ok || ok && (start != test.start || length != test.length) {
+			t.Errorf("%q of %d: %d, %d, %v", test.lines, test.size, start, length, ok)
+		}
+	}
+}
+
+func FuzzSingleRange(f *testing.F) {
+	f.Add("bytes=1-2", int64(10))
+	f.Add("bytes=-9223372036854775808", int64(1))
+	f.Fuzz(func(t *testing.T, s string, size int64) {
+		if size < 0 {
+			return
+		}
+		start, length, ok := SingleRange([]string{s}, size)
+		if ok && (start < 0 || length <= 0 || start > size-length) {
+			t.Errorf("%q of %d: %d, %d", s, size, start, length)
+		}
+	})
+}
+
+func TestRangeApplies(t *testing.T) {
+	const modified, later = "Sat, 21 Nov 2026 12:00:00 GMT", "Sat, 21 Nov 2026 12:00:01 GMT"
+	response := http.Header{"Etag": {`"a"`}, "Last-Modified": {modified}, "Date": {later}}
+	for name, test := range map[string]struct {
+		condition []string
+		response  http.Header
+		want      bool
+	}{
+		"none":           {nil, response, true},
+		"same tag":       {[]string{`"a"`}, response, true},
+		"other tag":      {[]string{`"b"`}, response, false},
+		"weak":           {[]string{`W/"a"`}, http.Header{"Etag": {`W/"a"`}}, false},
+		"no tag":         {[]string{`"a"`}, http.Header{}, false},
+		"two":            {[]string{`"a"`, `"a"`}, response, false},
+		"same date":      {[]string{modified}, response, true},
+		"other date":     {[]string{later}, response, false},
+		"date too young": {[]string{modified}, http.Header{"Last-Modified": {modified}, "Date": {modified}}, false},
+		"no Date":        {[]string{modified}, http.Header{"Last-Modified": {modified}}, false},
+		"nonsense":       {[]string{"a"}, http.Header{"Last-Modified": {"a"}, "Date": {later}}, false},
+	} {
+		request := http.Header{}
+		if test.condition != nil {
+			request["If-Range"] = test.condition
+		}
+		if got := RangeApplies(request, test.response); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

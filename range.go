@@ -1,0 +1,80 @@
+package caddygroupcache
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+)
+
+// servePart answers a request for parts of a stored response whose header has
+// been set: single, several, suffix, or none that can be satisfied (RFC 9110
+// §14).
+func servePart(w http.ResponseWriter, r *http.Request, body []byte) {
+	header := w.Header()
+	if !rfc9111.RangeApplies(r.Header, header) {
+		w.WriteHeader(http.StatusOK)
+		_, _ = w.Write(body) // a client that is gone needs no error
+		return
+	}
+	part := *r
+	part.Header = http.Header{"Range": r.Header["Range"]} // the other conditions have been dealt with
+	modified, _ := http.ParseTime(header.Get("Last-Modified"))
+	http.ServeContent(w, &part, "", modified, bytes.NewReader(body))
+}
+
+// wantsPart reports whether a request may be answered with a part.
+func wantsPart(r *http.Request, status int) bool {
+	return status == http.StatusOK && r.Method == http.MethodGet && len(r.Header["Range"]) > 0
+}
+
+// partOf prepares the answer to a request for one range of a response that is
+// still coming in: it changes status and header, and returns a writer that
+// takes the whole body and passes on the range. What it can't do it answers
+// with the whole, as RFC 9110 §14.2 allows.
+func partOf(w http.ResponseWriter, r *http.Request, status int, header http.Header) (http.ResponseWriter, int) {
+	if !wantsPart(r, status) || !rfc9111.RangeApplies(r.Header, header) {
+		return w, status
+	}
+	size, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
+	if err != nil {
+		return w, status
+	}
+	start, length, ok := rfc9111.SingleRange(r.Header["Range"], size)
+	if !ok {
+		return w, status
+	}
+	header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, start+length-1, size))
+	header.Set("Content-Length", strconv.FormatInt(length, 10))
+	return &partWriter{ResponseWriter: w, start: start, end: start + length}, http.StatusPartialContent
+}
+
+// A partWriter takes a body and passes on the bytes from start to end.
+type partWriter struct {
+	http.ResponseWriter
+	start, end int64
+	at         int64 // of the next byte in the body
+}
+
+func (p *partWriter) Write(b []byte) (int, error) {
+	lo := min(max(p.start-p.at, 0), int64(len(b)))
+	hi := min(max(p.end-p.at, lo), int64(len(b)))
+	p.at += int64(len(b))
+	if lo < hi {
+		if n, err := p.ResponseWriter.Write(b[lo:hi]); err != nil {
+			return int(lo) + n, err
+		}
+	}
+	return len(b), nil
+}
+
+// Unwrap lets ResponseController flush.
+func (p *partWriter) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+// served reports whether a client needs no more of a body.
+func served(w http.ResponseWriter) bool {
+	p, ok := w.(*partWriter)
+	return ok && p.at >= p.end
+}

@@ -277,7 +277,10 @@ func (h *Handler) options() rfc9111.Options {
 const maxTarget = 16 << 10
 
 // key returns the cache key of a request, or false if it has none.
-func (h *Handler) key(r *http.Request) (store.Key, bool) {
+func (h *Handler) key(r *http.Request) (store.Key, bool) { return h.keyOf(r, requestURI(r)) }
+
+// keyOf returns the key that a request would have for another target.
+func (h *Handler) keyOf(r *http.Request, uri string) (store.Key, bool) {
 	var buf [512]byte
 	b := part(buf[:0], h.Group)
 	b = part(b, h.Key)
@@ -288,7 +291,6 @@ func (h *Handler) key(r *http.Request) (store.Key, bool) {
 		if r.TLS != nil {
 			scheme = "https"
 		}
-		uri := requestURI(r)
 		if h.Query != nil {
 			uri = h.Query.normalize(uri)
 		}

@@ -99,7 +99,7 @@ func (f *flight) alias(selected store.Selection) (was flightID) {
 	}
 	f.table.mu.Lock()
 	defer f.table.mu.Unlock()
-	if f.table.flights[id] == nil {
+	if f.table.flights[was] == f && f.table.flights[id] == nil { // not detached, not taken
 		f.table.flights[id] = f
 		f.id = id
 	}
@@ -167,6 +167,18 @@ func (t *flights) take(lease uint64) *flight {
 	f := t.leases[lease]
 	delete(t.leases, lease)
 	return f
+}
+
+// detach lets nobody join the flights of a key any more. Who follows them goes
+// on.
+func (t *flights) detach(k store.Key) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id := range t.flights {
+		if id.key == k {
+			delete(t.flights, id)
+		}
+	}
 }
 
 func (t *flights) len() int {

@@ -309,7 +309,30 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if why == rfc9111.Method {
 		out.fwd = "method"
 	}
-	return next.ServeHTTP(&marker{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, out: out}, r)
+	m := &marker{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, out: out}
+	if why == rfc9111.Method && !rfc9111.Safe(r.Method) {
+		m.changed = func(status int, header http.Header) { h.invalidate(r, status, header) }
+	}
+	return next.ServeHTTP(m, r)
+}
+
+// invalidate drops what is stored of the resources that an unsafe request has
+// changed (RFC 9111 §4.4): its own target, and what Location and
+// Content-Location name on the same origin. A key template may tell more apart
+// than targets; then only what this request's own key names is dropped.
+func (h *Handler) invalidate(r *http.Request, status int, header http.Header) {
+	if status < 200 || status > 399 {
+		return
+	}
+	targets := []string{requestURI(r)}
+	if h.Key == "" {
+		targets = append(targets, rfc9111.Related(r, header)...)
+	}
+	for _, target := range targets {
+		if key, ok := h.keyOf(r, target); ok {
+			h.node.invalidate(&question{space: h.space, key: key, patience: time.Duration(h.PeerTimeout)})
+		}
+	}
 }
 
 // unavailable answers only-if-cached when nothing is (RFC 9111 §5.2.1.7).

@@ -948,6 +948,85 @@ func TestFollowerOfAPartGoesOnWhenTheFillBreaksOff(t *testing.T) {
 	}
 }
 
+func TestUnsafeRequestInvalidatesOnAllNodes(t *testing.T) {
+	c := newCluster(t, 3)
+	for _, method := range []string{"POST", "PUT", "DELETE", "PATCH", "UNHEARD-OF"} {
+		for poster := range 3 {
+			var calls atomic.Int64
+			get := func(w http.ResponseWriter, r *http.Request) error {
+				return fixed(new(atomic.Int64), strconv.FormatInt(calls.Add(1), 10), "Cache-Control", "max-age=60")(w, r)
+			}
+			target := fmt.Sprintf("http://site.test/%s/%d", method, poster)
+			warm := func(want string) {
+				t.Helper()
+				for i, h := range c.handlers {
+					for _, path := range []string{"", "/made", "/other"} {
+						r := request(t.Context(), target+path)
+						r.RequestURI = r.URL.RequestURI()
+						poll(t, fmt.Sprintf("node %d has %s%s", i, target, path), func() bool {
+							return strings.Contains(do(h, get, r).Header().Get("Cache-Status"), "hit")
+						})
+					}
+				}
+				if n := fmt.Sprint(calls.Load()); n != want {
+					t.Errorf("%s on node %d: %s fetches, want %s", method, poster, n, want)
+				}
+			}
+			change := func(status int) {
+				r := request(t.Context(), target)
+				r.Method, r.RequestURI = method, r.URL.RequestURI()
+				do(c.handlers[poster], func(w http.ResponseWriter, _ *http.Request) error {
+					w.Header().Set("Location", target+"/made")
+					w.Header().Set("Content-Location", "http://elsewhere.test/other")
+					w.WriteHeader(status)
+					return nil
+				}, r)
+			}
+			warm("3")
+			change(500)
+			warm("3")
+			change(201)
+			warm("5") // the target and what Location names
+		}
+	}
+}
+
+func TestFetchThatBeganBeforeTheChangeIsNotStored(t *testing.T) {
+	c := newCluster(t, 2)
+	for leader := range 2 {
+		target := c.target(0) + "?" + strconv.Itoa(leader)
+		asked, goOn := make(chan struct{}), make(chan struct{})
+		wait := followers(1, func(int) *httptest.ResponseRecorder {
+			return do(c.handlers[leader], func(w http.ResponseWriter, r *http.Request) error {
+				close(asked)
+				<-goOn
+				return fixed(new(atomic.Int64), "old", "Cache-Control", "max-age=60")(w, r)
+			}, request(t.Context(), target))
+		})
+		<-asked
+		r := request(t.Context(), target)
+		r.Method = http.MethodPost
+		do(c.handlers[1-leader], fixed(new(atomic.Int64), "done"), r)
+		// Who asks now gets the new one, while the old one is on its way.
+		up := fixed(new(atomic.Int64), "new", "Cache-Control", "max-age=60")
+		for i, h := range c.handlers {
+			if w := do(h, up, request(t.Context(), target)); w.Body.String() != "new" {
+				t.Errorf("leader %d: node %d served %q", leader, i, w.Body)
+			}
+		}
+		close(goOn)
+		if w := wait()[0]; w.Body.String() != "old" {
+			t.Errorf("leader %d: its own client got %q", leader, w.Body)
+		}
+		for i, h := range c.handlers {
+			poll(t, "the flights have ended", func() bool { return c.nodes[i].fills.len() == 0 && c.nodes[i].asks.len() == 0 })
+			if w := do(h, up, request(t.Context(), target)); w.Body.String() != "new" {
+				t.Errorf("leader %d: node %d served %q afterwards", leader, i, w.Body)
+			}
+		}
+	}
+}
+
 func TestStaleIfError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(t, newLoneNode(t), nil)

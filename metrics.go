@@ -38,6 +38,7 @@ const (
 	operationPublish = "publish"
 	operationRefresh = "refresh"
 	operationRelease = "release"
+	operationForget  = "forget"
 )
 
 func observePeer(operation string, err error, took time.Duration) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -390,6 +391,40 @@ func (n *node) refresh(q *question, g grant, e *store.Entry) {
 	start := time.Now()
 	err := n.client.Refresh(ctx, *g.owner, query, g.lease(), e)
 	observePeer(operationRefresh, err, time.Since(start))
+}
+
+// invalidate drops what is stored of a question's key, here and on all other
+// nodes, because the resource has changed. It waits for their answers, so that
+// the client who changed it doesn't see the old one afterwards; what a silent
+// node has stored it may serve until that is stale.
+func (n *node) invalidate(q *question) {
+	n.Forget(&peer.Query{Group: q.space.Name, Key: q.key})
+	ctx, cancel := context.WithTimeoutCause(context.Background(), q.patience, peer.ErrTimeout)
+	defer cancel()
+	query := peer.NewQuery(q.space.Name, q.key, nil, nil)
+	var all sync.WaitGroup
+	for _, to := range n.ring.Load().Nodes() {
+		if to.Name == n.name {
+			continue
+		}
+		all.Go(func() {
+			start := time.Now()
+			err := n.client.Forget(ctx, to, query)
+			observePeer(operationForget, err, time.Since(start))
+		})
+	}
+	all.Wait()
+}
+
+// Forget drops what this node stores of a key.
+func (n *node) Forget(q *peer.Query) {
+	space := n.store.Namespace(q.Group)
+	if space == nil {
+		return
+	}
+	n.store.Invalidate(space, q.Key, time.Now())
+	n.fills.detach(q.Key)
+	n.asks.detach(q.Key)
 }
 
 // The lease of a grant; 0 when the owner was not asked for one.

@@ -621,8 +621,9 @@ func (s *resumer) FlushError() error {
 // A marker adds the outcome to a response that the cache has no part in.
 type marker struct {
 	*caddyhttp.ResponseWriterWrapper
-	out   *outcome
-	wrote bool
+	out     *outcome
+	wrote   bool
+	changed func(status int, header http.Header) // called before the header is sent; nil if nothing can have changed
 }
 
 // WriteHeader marks the final response, and leaves interim ones as they are.
@@ -631,6 +632,9 @@ func (m *marker) WriteHeader(status int) {
 		m.wrote = true
 		m.out.fwdStatus = status
 		m.out.write(m.ResponseWriter.Header())
+		if m.changed != nil {
+			m.changed(status, m.ResponseWriter.Header())
+		}
 	}
 	m.ResponseWriter.WriteHeader(status)
 }

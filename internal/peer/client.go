@@ -311,6 +311,19 @@ func (c *Client) Release(ctx context.Context, to Node, q *Query, lease uint64, w
 	return err
 }
 
+// Forget has a node drop what it stores of a query's key. Nil means that it
+// has.
+func (c *Client) Forget(ctx context.Context, to Node, q *Query) error {
+	var w frameWriter
+	w.frame(frameQuery, q.append)
+	resp, err := c.call(ctx, to, pathForget, bytes.NewReader(w.buf), int64(len(w.buf)))
+	c.judge(ctx, to, err)
+	if err != nil {
+		return fmt.Errorf("having %s forget: %w", to.Name, causeOf(ctx, err))
+	}
+	return resp.Body.Close()
+}
+
 func publishHead(kind byte, q *Query, lease uint64, e *store.Entry) []byte {
 	var w frameWriter
 	w.frame(frameQuery, q.append)

@@ -23,9 +23,11 @@ import (
 type backend struct {
 	lookup  func(context.Context, *Query, *Answer)
 	publish func(context.Context, *Publication) (store.Generation, rfc9111.Reason)
+	forget  func(*Query)
 }
 
 func (b backend) Lookup(ctx context.Context, q *Query, a *Answer) { b.lookup(ctx, q, a) }
+func (b backend) Forget(q *Query)                                 { b.forget(q) }
 func (b backend) Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
 	return b.publish(ctx, p)
 }
@@ -320,6 +322,22 @@ func TestRefreshAndRelease(t *testing.T) {
 	}
 }
 
+func TestForget(t *testing.T) {
+	var got []*Query
+	to, s := serve(t, backend{forget: func(q *Query) { got = append(got, q) }})
+	c := newClient(t)
+	if err := c.Forget(t.Context(), to, NewQuery("g", store.Key{3}, nil, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || got[0].Key != (store.Key{3}) || got[0].Group != "g" {
+		t.Errorf("%+v", got)
+	}
+	s.Close()
+	if err := c.Forget(t.Context(), to, NewQuery("g", store.Key{3}, nil, nil)); err == nil {
+		t.Error("a node that is gone has forgotten")
+	}
+}
+
 // rejecting is a backend to which nothing may get through.
 func rejecting(t *testing.T) Backend {
 	return backend{
@@ -328,6 +346,7 @@ func rejecting(t *testing.T) Backend {
 			t.Error("nonsense was published")
 			return 0, rfc9111.None
 		},
+		func(*Query) { t.Error("nonsense was forgotten") },
 	}
 }
 
@@ -348,13 +367,14 @@ func TestStrangersAreRefusedAndCounted(t *testing.T) {
 		"no query":         send(pathLookup, nil),
 		"garbage":          send(pathLookup, strings.NewReader("garbage garbage garbage")),
 		"too long a frame": send(pathLookup, bytes.NewReader([]byte{frameQuery, 0xff, 0xff, 0xff, 0xff})),
+		"garbage to drop":  send(pathForget, strings.NewReader("garbage")),
 		"garbage to store": send(pathPublish, strings.NewReader("garbage garbage garbage")),
 	} {
 		if answer != http.StatusNotFound {
 			t.Errorf("%s: %d", name, answer)
 		}
 	}
-	if got := s.Refused(); got != 5 {
+	if got := s.Refused(); got != 6 {
 		t.Errorf("counted %d", got)
 	}
 }

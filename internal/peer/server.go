@@ -20,6 +20,7 @@ import (
 const (
 	pathLookup  = "/1/lookup"
 	pathPublish = "/1/publish"
+	pathForget  = "/1/forget"
 )
 
 // A Backend answers for a node. Its methods must return when ctx ends.
@@ -29,6 +30,8 @@ type Backend interface {
 	// Publish takes a response, or what became of a lease. It returns the
 	// generation under which the response is stored, or why it is not.
 	Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason)
+	// Forget drops what is stored of a query's key: the resource has changed.
+	Forget(q *Query)
 }
 
 // A Server answers other nodes. All bytes from them enter here.
@@ -44,6 +47,7 @@ func NewServer(b Backend) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+pathLookup, s.lookup)
 	mux.HandleFunc("POST "+pathPublish, s.publish)
+	mux.HandleFunc("POST "+pathForget, s.forget)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w) })
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
@@ -86,15 +90,31 @@ func (s *Server) refuse(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusNotFound)
 }
 
-func (s *Server) lookup(w http.ResponseWriter, r *http.Request) {
+// query reads a request that is nothing but a query, or refuses it.
+func (s *Server) query(w http.ResponseWriter, r *http.Request) *Query {
 	kind, d, _, err := newFrameReader(r.Body).next()
 	if err != nil || kind != frameQuery {
 		s.refuse(w)
-		return
+		return nil
 	}
 	q := d.query()
 	if d.done() != nil {
 		s.refuse(w)
+		return nil
+	}
+	return q
+}
+
+func (s *Server) forget(w http.ResponseWriter, r *http.Request) {
+	if q := s.query(w, r); q != nil {
+		s.backend.Forget(q)
+		w.WriteHeader(http.StatusOK)
+	}
+}
+
+func (s *Server) lookup(w http.ResponseWriter, r *http.Request) {
+	q := s.query(w, r)
+	if q == nil {
 		return
 	}
 	a := &Answer{out: frameWriter{w: w}, flusher: http.NewResponseController(w)}

@@ -44,6 +44,10 @@ type resource struct {
 	vary     []string // names in the Vary of the newest response
 	cost     int64
 
+	// What was asked for before this is not to be stored: the resource has
+	// changed since.
+	changed time.Time
+
 	uncacheable      rfc9111.Reason // hit-for-miss, until uncacheableUntil
 	uncacheableUntil time.Time
 
@@ -97,12 +101,16 @@ func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 }
 
 // put makes e the newest variant, in place of the one that it supersedes. It
-// reports false when a variant for the same request fields was fetched later.
+// reports false when a variant for the same request fields was fetched later,
+// or the resource has changed since e was asked for.
 func (s *Store) put(space *Namespace, k Key, e *Entry) bool {
 	sh := s.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := sh.resourceLocked(space, k)
+	if !r.changed.IsZero() && !e.Sent.After(r.changed) {
+		return false
+	}
 	variants := make([]*Entry, 0, min(len(r.variants)+1, MaxVariants))
 	variants = append(variants, e)
 	for _, old := range r.variants {
@@ -130,6 +138,21 @@ func (s *Store) drop(k Key, e *Entry) {
 		rest := slices.DeleteFunc(slices.Clone(r.variants), func(v *Entry) bool { return v == e })
 		sh.setVariantsLocked(r, rest)
 	}
+}
+
+// Invalidate drops all that is stored for a key, because the resource changed
+// at the given time. What was asked for before is not stored any more, so that
+// a response that is still on its way doesn't bring the old one back.
+func (s *Store) Invalidate(space *Namespace, k Key, changed time.Time) {
+	sh := s.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	r := sh.resourceLocked(space, k)
+	if changed.After(r.changed) {
+		r.changed = changed
+	}
+	sh.setVariantsLocked(r, nil)
+	sh.evictLocked(r)
 }
 
 // LearnVary records the names by which a response is selected before it is

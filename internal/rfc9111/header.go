@@ -15,7 +15,7 @@ import (
 // state; both go too.
 func StoredHeader(h http.Header) http.Header {
 	h = canonicalNames(h)
-	d := ParseResponse(h)
+	d, _ := directivesOf(h)
 	connection := connectionOptions(h)
 	stored := make(http.Header, len(h))
 	for name, values := range h {

@@ -43,7 +43,8 @@ type Exchange struct {
 // cut off is for the caller to see.
 func Storable(x Exchange, o Options) (Freshness, Reason) {
 	x.Request, x.Response = canonicalNames(x.Request), canonicalNames(x.Response)
-	d := ParseResponse(x.Response)
+	var d ResponseDirectives
+	d, x.Response = directivesOf(x.Response)
 	if reason := requestForbids(x, d, o); reason != None {
 		return Freshness{}, reason
 	}

@@ -113,14 +113,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, q *question, fou
 	if _, self := h.node.ring.Load().Owner(q.key); self {
 		detail = detailLocal
 	}
-	status := statusHit
-	switch {
-	case found.entry.Generation == q.validated:
-		status = statusRevalidated
-	case found.use == rfc9111.StaleWhileRevalidate:
-		status = statusStale
-	}
-	h.serveEntry(w, r, found.entry, found.body, status, detail)
+	h.serveEntry(w, r, found.entry, found.body, q.statusOf(found.entry, found.use), detail)
 	return nil
 }
 
@@ -199,9 +192,8 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	status := statusCollapsed
 	if e.Generation != 0 { // it was stored before: a remote hit
-		status = statusHit
-		if use, _ := rfc9111.Decide(q.directives, q.credentials, e.Fresh, time.Now()); use == rfc9111.StaleWhileRevalidate {
-			status = statusStale
+		use, _ := rfc9111.Decide(q.directives, q.credentials, e.Fresh, time.Now())
+		if status = q.statusOf(e, use); use == rfc9111.StaleWhileRevalidate {
 			h.refresh(r, next, q)
 		}
 	}
@@ -293,6 +285,9 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	broke = false
 	h.counters.fetched(x.finish(t, err), time.Since(start))
 	switch {
+	case x.failed && g.stale.Size > 0 && g.staleBody == nil:
+		q.validated, q.failed = g.stale.Generation, true // the owner has the body, and it will do
+		return true, nil
 	case x.failed && !out.background:
 		h.serveEntry(w, r, g.stale, g.staleBody, statusStale, detailLocal)
 		return false, nil

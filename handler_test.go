@@ -898,7 +898,7 @@ func TestPartOfWhatIsNotStoredIsTheUpstreams(t *testing.T) {
 			var asked []string
 			up := func(w http.ResponseWriter, r *http.Request) error {
 				asked = append(asked, r.Header.Get("Range"))
-				w.Header().Set(fields[0], fields[1])
+				w.Header().Add(fields[0], fields[1])
 				if r.Header.Get("Range") != "" {
 					w.Header().Set("Content-Range", "bytes 3-5/10")
 					w.WriteHeader(206)
@@ -915,6 +915,11 @@ func TestPartOfWhatIsNotStoredIsTheUpstreams(t *testing.T) {
 				w := do(h, up, request(t.Context(), "/a", "Range", "bytes=3-5"))
 				if w.Code != 206 || w.Body.String() != "345" {
 					t.Errorf("request %d: %d %q", i, w.Code, w.Body)
+				}
+				for name, lines := range w.Header() {
+					if len(lines) != 1 {
+						t.Errorf("request %d: %d lines of %s", i, len(lines), name)
+					}
 				}
 			}
 			if len(asked) != 4 {
@@ -1048,6 +1053,38 @@ func TestStaleIfError(t *testing.T) {
 			t.Errorf("after stale-if-error: %d", w.Code)
 		}
 	})
+}
+
+func TestStaleIfErrorOnANodeThatDoesNotOwnTheKey(t *testing.T) {
+	c := newCluster(t, 2)
+	target := c.target(0)
+	do(c.handlers[0], fixed(new(atomic.Int64), "hello", "Cache-Control", "max-age=0, stale-if-error=600", "Etag", `"1"`), request(t.Context(), target))
+	down := func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(502, io.ErrUnexpectedEOF) }
+	w := do(c.handlers[1], down, request(t.Context(), target))
+	if w.Code != 200 || w.Body.String() != "hello" {
+		t.Errorf("%d %q", w.Code, w.Body)
+	}
+	wantStatus(t, w, "hit; ttl=")
+}
+
+func TestNoCacheIsValidatedWithTheOwnersEntry(t *testing.T) {
+	c := newCluster(t, 2)
+	target := c.target(0)
+	var calls, notModified atomic.Int64
+	up := func(w http.ResponseWriter, r *http.Request) error {
+		if r.Header.Get("If-None-Match") == `"1"` {
+			notModified.Add(1)
+			w.Header().Set("Cache-Control", "max-age=600")
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
+		return fixed(&calls, "hello", "Cache-Control", "max-age=600", "Etag", `"1"`)(w, r)
+	}
+	do(c.handlers[0], up, request(t.Context(), target))
+	w := do(c.handlers[1], up, request(t.Context(), target, "Cache-Control", "no-cache"))
+	if w.Code != 200 || w.Body.String() != "hello" || calls.Load() != 1 || notModified.Load() != 1 {
+		t.Errorf("%d %q after %d fetches, %d validations", w.Code, w.Body, calls.Load(), notModified.Load())
+	}
 }
 
 func TestCredentials(t *testing.T) {

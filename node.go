@@ -96,6 +96,18 @@ type question struct {
 	// The body that the upstream has just confirmed for this request: to be
 	// served whatever its freshness.
 	validated store.Generation
+	failed    bool // it was not confirmed: the upstream failed, and the entry stands in
+}
+
+// statusOf returns what serving a stored entry is called.
+func (q *question) statusOf(e *store.Entry, use rfc9111.Use) cacheStatus {
+	switch {
+	case use == rfc9111.StaleWhileRevalidate, q.failed:
+		return statusStale
+	case q.validated != 0 && e.Generation == q.validated:
+		return statusRevalidated
+	}
+	return statusHit
 }
 
 func (q *question) id() flightID {
@@ -190,10 +202,6 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 	if self {
 		return own
 	}
-	if q.directives.NoCache && q.validated == 0 {
-		own.owner = &owner // nothing that it has would do
-		return own
-	}
 	for range 2 { // a second time if the owner needs more request fields
 		reply, err := n.lookup(q, owner, found)
 		if err != nil {
@@ -204,12 +212,7 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 		case peer.Hit, peer.Follow:
 			return n.bring(q, f, found, reply)
 		case peer.Lease:
-			if reply.Entry != nil && reply.Entry.Matches(q.header) {
-				if own.stale == nil || own.stale.Generation != reply.Entry.Generation {
-					own.staleBody = nil
-				}
-				own.stale = reply.Entry
-			}
+			own.validate(reply.Entry, q)
 			own.owner, own.reply = &owner, reply
 			return own
 		case peer.Vary:
@@ -220,6 +223,7 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 			f.end(rfc9111.HitForMiss)
 			own.why, own.owner = rfc9111.HitForMiss, &owner
 		case peer.None:
+			own.validate(reply.Entry, q)
 			own.owner = &owner
 		}
 		reply.Close()
@@ -229,6 +233,18 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 	}
 	own.why = rfc9111.PeerError
 	return own
+}
+
+// validate makes the owner's stale entry, if there is one, what a fetch
+// validates.
+func (g *grant) validate(e *store.Entry, q *question) {
+	if e == nil || !e.Matches(q.header) {
+		return
+	}
+	if g.stale == nil || g.stale.Generation != e.Generation {
+		g.staleBody = nil
+	}
+	g.stale = e
 }
 
 func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply, error) {
@@ -447,7 +463,7 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 	n.served.Add(1)
 	space := n.store.Namespace(query.Group)
 	if space == nil {
-		a.None()
+		a.None(nil)
 		return
 	}
 	q := &question{
@@ -463,8 +479,10 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 		a.Hit(found.entry, found.body, query.Have)
 	case found.uncacheable != rfc9111.None:
 		a.Bypass(found.uncacheable, uncacheableFor)
+	case !query.Lead && query.Credentials:
+		a.None(nil)
 	case !query.Lead:
-		a.None()
+		a.None(found.stale())
 	default:
 		n.lead(ctx, q, found, a)
 	}

@@ -32,7 +32,7 @@ import (
 type tee struct {
 	*caddyhttp.ResponseWriterWrapper
 	x      *fetch
-	header http.Header // what the handlers set; the client's own map unless validating
+	header http.Header // what the handlers set; the client's own map unless x.discards
 	before http.Header // what stood there before: not part of the response
 	state  teeState
 	status int
@@ -90,7 +90,7 @@ func (t *tee) interim(status int) {
 
 // adoptHeader makes the client's header what the handlers made of it.
 func (t *tee) adoptHeader() {
-	if !t.x.validating {
+	if !t.x.discards {
 		return // it is the same map
 	}
 	dst := t.ResponseWriter.Header()
@@ -247,6 +247,7 @@ type fetch struct {
 	out    *outcome
 
 	validating bool // the upstream is asked whether grant.stale still holds
+	discards   bool // the response may turn out not to be for the client, and must leave no trace
 	sent       time.Time
 	asked      http.Header // the header of the request that went upstream
 	own        atomic.Bool // the response is its client's alone
@@ -276,9 +277,10 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 	switch {
 	case x.grant.stale != nil && r.Method == http.MethodGet && !x.q.credentials:
 		r.Header = rfc9111.Conditional(x.r.Header, x.grant.stale.Header())
-		x.validating = true
+		x.validating, x.discards = true, true
 	case !x.q.alone && hasConditions(x.r.Header):
 		r.Header = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
+		x.discards = len(x.r.Header["Range"]) > 0
 	}
 	header := w.Header()
 	t := &tee{
@@ -287,8 +289,8 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 		header:                header,
 		before:                maps.Clone(header),
 	}
-	if x.validating {
-		t.header = header.Clone() // a 304 that we asked for leaves no trace
+	if x.discards {
+		t.header = header.Clone()
 		if t.header == nil {
 			t.header = make(http.Header)
 		}
@@ -511,8 +513,7 @@ func (x *fetch) decideNotModified(t *tee) teeState {
 }
 
 func (x *fetch) mayServeStale() bool {
-	return (x.grant.stale.Size == 0 || x.grant.staleBody != nil) &&
-		rfc9111.ServeStaleOnError(x.q.directives, x.grant.stale.Fresh, time.Now())
+	return rfc9111.ServeStaleOnError(x.q.directives, x.grant.stale.Fresh, time.Now())
 }
 
 // complete stores the response if all of it has come.

@@ -87,7 +87,7 @@ const (
 	Hit    ReplyKind = iota // Entry, and the body unless the asker has it
 	Follow                  // somebody is fetching: Header, then Body
 	Lease                   // fetch it; Entry is the stale one, or nil
-	None                    // nothing, and no lease was asked for
+	None                    // nothing, and no lease was asked for; Entry is a stale one, or nil
 	Bypass                  // uncacheable, for Reason, for a time of For
 	Vary                    // ask again with the fields called Names
 )
@@ -203,6 +203,9 @@ func (r *Reply) first() error {
 		}
 	case frameNone:
 		r.Kind = None
+		if len(d.rest) > 0 {
+			r.Entry = d.entry(r.sent)
+		}
 	case frameBypass:
 		r.Kind, r.Reason, r.For = Bypass, d.reason(), d.dur("bypass time")
 	case frameVary:

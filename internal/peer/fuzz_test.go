@@ -29,7 +29,7 @@ func FuzzReply(f *testing.F) {
 		})
 	}
 	f.Add(a(func(a *Answer) { a.Hit(e, []byte("hello"), 0) }))
-	f.Add(a(func(a *Answer) { a.None() }))
+	f.Add(a(func(a *Answer) { a.None(nil) }))
 	f.Add(a(func(a *Answer) { a.Bypass(3, time.Minute) }))
 	f.Add(a(func(a *Answer) { a.Vary([]string{"X-A"}) }))
 	f.Add(wire(func(w *frameWriter) {

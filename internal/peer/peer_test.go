@@ -122,7 +122,7 @@ func TestOtherAnswers(t *testing.T) {
 		reply.Close()
 		return reply
 	}
-	if r := ask(func(a *Answer) { a.None() }); r.Kind != None {
+	if r := ask(func(a *Answer) { a.None(nil) }); r.Kind != None {
 		t.Errorf("%+v", r)
 	}
 	if r := ask(func(a *Answer) { a.Bypass(rfc9111.Private, 9*time.Second) }); r.Kind != Bypass || r.Reason != rfc9111.Private || r.For != 9*time.Second {
@@ -204,7 +204,7 @@ func TestBrokenFollows(t *testing.T) {
 			func(err error) bool { return errors.Is(err, ErrDigest) },
 		},
 		"nonsense": {
-			func(a *Answer) { a.Follow(); a.None() },
+			func(a *Answer) { a.Follow(); a.None(nil) },
 			func(err error) bool { return errors.Is(err, ErrProtocol) },
 		},
 	} {

@@ -155,8 +155,15 @@ func (a *Answer) Hit(e *store.Entry, body []byte, asker store.Generation) {
 	}
 }
 
-// None says that there is nothing to be had without a lease.
-func (a *Answer) None() { a.out.frame(frameNone, nil) }
+// None says that there is nothing to be had without a lease, but perhaps a
+// stale entry to validate.
+func (a *Answer) None(stale *store.Entry) {
+	a.out.frame(frameNone, func(e *encoder) {
+		if stale != nil {
+			appendEntry(e, stale, time.Now())
+		}
+	})
+}
 
 // Bypass says that responses of this URL are not stored.
 func (a *Answer) Bypass(why rfc9111.Reason, remember time.Duration) {

@@ -97,17 +97,18 @@ func lifetimeOf(x Exchange, d ResponseDirectives, o Options) (time.Duration, lif
 	if ok {
 		return clamp(ttl), sourceConfigured
 	}
-	if ttl := heuristicLifetime(x); ttl > 0 {
+	if ttl := heuristicLifetime(x, d); ttl > 0 {
 		return ttl, sourceHeuristic
 	}
 	return 0, sourceNone
 }
 
 // heuristicLifetime guesses a tenth of the time since the last modification
-// (RFC 9111 §4.2.2), at most a day, so that a wrong guess ends by itself.
-func heuristicLifetime(x Exchange) time.Duration {
+// (RFC 9111 §4.2.2), at most a day, so that a wrong guess ends by itself. It
+// takes a status that allows it, or public.
+func heuristicLifetime(x Exchange, d ResponseDirectives) time.Duration {
 	modified, _, ok := dateField(x.Response, "Last-Modified")
-	if !ok || !heuristicallyCacheable(x.Status) {
+	if !ok || !heuristicallyCacheable(x.Status) && !d.Public {
 		return 0
 	}
 	return min(clamp(dateOf(x).Sub(modified))/10, 24*time.Hour)

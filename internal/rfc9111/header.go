@@ -84,7 +84,8 @@ func Refresh(stored, notModified http.Header) http.Header {
 // servers put a default type on a 304, and the tag of the uncompressed file.
 func describesBody(name string) bool {
 	switch name {
-	case "Content-Length", "Content-Encoding", "Content-Type", "Content-Range", "Etag":
+	case "Content-Length", "Content-Encoding", "Content-Type", "Content-Range", "Etag",
+		"Content-Digest", "Content-Md5", "Digest", "Repr-Digest":
 		return true
 	}
 	return false

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/dunglas/httpsfv"
 )
@@ -18,13 +19,56 @@ var targetList = []string{"Cdn-Cache-Control"}
 func directivesOf(response http.Header) (ResponseDirectives, http.Header) {
 	for _, name := range targetList {
 		if d, ok := parseTargeted(response[name]); ok {
-			rest := maps.Clone(response)
-			delete(rest, "Cache-Control")
-			delete(rest, "Expires")
-			return d, rest
+			return d, withoutPlain(response)
 		}
 	}
+	if d, ok := parseSurrogate(response["Surrogate-Control"]); ok {
+		return d, withoutPlain(response)
+	}
 	return ParseResponse(response), response
+}
+
+func withoutPlain(response http.Header) http.Header {
+	rest := maps.Clone(response)
+	delete(rest, "Cache-Control")
+	delete(rest, "Expires")
+	return rest
+}
+
+// surrogateName is what a directive of Surrogate-Control may be aimed at.
+const surrogateName = "groupcache"
+
+// parseSurrogate reads Surrogate-Control (W3C Note, Edge Architecture
+// Specification, 2001), which origins send to other caches of this kind. It
+// comes after the targeted fields of RFC 9213, which replace it. Directives that
+// are aimed at others are passed over; those on capabilities we do not have
+// count for nothing.
+func parseSurrogate(lines []string) (ResponseDirectives, bool) {
+	var r ResponseDirectives
+	some := false
+	for _, line := range lines {
+		for line != "" {
+			var member string
+			member, line, _ = strings.Cut(line, ",")
+			member, target, aimed := strings.Cut(member, ";")
+			if aimed && !strings.EqualFold(trimOWS(target), surrogateName) {
+				continue
+			}
+			d, _ := cutDirective(member)
+			switch d.name {
+			case "max-age": // "30+60": fresh for 30 seconds, and to be validated after that
+				d.value, _, _ = strings.Cut(d.value, "+")
+				d.broken = false
+			case "no-store", "no-store-remote":
+				d.name = "no-store"
+			default:
+				continue
+			}
+			some = true
+			r.add(d)
+		}
+	}
+	return r, some
 }
 
 // parseTargeted reads a targeted field: a dictionary of structured fields

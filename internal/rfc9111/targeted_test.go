@@ -48,6 +48,33 @@ func TestTargetedField(t *testing.T) {
 	}
 }
 
+func TestSurrogateControl(t *testing.T) {
+	received := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		field  []string
+		want   time.Duration
+		reason Reason
+	}{
+		"max-age":           {[]string{"max-age=60"}, time.Minute, None},
+		"upper case":        {[]string{"Max-Age=60"}, time.Minute, None},
+		"with an extension": {[]string{"max-age=60+600"}, time.Minute, None},
+		"no-store":          {[]string{"no-store"}, 0, NoStore},
+		"no-store-remote":   {[]string{"max-age=60, no-store-remote"}, 0, NoStore},
+		"aimed at us":       {[]string{"max-age=60;groupcache"}, time.Minute, None},
+		"aimed at others":   {[]string{"max-age=60;others"}, time.Second, None},
+		"both":              {[]string{"no-store;others", "max-age=60"}, time.Minute, None},
+		"not a number":      {[]string{"max-age=x"}, 0, Expired},
+		"content only":      {[]string{`content="ESI/1.0"`}, time.Second, None},
+		"empty":             {[]string{""}, time.Second, None},
+	} {
+		h := http.Header{"Cache-Control": {"max-age=1"}, "Date": {received.Format(http.TimeFormat)}, "Surrogate-Control": test.field}
+		f, why := Storable(Exchange{Method: http.MethodGet, Status: 200, Response: h, Received: received}, Options{})
+		if why != test.reason || f.Lifetime != test.want {
+			t.Errorf("%s: %v, %v; want %v, %v", name, f.Lifetime, why, test.want, test.reason)
+		}
+	}
+}
+
 func FuzzTargeted(f *testing.F) {
 	f.Add("max-age=60, no-store;a", "private=\"a\"")
 	f.Add("max-age=99999999999999", "a=(1 2)")

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A suite is the installed npm package.
+type suite struct{ dir string }
+
+// installSuite installs the package as package-lock.json has it.
+func installSuite(ctx context.Context, dir string) (*suite, error) {
+	s := &suite{dir: filepath.Join(dir, "suite")}
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"package.json", "package-lock.json", ".npmrc", "origin.mjs", "client.mjs"} {
+		content, err := os.ReadFile(filepath.Join(home, name))
+		if err != nil {
+			return nil, fmt.Errorf("not in the root of the repository? %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(s.dir, name), content, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return s, command(ctx, s.dir, "npm", "ci", "--loglevel=error", "--prefer-offline")
+}
+
+// An origin is the suite's server.
+type origin struct {
+	*process
+	address string
+}
+
+func (s *suite) startOrigin(ctx context.Context) (*origin, error) {
+	out, in, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	p, err := startProcess(s.dir, "origin", nil, in, "node", "origin.mjs")
+	in.Close() // the process has its own
+	if err != nil {
+		out.Close()
+		return nil, err
+	}
+	line := make(chan string, 1)
+	go func() {
+		defer out.Close()
+		r := bufio.NewReader(out)
+		first, _ := r.ReadString('\n') // what is no number is no port
+		line <- strings.TrimSpace(first)
+		_, _ = io.Copy(io.Discard, r) // it warns there of requests it has no config for
+	}()
+	var port string
+	select {
+	case port = <-line:
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
+	}
+	if _, err := strconv.Atoi(port); err != nil {
+		return nil, errors.Join(errors.New("the suite's origin did not start"), p.end())
+	}
+	return &origin{process: p, address: "127.0.0.1:" + port}, nil
+}
+
+// A result is what the suite's client says about one test.
+type result struct {
+	ID        string
+	Section   string
+	Kind      string   // required, optimal, or check: a behaviour without a right or wrong
+	DependsOn []string `json:"depends_on"`
+	Passed    bool
+	Error     string // kind of failure: Assertion, Setup, or the name of an exception
+	Message   string
+}
+
+// A clientRun is what the client is told.
+type clientRun struct {
+	Base    string   `json:"base"`
+	Results string   `json:"results"`
+	IDs     []string `json:"ids,omitempty"`
+	Dump    bool     `json:"dump,omitempty"`
+}
+
+// runClient runs the client against an address.
+func (s *suite) runClient(ctx context.Context, name, address string, ids []string, dump bool) ([]result, error) {
+	told, err := json.Marshal(clientRun{
+		Base: "http://" + address, Results: filepath.Join(s.dir, name+".json"), IDs: ids, Dump: dump,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out io.Writer
+	if dump {
+		out = os.Stdout
+	}
+	p, err := startProcess(s.dir, name, nil, out, "node", "--no-warnings", "client.mjs", string(told))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.wait(ctx); err != nil {
+		return nil, err
+	}
+	written, err := os.ReadFile(filepath.Join(s.dir, name+".json"))
+	if err != nil {
+		return nil, err
+	}
+	var results []result
+	if err := json.Unmarshal(written, &results); err != nil {
+		return nil, fmt.Errorf("results of %s: %w", name, err)
+	}
+	return results, nil
+}
+
+// A bench is where the suite runs.
+type bench struct {
+	suite           *suite
+	single, cluster string // addresses
+	runs            int
+}
+
+// run runs the tests with these ids, or all, on one node and then in the
+// cluster.
+func (b *bench) run(ctx context.Context, ids []string) (*ran, error) {
+	b.runs++
+	single, err := b.suite.runClient(ctx, fmt.Sprintf("single-%d", b.runs), b.single, ids, false)
+	if err != nil {
+		return nil, err
+	}
+	rounds := make([][]result, clusterRounds)
+	errs := make([]error, clusterRounds)
+	var all sync.WaitGroup
+	for i := range rounds {
+		all.Go(func() {
+			name := fmt.Sprintf("cluster-%d-%d", b.runs, i+1)
+			rounds[i], errs[i] = b.suite.runClient(ctx, name, b.cluster, ids, false)
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	cluster, err := worst(rounds)
+	if err != nil {
+		return nil, err
+	}
+	return &ran{single: single, cluster: cluster}, nil
+}
+
+// dump runs one test in both places, and shows all that was said.
+func (b *bench) dump(ctx context.Context, id string) error {
+	for _, where := range []struct{ name, address string }{{"one node", b.single}, {"three nodes", b.cluster}} {
+		fmt.Printf("\n=== %s\n\n", where.name)
+		results, err := b.suite.runClient(ctx, strings.ReplaceAll(where.name, " ", "-"), where.address, []string{id}, true)
+		if err != nil {
+			return err
+		}
+		if len(results) != 1 {
+			return fmt.Errorf("there is no test %q", id)
+		}
+		r := results[0]
+		if r.Passed {
+			fmt.Printf("=== %s: passed\n", where.name)
+		} else {
+			fmt.Printf("=== %s: %s: %s\n", where.name, r.Error, r.Message)
+		}
+	}
+	return nil
+}
+
+// worst joins several runs: a test has passed if it has in all of them.
+func worst(rounds [][]result) ([]result, error) {
+	joined := rounds[0]
+	for _, round := range rounds[1:] {
+		if len(round) != len(joined) {
+			return nil, errors.New("the client did not run the same tests in each round")
+		}
+		for i, r := range round {
+			if joined[i].Passed && !r.Passed {
+				joined[i] = r
+			}
+		}
+	}
+	return joined, nil
+}

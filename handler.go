@@ -34,7 +34,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			h.refresh(r, next, q)
 			return h.serve(w, r, q, found)
 		}
-		if found.why != rfc9111.None || found.uncacheable != rfc9111.None {
+		if found.why != rfc9111.None || found.uncacheable != rfc9111.None || looks > maxLooks {
 			q.alone = true
 		}
 		f, body, lead := h.node.join(q)
@@ -266,7 +266,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	x := &fetch{h: h, r: r, q: q, flight: f, grant: g, out: out}
 	t, upstream := x.start(w)
 	defer x.stop()
-	broke := true
+	start, broke := time.Now(), true
 	defer func() {
 		if !broke {
 			return
@@ -278,9 +278,9 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		}
 		x.giveUp(rfc9111.Truncated)
 		t.finishClient()
+		h.counters.fetched(fillFailed, time.Since(start))
 		panic(p) // the client's connection is cut, as without a cache
 	}()
-	start := time.Now()
 	err = next.ServeHTTP(t, upstream)
 	broke = false
 	h.counters.fetched(x.finish(t, err), time.Since(start))

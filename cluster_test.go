@@ -72,7 +72,6 @@ func TestEveryNodeServesWhatOneFetched(t *testing.T) {
 			t.Errorf("first %s: %s after %v", path(i), a.cacheStatus(), a.took)
 		}
 	}
-	c.awaitIdle() // a client may have its answer before the owner has it
 	var later []time.Duration
 	details := make(map[string]int)
 	for range 5 {
@@ -94,6 +93,30 @@ func TestEveryNodeServesWhatOneFetched(t *testing.T) {
 	if n := o.fetches(""); n != keys {
 		t.Errorf("%d fetches for %d keys", n, keys)
 	}
+}
+
+func TestStaleIsServedWhileOneRefreshRuns(t *testing.T) {
+	const seconds, rate, delay = 5, 200, 300 * time.Millisecond
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(delay)
+		w.Header().Set("Cache-Control", "max-age=1, stale-while-revalidate=30")
+		io.WriteString(w, "body")
+	})
+	c := startCluster(t, 3, o, patient)
+	c[0].get("/swr").is(t, "the first", "body")
+	tick := time.NewTicker(time.Second / rate)
+	defer tick.Stop()
+	answers := together(seconds*rate, seconds*rate, func(i int) answer {
+		<-tick.C
+		return c[i%3].get("/swr")
+	})
+	var slowest time.Duration
+	for i, a := range answers {
+		a.is(t, fmt.Sprintf("request %d", i), "body")
+		slowest = max(slowest, a.took)
+	}
+	figure(t, "the slowest request after the first", slowest, 50*time.Millisecond, delay)
+	figure(t, "fetches", int64(o.fetches("")), seconds+2, seconds+2)
 }
 
 func TestConcurrentClientsOfColdKeysShareFetches(t *testing.T) {

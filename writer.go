@@ -253,10 +253,11 @@ type fetch struct {
 	own        atomic.Bool // the response is its client's alone
 	cancel     context.CancelCauseFunc
 	stops      []func() bool
-	given      bool // flight and lease are given up
-	renewed    bool // a 304 made grant.stale fresh
-	failed     bool // an error that what is stored may stand in for
-	retry      bool // the handlers must run again, for this client alone
+	published  chan struct{} // closed when the owner has answered; nil if there is none
+	given      bool          // flight and lease are given up
+	renewed    bool          // a 304 made grant.stale fresh
+	failed     bool          // an error that what is stored may stand in for
+	retry      bool          // the handlers must run again, for this client alone
 }
 
 // start returns what the handlers behind the cache are to be called with. The
@@ -374,7 +375,7 @@ func (x *fetch) decide(t *tee, status int) teeState {
 		if status == http.StatusNotModified {
 			return x.decideNotModified(t)
 		}
-		if status >= 500 && x.mayServeStale() {
+		if standsForError(status) && x.mayServeStale() {
 			x.failed = true
 			return silent
 		}
@@ -471,7 +472,12 @@ func (x *fetch) open(t *tee) teeState {
 	}
 	t.body = f.fill.NewReader()
 	if x.grant.owner != nil {
-		go n.publish(x.q, f, x.grant, t.entry, f.fill.NewReader())
+		x.published = make(chan struct{})
+		body := f.fill.NewReader()
+		go func() {
+			defer close(x.published)
+			n.publish(x.q, f, x.grant, t.entry, body)
+		}()
 	}
 	n.begin(x.q, f, t.entry)
 	x.out.stored = true
@@ -512,6 +518,15 @@ func (x *fetch) decideNotModified(t *tee) teeState {
 	return silent
 }
 
+// standsForError are the answers that RFC 5861 §4 counts as errors.
+func standsForError(status int) bool {
+	switch status {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
 func (x *fetch) mayServeStale() bool {
 	return rfc9111.ServeStaleOnError(x.q.directives, x.grant.stale.Fresh, time.Now())
 }
@@ -533,6 +548,18 @@ func (x *fetch) complete(t *tee) {
 		body := x.flight.fill.Bytes()
 		final.Size, final.Digest = size, store.Digest(body)
 		x.flight.land(&final, final.Digest)
+		x.awaitOwner()
+	}
+}
+
+// awaitOwner holds back the end of the response until the owner has it, so that
+// who asks any node after that gets a hit. A silent owner is not waited for.
+func (x *fetch) awaitOwner() {
+	patience := time.NewTimer(x.q.patience)
+	defer patience.Stop()
+	select {
+	case <-x.published:
+	case <-patience.C:
 	}
 }
 

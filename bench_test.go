@@ -146,4 +146,4 @@ func TestLocalHitAllocations(t *testing.T) {
 	}
 }
 
-const maxHitAllocs, maxHitBytes = 12, 1500
+const maxHitAllocs, maxHitBytes = 6, 1000

@@ -69,20 +69,38 @@ func (b *bodies) get(_ context.Context, key string, dest groupcache.Sink) error 
 
 // lookup returns the body's bytes, which must not be changed.
 func (b *bodies) lookup(key string) ([]byte, error) {
-	var view groupcache.ByteView
-	if err := b.group.Get(context.Background(), key, groupcache.ByteViewSink(&view)); err != nil {
+	l := lookups.Get().(*lookup)
+	defer l.release()
+	if err := b.group.Get(context.Background(), key, l.sink); err != nil {
 		return nil, err
 	}
-	var g grabber
-	_, err := view.WriteTo(&g)
-	return g.bytes, err
+	_, err := l.view.WriteTo(l)
+	return l.bytes, err
 }
 
-// grabber gets at the slice behind a ByteView without copying it.
-type grabber struct{ bytes []byte }
+// A lookup is what it takes to get at the slice behind a ByteView without
+// copying it. The Group keeps nothing of it, so it can be used again.
+type lookup struct {
+	view  groupcache.ByteView
+	sink  groupcache.Sink // of view
+	bytes []byte
+}
 
-func (g *grabber) Write(p []byte) (int, error) {
-	g.bytes = p
+var lookups = sync.Pool{New: func() any {
+	l := new(lookup)
+	l.sink = groupcache.ByteViewSink(&l.view)
+	return l
+}}
+
+// release keeps no body alive.
+func (l *lookup) release() {
+	l.view, l.bytes = groupcache.ByteView{}, nil
+	lookups.Put(l)
+}
+
+// Write is called by ByteView.WriteTo, with all there is.
+func (l *lookup) Write(p []byte) (int, error) {
+	l.bytes = p
 	return len(p), nil
 }
 
@@ -144,4 +162,4 @@ func (b *bodies) close(size int64) {
 	idle[size] = append(idle[size], b)
 }
 
-var _ io.Writer = (*grabber)(nil)
+var _ io.Writer = (*lookup)(nil)

@@ -47,6 +47,8 @@ type Entry struct {
 	Selected   Selection
 	Fresh      rfc9111.Freshness
 	Sent       time.Time // when the request that fetched it left: what a later purge compares with
+
+	bodyKey string // in the Group; "" until the entry is in the index
 }
 
 // NewEntry makes an entry of a response that may be stored. Size, Digest and

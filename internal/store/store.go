@@ -89,7 +89,11 @@ func (s *Store) Body(k Key, e *Entry) ([]byte, error) {
 	if e.Size == 0 {
 		return nil, nil
 	}
-	body, err := s.bodies.lookup(groupKey(k, e.Generation))
+	key := e.bodyKey
+	if key == "" {
+		key = groupKey(k, e.Generation)
+	}
+	body, err := s.bodies.lookup(key)
 	if err != nil {
 		return nil, ErrGone
 	}
@@ -107,11 +111,13 @@ func (s *Store) Commit(space *Namespace, k Key, e *Entry, body []byte) *Entry {
 	stored.Size, stored.Digest = int64(len(body)), Digest(body)
 	stored.ensureLength()
 	stored.Generation = s.generationOf(k, &stored, body)
-	if stored.Generation == 0 {
+	fresh := stored.Generation == 0
+	if fresh {
 		stored.Generation = Generation(max(rand.Uint64(), 1))
-		if len(body) > 0 {
-			s.bodies.put(groupKey(k, stored.Generation), body, false)
-		}
+	}
+	stored.bodyKey = groupKey(k, stored.Generation)
+	if fresh && len(body) > 0 {
+		s.bodies.put(stored.bodyKey, body, false)
 	}
 	if !s.put(space, k, &stored) {
 		return nil
@@ -140,16 +146,21 @@ func (s *Store) generationOf(k Key, e *Entry, body []byte) Generation {
 }
 
 // PutEntry stores an entry whose body is already here, or on its owner.
-func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) bool { return s.put(space, k, e) }
+func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) bool {
+	stored := *e
+	stored.bodyKey = groupKey(k, e.Generation)
+	return s.put(space, k, &stored)
+}
 
 // PutCopy keeps a copy of what the owner sent: the entry until its freshness
 // ends, the body if the Group takes it into its hot cache.
 func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
-	if e.Size > 0 && int64(len(body)) == e.Size {
-		s.bodies.put(groupKey(k, e.Generation), body, true)
-	}
 	copied := *e
+	copied.bodyKey = groupKey(k, e.Generation)
 	copied.ensureLength()
+	if e.Size > 0 && int64(len(body)) == e.Size {
+		s.bodies.put(copied.bodyKey, body, true)
+	}
 	s.put(space, k, &copied)
 }
 

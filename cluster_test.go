@@ -40,7 +40,9 @@ func bodyOf(path string) string { return "body of " + path }
 
 // fetchedOnce fails the test if there were more fetches than keys. Under the
 // race detector a node can be busy for so long that another takes it for
-// frozen and fetches for itself; the answer says so, and is forgiven.
+// frozen and fetches for itself; the answer says so. That breaks the
+// connection, and with it the fills of others that came over it, who then fetch
+// too: up to two for each are forgiven. If no answer says so, none is.
 func fetchedOnce(t *testing.T, o *origin, keys int, answers []answer) {
 	t.Helper()
 	alone := 0
@@ -50,7 +52,7 @@ func fetchedOnce(t *testing.T, o *origin, keys int, answers []answer) {
 		}
 	}
 	t.Logf("%d fetches for %d keys, %d because a node was busy", o.fetches(""), keys, alone)
-	if n := o.fetches(""); n > keys+alone {
+	if n := o.fetches(""); n > keys+3*alone {
 		t.Errorf("%d fetches for %d keys, of which %d because a node was busy", n, keys, alone)
 	}
 }

@@ -145,6 +145,14 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}
 	verdicts := ran.verdicts()
+	err = report(expected, verdicts, doubtful, o)
+	fmt.Printf("\n%d tests in %s\n", len(verdicts), time.Since(start).Round(time.Second))
+	return err
+}
+
+// report prints the results beside what was expected. The error is errWorse if
+// that was better.
+func report(expected expectations, verdicts []verdict, doubtful []change, o options) error {
 	printTable(os.Stdout, verdicts)
 	if o.update {
 		expected = expected.updated(verdicts)
@@ -157,7 +165,6 @@ func run(ctx context.Context, o options) (err error) {
 	if o.verbose {
 		expected.printReasons(os.Stdout, verdicts)
 	}
-	fmt.Printf("\n%d tests in %s\n", len(verdicts), time.Since(start).Round(time.Second))
 	if len(difference.worse)+len(difference.unexplained) > 0 {
 		return errWorse
 	}

@@ -151,7 +151,7 @@ func run(ctx context.Context, o options) (err error) {
 }
 
 // report prints the results beside what was expected. The error is errWorse if
-// that was better.
+// something got worse.
 func report(expected expectations, verdicts []verdict, doubtful []change, o options) error {
 	printTable(os.Stdout, verdicts)
 	if o.update {

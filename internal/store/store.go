@@ -167,16 +167,6 @@ func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
 // Drop forgets an entry, unless a newer one has taken its place.
 func (s *Store) Drop(k Key, e *Entry) { s.drop(k, e) }
 
-// Forget drops all that is known of a key.
-func (s *Store) Forget(k Key) {
-	sh := s.shard(k)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if r := sh.resources[k]; r != nil {
-		sh.removeLocked(r)
-	}
-}
-
 // Usage is what a Store holds.
 type Usage struct {
 	Main, Hot    groupcache.CacheStats

@@ -2,12 +2,15 @@ package caddygroupcache
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -77,9 +80,15 @@ func freePort(t *testing.T) string {
 	return port
 }
 
+// fetchURL asks again when there was no answer at all: a reload returns
+// before Caddy has closed the old configuration's listeners, and a connection
+// in the queue of one of them is then reset, whatever the handlers are.
 func fetchURL(t *testing.T, url string) (body string, header http.Header) {
 	t.Helper()
 	resp, err := http.Get(url)
+	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, syscall.ECONNRESET) && time.Now().Before(deadline); {
+		resp, err = http.Get(url)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -281,6 +281,8 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	enc.uint(uint64(e.Generation))
 	enc.strings(e.Vary)
 	enc.bytes(e.Selected[:])
+	enc.string(e.Codings)
+	enc.bytes(e.Others[:])
 	f := e.Fresh
 	enc.dur(now.Sub(f.Received))
 	enc.dur(now.Sub(e.Sent))
@@ -316,6 +318,8 @@ func (d *decoder) entry(now time.Time) *store.Entry {
 		d.fail("status")
 	}
 	copy(e.Selected[:], d.fixed(len(e.Selected), "selection"))
+	e.Codings = d.string(store.MaxCodings, "codings")
+	copy(e.Others[:], d.fixed(len(e.Others), "selection"))
 	e.Fresh.Received = now.Add(-d.dur("age"))
 	e.Sent = now.Add(-d.dur("age"))
 	e.Fresh.InitialAge = d.dur("initial age")

@@ -38,10 +38,10 @@ func VaryNames(response http.Header) (names []string, star bool) {
 //   - the lines of a field are joined with commas, and white space around commas
 //     and at both ends goes;
 //   - in Accept, Accept-Encoding and Accept-Language, also the white space
-//     around semicolons, and letters become lower case;
-//   - the members of Accept-Encoding are sorted, and those of Accept and
-//     Accept-Language ordered by weight. Members of equal weight stay as they
-//     are there, because upstreams take the first (RFC 9110 §12.5.4).
+//     around semicolons, letters become lower case, weights are written the
+//     shortest way, and the members are sorted: what the client prefers its
+//     weights say, and the order of equals means nothing (RFC 9110 §12.5.4). A
+//     weight that cannot be read keeps the order.
 //
 // Host is not among the header fields of a Go request; the cache key has it.
 func Selecting(names []string, request http.Header) string {
@@ -72,15 +72,8 @@ func appendPrefixed(dst, value []byte) []byte {
 // normalize appends the normal form of a field value to dst, which is empty.
 func normalize(dst []byte, name, value string) []byte {
 	switch name {
-	case "Accept-Encoding":
-		dst = tidy(dst, value, true)
-		return reorder(dst, bytes.Compare)
-	case "Accept", "Accept-Language":
-		dst = tidy(dst, value, true)
-		if !weighable(dst) {
-			return dst
-		}
-		return reorder(dst, func(a, b []byte) int { return weight(b) - weight(a) })
+	case "Accept", "Accept-Encoding", "Accept-Language":
+		return sortMembers(tidy(dst, value, true))
 	default:
 		return tidy(dst, value, false)
 	}
@@ -113,35 +106,42 @@ func tidy(dst []byte, value string, negotiation bool) []byte {
 	return dst
 }
 
-// reorder sorts the members of a tidy list in place, those that compare equal
-// in the order they have.
-func reorder(list []byte, compare func(a, b []byte) int) []byte {
-	if bytes.IndexByte(list, ',') < 0 || bytes.IndexByte(list, '"') >= 0 {
-		return list // nothing to sort, or commas that may not be separators
+// sortMembers sorts the members of a tidy list in place and shortens their
+// weights.
+func sortMembers(list []byte) []byte {
+	if bytes.IndexByte(list, '"') >= 0 {
+		return list // commas and semicolons that may not be separators
 	}
 	members := bytes.Split(bytes.Clone(list), []byte(","))
-	slices.SortStableFunc(members, compare)
-	sorted := list[:0]
 	for i, member := range members {
-		if i > 0 {
-			sorted = append(sorted, ',')
+		q := weight(member)
+		if q < 0 {
+			return list // the order may be all that upstream goes by
 		}
-		sorted = append(sorted, member...)
+		members[i] = withWeight(member, q)
 	}
-	return sorted
+	slices.SortFunc(members, bytes.Compare)
+	return append(list[:0], bytes.Join(members, []byte(","))...)
 }
 
-// weighable reports whether every member of a tidy list has a weight that can
-// be read. If not, the order stays: it may be all that upstream goes by.
-func weighable(list []byte) bool {
-	for more := true; more; {
-		var member []byte
-		member, list, more = bytes.Cut(list, []byte(","))
-		if weight(member) < 0 {
-			return false
-		}
+// withWeight returns a list member with its weight of q thousandths written
+// the shortest way: not at all if it is 1.
+func withWeight(member []byte, q int) []byte {
+	name, rest, found := bytes.Cut(member, []byte(";q="))
+	if !found {
+		return member
 	}
-	return true
+	if _, extension, more := bytes.Cut(rest, []byte(";")); more {
+		rest = append([]byte(";"), extension...)
+	} else {
+		rest = nil
+	}
+	short := bytes.Clone(name)
+	if q < 1000 {
+		short = append(short, ";q="...)
+		short = strconv.AppendFloat(short, float64(q)/1000, 'f', -1, 64)
+	}
+	return append(short, rest...)
 }
 
 // weight returns the q of a list member in thousandths (RFC 9110 §12.4.2), 1000
@@ -169,4 +169,56 @@ func weight(member []byte) int {
 		return -1
 	}
 	return thousandths
+}
+
+// CodingServes reports whether a response in one content coding ("": none),
+// which upstream chose for a request with one Accept-Encoding, is what it would
+// choose for another request too. It is if the other request takes that coding
+// and nothing that the first did not take, each with the same weight: what was
+// the best of many is the best of a few of them (RFC 9110 §12.5.3). Both values
+// are in the normal form of AcceptEncoding.
+func CodingServes(coding, chosenFor, request string) bool {
+	if strings.ContainsAny(coding, ", \t;") || strings.ContainsAny(chosenFor+request, "*\"") {
+		return false
+	}
+	coding = strings.ToLower(coding)
+	plain := coding == "" || coding == "identity"
+	taken := plain
+	for member := range strings.SplitSeq(request, ",") {
+		if member == "" {
+			continue
+		}
+		if !hasMember(chosenFor, member) {
+			return false
+		}
+		switch name, q, _ := strings.Cut(member, ";q="); {
+		case name == "identity" && plain:
+			taken = q != "0"
+		case name == coding:
+			taken = q != "0"
+		}
+	}
+	// What the first request said of identity the other would have to say too.
+	for member := range strings.SplitSeq(chosenFor, ",") {
+		if strings.HasPrefix(member, "identity") && !hasMember(request, member) {
+			return false
+		}
+	}
+	return taken
+}
+
+func hasMember(list, member string) bool {
+	for m := range strings.SplitSeq(list, ",") {
+		if m == member {
+			return true
+		}
+	}
+	return false
+}
+
+// AcceptEncoding returns the Accept-Encoding of a request in the normal form of
+// Selecting, "" if there is none.
+func AcceptEncoding(request http.Header) string {
+	var scratch [192]byte
+	return string(normalize(scratch[:0], "Accept-Encoding", strings.Join(request["Accept-Encoding"], ",")))
 }

@@ -74,9 +74,12 @@ func TestSelecting(t *testing.T) {
 
 		{"languages: case", "Accept-Language", lines("de-DE"), lines("de-de"), true},
 		{"languages: order by weight", "Accept-Language", lines("de, en;q=0.5, fr;q=0.8"), lines("fr;q=0.8,de,en;q=0.5"), true},
-		{"languages: order of equals counts", "Accept-Language", lines("de, en"), lines("en, de"), false},
-		{"languages: 1 and 1.000 are equals", "Accept-Language", lines("de;q=1, en;q=1.000"), lines("en;q=1.000, de;q=1"), false},
-		{"languages: no weight and 1 are equals", "Accept-Language", lines("de, en;q=1"), lines("en;q=1, de"), false},
+		{"languages: order of equals", "Accept-Language", lines("de, en"), lines("en, de"), true},
+		{"languages: 1 and 1.000 are equals", "Accept-Language", lines("de;q=1, en;q=1.000"), lines("en;q=1.000, de;q=1"), true},
+		{"languages: no weight and 1 are equals", "Accept-Language", lines("de, en;q=1"), lines("en;q=1, de"), true},
+		{"languages: no weight is not 0.999", "Accept-Language", lines("de, en;q=0.999"), lines("de, en"), false},
+		{"languages: 0.5 and 0.500", "Accept-Language", lines("de;q=0.5"), lines("de;q=0.500"), true},
+		{"languages: 0 and 0.0", "Accept-Language", lines("de;q=0"), lines("de;q=0.0"), true},
 		{"languages: weight 0", "Accept-Language", lines("de;q=0, en"), lines("en, de;q=0"), true},
 		{"languages: weight 0.9", "Accept-Language", lines("de;q=0.9, en;q=1"), lines("en;q=1, de;q=0.9"), true},
 		{"languages: 1.001 keeps the order", "Accept-Language", lines("de;q=1.001, en"), lines("en, de;q=1.001"), false},
@@ -93,7 +96,9 @@ func TestSelecting(t *testing.T) {
 		{"languages: two digits keep it", "Accept-Language", lines("de;q=2, en"), lines("en, de;q=2"), false},
 
 		{"types: case and space", "Accept", lines("Text/HTML ; Level=1 ,*/*;q=0.1"), lines("*/*;q=0.1,text/html;level=1"), true},
-		{"types: order of equals counts", "Accept", lines("text/html, text/plain"), lines("text/plain, text/html"), false},
+		{"types: order of equals", "Accept", lines("text/html, text/plain"), lines("text/plain, text/html"), true},
+		{"types: what follows the weight", "Accept", lines("a/b;q=1;x=y"), lines("a/b;x=y"), true},
+		{"types: what follows another weight", "Accept", lines("a/b;q=0.5;x=y"), lines("a/b;q=0.5;x=z"), false},
 		{"types: case in quotes counts", "Accept", lines(`a/b;p="X"`), lines(`a/b;p="x"`), false},
 		{"types: space in quotes counts", "Accept", lines(`a/b;p="x ; y"`), lines(`a/b;p="x;y"`), false},
 		{"types: quotes keep the order", "Accept", lines(`a/b;p="x,y;q=0.1,z", c/d`), lines(`a/b;p="x,z",c/d,y;q=0.1`), false},
@@ -170,6 +175,47 @@ func BenchmarkSelecting(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				Selecting(names, h)
+			}
+		})
+	}
+}
+
+func TestCodingServes(t *testing.T) {
+	tests := []struct {
+		name                       string
+		coding, chosenFor, request string
+		want                       bool
+	}{
+		{"the same", "gzip", "gzip", "gzip", true},
+		{"one of many", "gzip", "gzip, deflate, br, zstd", "gzip", true},
+		{"some of many, in another order", "br", "gzip, deflate, br, zstd", "zstd,br", true},
+		{"in capitals", "GZIP", "gzip, br", "GZip", true},
+		{"more than before", "gzip", "gzip", "gzip, br", false},
+		{"not taken", "br", "gzip, br", "gzip", false},
+		{"refused", "br", "br;q=0, gzip", "br;q=0", false},
+		{"the weight of the rest changed", "br", "gzip, br", "br, gzip;q=0.1", false},
+		{"a weight", "gzip", "gzip;q=0.5, br;q=0.1", "gzip;q=0.5", true},
+		{"plain for all that takes less", "", "gzip, br", "br", true},
+		{"plain for who takes nothing", "", "gzip, br", "", true},
+		{"identity for who takes nothing", "identity", "gzip, br", "", true},
+		{"coded for who takes nothing", "gzip", "gzip", "", false},
+		{"plain, for who takes more", "", "", "gzip", false},
+		{"plain refused", "", "gzip, identity;q=0", "gzip, identity;q=0", false},
+		{"plain refused before", "", "gzip, identity;q=0", "gzip", false},
+		{"plain refused now", "", "gzip", "gzip, identity;q=0", false},
+		{"plain with a weight", "", "identity;q=0.5, gzip", "identity;q=0.5", true},
+		{"coded, and plain refused by both", "gzip", "gzip, br, identity;q=0", "gzip, identity;q=0", true},
+		{"anything, before", "gzip", "*", "gzip", false},
+		{"anything, now", "gzip", "gzip", "gzip, *", false},
+		{"several codings", "gzip, br", "gzip, br", "gzip, br", false},
+		{"quotes", "gzip", `gzip, "br"`, "gzip", false},
+		{"empty members", "gzip", "gzip, , br", "gzip,,", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			form := func(s string) string { return AcceptEncoding(http.Header{"Accept-Encoding": {s}}) }
+			if got := CodingServes(tt.coding, form(tt.chosenFor), form(tt.request)); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
 	}

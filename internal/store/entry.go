@@ -18,6 +18,7 @@ const (
 	MaxHeaderBytes = 64 << 10
 	MaxVaryNames   = 16
 	MaxVariants    = 32 // per cache key; the oldest goes first
+	MaxCodings     = 256
 )
 
 // A Key is the SHA-256 of a namespace and a cache key, so that no byte of a
@@ -45,8 +46,12 @@ type Entry struct {
 	Generation Generation
 	Vary       []string // canonical names of the selecting fields, sorted
 	Selected   Selection
-	Fresh      rfc9111.Freshness
-	Sent       time.Time // when the request that fetched it left: what a later purge compares with
+	// If Accept-Encoding is among the selecting fields: its value in the
+	// request that fetched the response, and the selection by the others.
+	Codings string
+	Others  Selection
+	Fresh   rfc9111.Freshness
+	Sent    time.Time // when the request that fetched it left: what a later purge compares with
 
 	bodyKey string // in the Group; "" until the entry is in the index
 }
@@ -66,14 +71,31 @@ func NewEntry(status int, stored http.Header, request http.Header, fresh rfc9111
 	if !ok {
 		return nil, rfc9111.HeaderTooBig
 	}
-	return &Entry{
+	e := &Entry{
 		Status:   status,
 		Fields:   fields,
 		Vary:     names,
 		Selected: Select(names, request),
 		Fresh:    fresh,
 		Sent:     sent,
-	}, rfc9111.None
+	}
+	if others, ok := e.otherNames(); ok {
+		if e.Codings = rfc9111.AcceptEncoding(request); len(e.Codings) > MaxCodings {
+			e.Codings = "*" // serves this very value only
+		}
+		e.Others = Select(others, request)
+	}
+	return e, rfc9111.None
+}
+
+// otherNames returns the selecting fields but Accept-Encoding, and whether that
+// is among them.
+func (e *Entry) otherNames() ([]string, bool) {
+	i, found := slices.BinarySearch(e.Vary, "Accept-Encoding")
+	if !found || len(e.Vary) == 1 {
+		return nil, found
+	}
+	return slices.Concat(e.Vary[:i], e.Vary[i+1:]), true
 }
 
 // packFields sorts a header into Fields whose values lie in one string, so
@@ -122,7 +144,15 @@ func Select(names []string, request http.Header) Selection {
 // Matches reports whether the entry's response was selected by the same field
 // values that the request has (RFC 9111 §4.1).
 func (e *Entry) Matches(request http.Header) bool {
-	return e.Selected == Select(e.Vary, request)
+	return e.Selected == Select(e.Vary, request) || e.inTheRightCoding(request)
+}
+
+// inTheRightCoding reports whether an entry that was selected by another
+// Accept-Encoding would have been selected by this request too.
+func (e *Entry) inTheRightCoding(request http.Header) bool {
+	others, ok := e.otherNames()
+	return ok && rfc9111.CodingServes(e.Get("Content-Encoding"), e.Codings, rfc9111.AcceptEncoding(request)) &&
+		e.Others == Select(others, request)
 }
 
 // Get returns the first line of a field.
@@ -184,7 +214,7 @@ const entryOverhead = 900
 
 // cost is what the entry counts for in the index's budget.
 func (e *Entry) cost() int64 {
-	n := int64(entryOverhead)
+	n := int64(entryOverhead + len(e.Codings))
 	for _, f := range e.Fields {
 		n += int64(len(f.Value)) + 32
 	}

@@ -91,13 +91,29 @@ func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 	if !r.visited.Load() {
 		r.visited.Store(true)
 	}
-	for _, e := range variants {
-		if e.Matches(request) {
-			known.Entry = e
-			break
+	known.Entry = match(variants, request)
+	return known
+}
+
+// match returns the variant for a request: the one that the very same
+// selecting fields chose, or else the newest that they would have chosen.
+func match(variants []*Entry, request http.Header) *Entry {
+	var names []string
+	var selected Selection
+	for i, e := range variants {
+		if i == 0 || !slices.Equal(names, e.Vary) {
+			names, selected = e.Vary, Select(e.Vary, request)
+		}
+		if e.Selected == selected {
+			return e
 		}
 	}
-	return known
+	for _, e := range variants {
+		if e.inTheRightCoding(request) {
+			return e
+		}
+	}
+	return nil
 }
 
 // put makes e the newest variant, in place of the one that it supersedes. It

@@ -122,6 +122,8 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 //		max_body_size      <size>
 //		tags               <field>...
 //		request_directives honor|ignore
+//		set_cookie         refuse|store
+//		authorization      honor|ignore
 //		fill_timeout       <duration>
 //		peer_timeout       <duration>
 //		cache_status       <name>|off
@@ -164,6 +166,10 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		return err
 	case "request_directives":
 		return stringArg(d, &h.RequestDirectives)
+	case "set_cookie":
+		return stringArg(d, &h.SetCookie)
+	case "authorization":
+		return stringArg(d, &h.Authorization)
 	case "fill_timeout":
 		return durationArg(d, &h.FillTimeout)
 	case "peer_timeout":
@@ -171,7 +177,7 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 	case "cache_status":
 		return stringArg(d, &h.CacheStatus)
 	}
-	return d.Errf("unknown option %q of groupcache: one of group, key, query, ttl, stale, max_body_size, tags, request_directives, fill_timeout, peer_timeout, cache_status", option)
+	return d.Errf("unknown option %q of groupcache: one of group, key, query, ttl, stale, max_body_size, tags, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, cache_status", option)
 }
 
 func (h *Handler) unmarshalQuery(d *caddyfile.Dispenser) error {

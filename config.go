@@ -35,6 +35,10 @@ const (
 	defaultCacheName   = "groupcache"
 	ignoreDirectives   = "ignore"
 	honorDirectives    = "honor"
+	storeCookies       = "store"
+	refuseCookies      = "refuse"
+	ignoreCredentials  = "ignore"
+	honorCredentials   = "honor"
 	cacheStatusOff     = "off"
 	maxGroupName       = 64
 )
@@ -77,6 +81,16 @@ type Handler struct {
 	// Whether the client's Cache-Control counts: honor or ignore.
 	// Default: honor.
 	RequestDirectives string `json:"request_directives,omitempty"`
+
+	// Whether responses that set a cookie are stored: refuse, or store. What
+	// is stored is served with the cookie, to every client. Default: refuse.
+	SetCookie string `json:"set_cookie,omitempty"`
+
+	// Whether the Authorization field of a request counts: honor, so that such
+	// requests take part only where the response allows it (RFC 9111 §3.5), or
+	// ignore, for upstreams whose responses do not depend on who asks.
+	// Default: honor.
+	Authorization string `json:"authorization,omitempty"`
 
 	// A fill that takes longer is given up; its client is still served.
 	// Default: 60s.
@@ -178,6 +192,7 @@ func (a *App) join(h *Handler) error {
 
 func (h *Handler) sameSettings(o *Handler) bool {
 	return h.Key == o.Key && h.MaxBodySize == o.MaxBodySize && h.RequestDirectives == o.RequestDirectives &&
+		h.SetCookie == o.SetCookie && h.Authorization == o.Authorization &&
 		h.FillTimeout == o.FillTimeout && h.PeerTimeout == o.PeerTimeout && h.CacheStatus == o.CacheStatus &&
 		slices.Equal(h.Tags, o.Tags) && reflect.DeepEqual(h.Query, o.Query) &&
 		reflect.DeepEqual(h.TTL, o.TTL) && reflect.DeepEqual(h.Stale, o.Stale)
@@ -195,6 +210,12 @@ func (h *Handler) setDefaults() {
 	}
 	if h.RequestDirectives == "" {
 		h.RequestDirectives = honorDirectives
+	}
+	if h.SetCookie == "" {
+		h.SetCookie = refuseCookies
+	}
+	if h.Authorization == "" {
+		h.Authorization = honorCredentials
 	}
 	if h.FillTimeout == 0 {
 		h.FillTimeout = caddy.Duration(defaultFillTimeout)
@@ -219,6 +240,10 @@ func (h *Handler) check() error {
 		return fmt.Errorf("peer_timeout %s is negative", time.Duration(h.PeerTimeout))
 	case h.RequestDirectives != honorDirectives && h.RequestDirectives != ignoreDirectives:
 		return fmt.Errorf("request_directives %q: honor or ignore", h.RequestDirectives)
+	case h.SetCookie != refuseCookies && h.SetCookie != storeCookies:
+		return fmt.Errorf("set_cookie %q: refuse or store", h.SetCookie)
+	case h.Authorization != honorCredentials && h.Authorization != ignoreCredentials:
+		return fmt.Errorf("authorization %q: honor or ignore", h.Authorization)
 	case !isToken(h.CacheStatus):
 		return fmt.Errorf("cache_status %q: a name of letters, digits and -_.*, beginning with a letter, or off", h.CacheStatus)
 	case h.Query != nil && h.Key != "":
@@ -257,6 +282,8 @@ func (h *Handler) options() rfc9111.Options {
 	o := rfc9111.Options{
 		TTL:                     make(map[int]time.Duration),
 		IgnoreRequestDirectives: h.RequestDirectives == ignoreDirectives,
+		StoreSetCookie:          h.SetCookie == storeCookies,
+		IgnoreAuthorization:     h.Authorization == ignoreCredentials,
 	}
 	for _, ttl := range h.TTL {
 		if len(ttl.Status) == 0 {

@@ -88,7 +88,7 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 	q := &question{
 		space:       h.space,
 		header:      r.Header,
-		credentials: len(r.Header["Authorization"]) > 0,
+		credentials: len(r.Header["Authorization"]) > 0 && !h.policy.IgnoreAuthorization,
 		maxBody:     h.MaxBodySize,
 		patience:    time.Duration(h.PeerTimeout),
 		deadline:    time.Duration(h.FillTimeout),

@@ -2,6 +2,7 @@ package caddygroupcache
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -50,6 +51,37 @@ func TestCodingsAreSharedAsFarAsTheUpstreamOffersThem(t *testing.T) {
 				if got != want {
 					t.Errorf("%q: %s, want %s; %v", accept, got, want, w.Header())
 				}
+			}
+		})
+	}
+}
+
+func TestCookiesAndCredentialsAreSharedOnlyWhenTheOperatorSaysSo(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		set     func(*Handler)
+		fetches int64
+		cookie  bool
+	}{
+		{"by default", nil, 4, true},
+		{"set_cookie store", func(h *Handler) { h.SetCookie = storeCookies }, 3, true},
+		{"authorization ignore", func(h *Handler) { h.Authorization = ignoreCredentials }, 4, true},
+		{"both", func(h *Handler) { h.SetCookie, h.Authorization = storeCookies, ignoreCredentials }, 1, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHandler(t, newLoneNode(t), tt.set)
+			var calls atomic.Int64
+			up := fixed(&calls, "hello", "Cache-Control", "max-age=60", "Set-Cookie", "a=b")
+			var last *httptest.ResponseRecorder
+			for _, credentials := range []string{"alice", "bob", "", ""} {
+				r := request(t.Context(), "/a")
+				if credentials != "" {
+					r.Header.Set("Authorization", credentials)
+				}
+				last = do(h, up, r)
+			}
+			if calls.Load() != tt.fetches || (last.Header().Get("Set-Cookie") == "a=b") != tt.cookie {
+				t.Errorf("%d fetches, want %d; %v", calls.Load(), tt.fetches, last.Header())
 			}
 		})
 	}

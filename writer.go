@@ -431,7 +431,7 @@ func (x *fetch) judge(t *tee, status int, received time.Time) (*store.Entry, rfc
 		}
 		t.length = n
 	}
-	return store.NewEntry(status, rfc9111.StoredHeader(own), x.r.Header, fresh, x.sent)
+	return store.NewEntry(status, rfc9111.StoredHeader(own, x.h.policy), x.r.Header, fresh, x.sent)
 }
 
 // ownFields returns the fields that the handlers behind the cache have set.

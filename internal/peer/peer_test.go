@@ -64,7 +64,7 @@ func testEntry(body []byte) *store.Entry {
 		Vary: []string{"Accept-Encoding"}, Selected: store.Selection{1, 2, 3},
 		Fresh: rfc9111.Freshness{
 			Received: time.Now().Add(-10 * time.Second), InitialAge: 3 * time.Second, Lifetime: time.Minute,
-			StaleWhileRevalidate: time.Second, StaleIfError: time.Hour, MustRevalidate: true, SharedAuth: true,
+			StaleWhileRevalidate: time.Second, StaleIfError: time.Hour, MustRevalidate: true, SharedAuth: true, Immutable: true,
 		},
 		Sent: time.Now().Add(-11 * time.Second),
 	}

@@ -270,6 +270,7 @@ const (
 	entryNoCache
 	entryHeuristic
 	entrySharedAuth
+	entryImmutable
 	entryFlags = 1<<iota - 1
 )
 
@@ -291,7 +292,7 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	enc.dur(f.StaleWhileRevalidate)
 	enc.dur(f.StaleIfError)
 	var flags uint64
-	for i, set := range []bool{f.MustRevalidate, f.NoCache, f.Heuristic, f.SharedAuth} {
+	for i, set := range []bool{f.MustRevalidate, f.NoCache, f.Heuristic, f.SharedAuth, f.Immutable} {
 		if set {
 			flags |= 1 << i
 		}
@@ -331,6 +332,7 @@ func (d *decoder) entry(now time.Time) *store.Entry {
 	e.Fresh.NoCache = flags&entryNoCache != 0
 	e.Fresh.Heuristic = flags&entryHeuristic != 0
 	e.Fresh.SharedAuth = flags&entrySharedAuth != 0
+	e.Fresh.Immutable = flags&entryImmutable != 0
 	n := int(d.uint(store.MaxFields, "field count"))
 	e.Fields = make([]store.Field, 0, n)
 	for range n {

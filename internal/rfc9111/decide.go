@@ -38,7 +38,10 @@ func Decide(req RequestDirectives, hasAuthorization bool, f Freshness, now time.
 		return Validate, None
 	}
 	age, ttl := f.Age(now), f.TTL(now)
-	if req.MaxAge.Set && age > req.MaxAge.D || req.MinFresh.Set && ttl < req.MinFresh.D {
+	// A reload asks with max-age=0. What is immutable and fresh needs no
+	// validation for that, only for no-cache (RFC 8246 §2).
+	reload := !f.Immutable || ttl <= 0
+	if reload && (req.MaxAge.Set && age > req.MaxAge.D || req.MinFresh.Set && ttl < req.MinFresh.D) {
 		return Validate, RequestNoCache
 	}
 	if ttl > 0 {

@@ -8,7 +8,8 @@ import (
 func TestDecide(t *testing.T) {
 	// Fresh for 10 s, then 5 s in which it may be served while it is fetched anew.
 	plain := Freshness{Lifetime: 10 * sec, StaleWhileRevalidate: 5 * sec, StaleIfError: 8 * sec}
-	shared, noCache, must := plain, plain, plain
+	shared, noCache, must, immutable := plain, plain, plain, plain
+	immutable.Immutable = true
 	shared.SharedAuth = true
 	noCache.NoCache = true
 	must.MustRevalidate = true
@@ -50,6 +51,10 @@ func TestDecide(t *testing.T) {
 		{"max-age allows, stale", req{MaxAge: delta(99 * sec)}, false, plain, 11 * sec, Validate, RequestNoCache},
 		{"max-age and max-stale allow, stale", req{MaxAge: delta(99 * sec), AnyStale: true}, false, none, 11 * sec, Fresh, None},
 		{"max-age exceeded, max-stale", req{MaxAge: delta(3 * sec), AnyStale: true}, false, plain, 4 * sec, Validate, RequestNoCache},
+		{"max-age=0, immutable", req{MaxAge: delta(0)}, false, immutable, 9 * sec, Fresh, None},
+		{"min-fresh missed, immutable", req{MinFresh: delta(4 * sec)}, false, immutable, 9 * sec, Fresh, None},
+		{"no-cache, immutable", req{NoCache: true}, false, immutable, 3 * sec, Validate, RequestNoCache},
+		{"max-age=0, immutable and stale as of now", req{MaxAge: delta(0)}, false, immutable, 10 * sec, Validate, RequestNoCache},
 		{"min-fresh kept", req{MinFresh: delta(4 * sec)}, false, plain, 6 * sec, Fresh, None},
 		{"min-fresh missed", req{MinFresh: delta(4 * sec)}, false, plain, 6*sec + 1, Validate, RequestNoCache},
 		{"min-fresh, stale", req{MinFresh: delta(0)}, false, plain, 11 * sec, Validate, RequestNoCache},

@@ -23,6 +23,7 @@ type Freshness struct {
 	NoCache        bool // no-cache for the whole response: validated each time
 	Heuristic      bool // Lifetime is a guess (§4.2.2)
 	SharedAuth     bool // may answer requests with Authorization (§3.5)
+	Immutable      bool // does not change while it is fresh (RFC 8246 §2)
 }
 
 // Age returns current_age (RFC 9111 §4.2.3). It is never negative, also if the
@@ -56,6 +57,7 @@ func newFreshness(x Exchange, d ResponseDirectives, o Options) (Freshness, lifet
 		MustRevalidate: d.MustRevalidate || d.ProxyRevalidate || d.SMaxAge.Set,
 		NoCache:        d.NoCache,
 		SharedAuth:     d.sharedAuth(),
+		Immutable:      d.Immutable,
 	}
 	lifetime, source := lifetimeOf(x, d, o)
 	f.Lifetime, f.Heuristic = lifetime, source == sourceHeuristic

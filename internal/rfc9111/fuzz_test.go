@@ -98,7 +98,7 @@ func FuzzStorable(f *testing.F) {
 		if age := fresh.Age(noon.Add(time.Duration(delay))); age < 0 || age > maxDelta {
 			t.Errorf("age %v", age)
 		}
-		h := StoredHeader(x.Response)
+		h := StoredHeader(x.Response, Options{})
 		if _, _, again := Revalidated(x, status, h, Options{}); again == StrayNotModified {
 			t.Errorf("does not validate itself: %v", h)
 		}
@@ -200,13 +200,13 @@ func FuzzHeaders(f *testing.F) {
 		h := http.Header{"Connection": {connection}, "Cache-Control": {cc}}
 		h[name1] = append(h[name1], value1)
 		h[name2] = append(h[name2], value2)
-		for _, stored := range []http.Header{StoredHeader(h), Refresh(header("X", "y"), h), Refresh(StoredHeader(h), h)} {
+		for _, stored := range []http.Header{StoredHeader(h, Options{}), Refresh(header("X", "y"), h, Options{}), Refresh(StoredHeader(h, Options{}), h, Options{})} {
 			for name, values := range stored {
 				if !isToken(name) || neverStored(name) || strings.ContainsAny(strings.Join(values, ""), "\r\n\x00") {
 					t.Errorf("%q: %q", name, values)
 				}
 			}
-			equalHeader(t, StoredHeader(stored), stored)
+			equalHeader(t, StoredHeader(stored, Options{}), stored)
 		}
 		_, _ = VaryNames(h)
 	})

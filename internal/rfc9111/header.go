@@ -11,15 +11,15 @@ import (
 // StoredHeader returns a copy of the response header without the fields that
 // must not be stored (RFC 9111 §3.1): those of the connection, those that
 // Connection or a qualified no-cache or private names, and what is no field in
-// HTTP at all. Set-Cookie belongs to one client, and Age is the cache's own to
-// state; both go too.
-func StoredHeader(h http.Header) http.Header {
+// HTTP at all. Set-Cookie belongs to one client, unless the options say
+// otherwise, and Age is the cache's own to state; both go too.
+func StoredHeader(h http.Header, o Options) http.Header {
 	h = canonicalNames(h)
 	d, _ := directivesOf(h)
 	connection := connectionOptions(h)
 	stored := make(http.Header, len(h))
 	for name, values := range h {
-		if neverStored(name) || !isToken(name) || slices.ContainsFunc(values, breaksField) ||
+		if neverStored(name) || name == "Set-Cookie" && !o.StoreSetCookie || !isToken(name) || slices.ContainsFunc(values, breaksField) ||
 			slices.Contains(connection, name) ||
 			slices.Contains(d.NoCacheFields, name) || slices.Contains(d.PrivateFields, name) {
 			continue
@@ -35,7 +35,7 @@ func StoredHeader(h http.Header) http.Header {
 func neverStored(name string) bool {
 	switch name {
 	case "Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-		"Age", "Set-Cookie":
+		"Age":
 		return true
 	}
 	return strings.HasPrefix(name, "Proxy-")
@@ -65,17 +65,17 @@ func connectionOptions(h http.Header) []string {
 // Refresh returns the stored header as a 304 updates it (RFC 9111 §3.2, §4.3.4),
 // in a new map. Neither argument is changed. Revalidated does this and judges
 // the result.
-func Refresh(stored, notModified http.Header) http.Header {
+func Refresh(stored, notModified http.Header, o Options) http.Header {
 	merged := maps.Clone(stored)
 	if merged == nil {
 		merged = make(http.Header, len(notModified))
 	}
-	for name, values := range StoredHeader(notModified) {
+	for name, values := range StoredHeader(notModified, o) {
 		if !describesBody(name) {
 			merged[name] = values
 		}
 	}
-	return StoredHeader(merged)
+	return StoredHeader(merged, o)
 }
 
 // describesBody are the fields that belong to the stored bytes and stay as they

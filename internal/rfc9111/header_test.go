@@ -38,11 +38,11 @@ func TestStoredHeader(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			equalHeader(t, StoredHeader(tt.h), tt.want)
+			equalHeader(t, StoredHeader(tt.h, Options{}), tt.want)
 		})
 	}
 	h := header("X", "a")
-	StoredHeader(h)["X"][0] = "b"
+	StoredHeader(h, Options{})["X"][0] = "b"
 	if h["X"][0] != "a" {
 		t.Error("values are shared with the argument")
 	}
@@ -69,10 +69,20 @@ func TestRefresh(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			before := tt.stored.Clone()
-			equalHeader(t, Refresh(tt.stored, tt.notModified), tt.want)
+			equalHeader(t, Refresh(tt.stored, tt.notModified, Options{}), tt.want)
 			equalHeader(t, tt.stored, before)
 		})
 	}
+}
+
+func TestCookiesAreStoredIfTheOptionsSaySo(t *testing.T) {
+	o := Options{StoreSetCookie: true}
+	stored := StoredHeader(header("Set-Cookie", "a=b", "X", "y"), o)
+	equalHeader(t, stored, header("Set-Cookie", "a=b", "X", "y"))
+	equalHeader(t, Refresh(stored, header("Set-Cookie", "a=c"), o), header("Set-Cookie", "a=c", "X", "y"))
+	equalHeader(t, Refresh(stored, header("Set-Cookie", "a=c"), Options{}), header("X", "y"))
+	private := header("Cache-Control", `private="set-cookie"`, "Set-Cookie", "a=b")
+	equalHeader(t, StoredHeader(private, o), header("Cache-Control", `private="set-cookie"`))
 }
 
 func BenchmarkStoredHeader(b *testing.B) {
@@ -80,6 +90,6 @@ func BenchmarkStoredHeader(b *testing.B) {
 		"Date", date(noon), "Content-Type", "text/html", "Last-Modified", date(noon), "Connection", "close")
 	b.ReportAllocs()
 	for b.Loop() {
-		StoredHeader(h)
+		StoredHeader(h, Options{})
 	}
 }

@@ -2,6 +2,7 @@ package rfc9111
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,6 +26,14 @@ type Options struct {
 
 	// IgnoreRequestDirectives stores what a client asked not to store.
 	IgnoreRequestDirectives bool
+
+	// StoreSetCookie stores responses that set a cookie, with the cookie, as
+	// RFC 9111 §7.3 leaves them. Default: they are not stored.
+	StoreSetCookie bool
+
+	// IgnoreAuthorization takes a request with Authorization for one like any
+	// other. Default: §3.5.
+	IgnoreAuthorization bool
 }
 
 // Exchange is one request and the header of its response.
@@ -51,7 +60,7 @@ func Storable(x Exchange, o Options) (Freshness, Reason) {
 	if reason := statusForbids(x.Status, d); reason != None {
 		return Freshness{}, reason
 	}
-	if reason := responseForbids(x, d); reason != None {
+	if reason := responseForbids(x, d, o); reason != None {
 		return Freshness{}, reason
 	}
 	f, source := newFreshness(x, d, o)
@@ -70,7 +79,7 @@ func requestForbids(x Exchange, d ResponseDirectives, o Options) Reason {
 	if !o.IgnoreRequestDirectives && ParseRequest(x.Request).NoStore {
 		return RequestNoStore
 	}
-	if len(x.Request["Authorization"]) > 0 && !d.sharedAuth() {
+	if len(x.Request["Authorization"]) > 0 && !o.IgnoreAuthorization && !d.sharedAuth() {
 		return Authorization
 	}
 	return None
@@ -132,14 +141,14 @@ func answersRequestFields(status int) bool {
 // responseForbids looks for what the response says about itself (RFC 9111 §3,
 // §4.1). A status that must-understand names has passed statusForbids, so
 // no-store does not count beside it (§5.2.2.3).
-func responseForbids(x Exchange, d ResponseDirectives) Reason {
+func responseForbids(x Exchange, d ResponseDirectives, o Options) Reason {
 	if d.NoStore && !d.MustUnderstand {
 		return NoStore
 	}
 	if d.Private {
 		return Private
 	}
-	if setsCookie(x.Response) {
+	if setsCookie(x.Response, d) && !o.StoreSetCookie {
 		return SetCookie
 	}
 	if _, star := VaryNames(x.Response); star {
@@ -151,11 +160,14 @@ func responseForbids(x Exchange, d ResponseDirectives) Reason {
 	return None
 }
 
-// setsCookie reports whether the response hands a cookie to its one client.
-// RFC 9111 §7.3 leaves such responses cacheable. We never store them, because a
-// session handed to a second client costs more than any miss.
-func setsCookie(h http.Header) bool {
-	return len(h["Set-Cookie"]) > 0
+// setsCookie reports whether storing the response would hand a cookie on that
+// was meant for its one client. RFC 9111 §7.3 leaves that to the origin. We do
+// not, unless told to, because a session handed to a second client costs more
+// than any miss. An origin that has private or no-cache name Set-Cookie has
+// thought of it: the rest may be stored.
+func setsCookie(h http.Header, d ResponseDirectives) bool {
+	const name = "Set-Cookie"
+	return len(h[name]) > 0 && !slices.Contains(d.PrivateFields, name) && !slices.Contains(d.NoCacheFields, name)
 }
 
 // isEventStream recognizes server-sent events, which belong to one client and

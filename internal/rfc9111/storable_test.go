@@ -45,6 +45,8 @@ func TestStorableReasons(t *testing.T) {
 		{"authorization, broken s-maxage", exchange(200, cc, "s-maxage=x", "Etag", `"a"`).with("Authorization", "x"), Options{}, Authorization},
 		{"authorization, must-revalidate", exchange(200, cc, "max-age=5, must-revalidate").with("Authorization", "x"), Options{}, None},
 		{"authorization, proxy-revalidate", exchange(200, cc, "max-age=5, proxy-revalidate").with("Authorization", "x"), Options{}, Authorization},
+		{"authorization ignored", exchange(200, cc, "max-age=5").with("Authorization", "x"), Options{IgnoreAuthorization: true}, None},
+		{"authorization ignored, private", exchange(200, cc, "private").with("Authorization", "x"), Options{IgnoreAuthorization: true}, Private},
 		{"authorization goes before private", exchange(200, cc, "private").with("Authorization", "x"), Options{}, Authorization},
 
 		{"no-store", exchange(200, cc, "max-age=5, no-store"), Options{}, NoStore},
@@ -60,7 +62,12 @@ func TestStorableReasons(t *testing.T) {
 		{"private field", exchange(200, cc, `max-age=5, private="x-user"`), Options{}, None},
 		{"cookie", exchange(200, cc, "max-age=5", "Set-Cookie", "a=b"), Options{}, SetCookie},
 		{"cookie on a public response", exchange(200, cc, "max-age=5, public", "Set-Cookie", "a=b"), Options{}, SetCookie},
-		{"cookie that is private", exchange(200, cc, `max-age=5, private="set-cookie"`, "Set-Cookie", "a=b"), Options{}, SetCookie},
+		{"cookie that is private", exchange(200, cc, `max-age=5, private="set-cookie"`, "Set-Cookie", "a=b"), Options{}, None},
+		{"cookie not to be reused", exchange(200, cc, `max-age=5, no-cache="Set-Cookie, X"`, "Set-Cookie", "a=b"), Options{}, None},
+		{"cookie beside another private field", exchange(200, cc, `max-age=5, private="x"`, "Set-Cookie", "a=b"), Options{}, SetCookie},
+		{"cookie beside another field not to be reused", exchange(200, cc, `max-age=5, no-cache="x"`, "Set-Cookie", "a=b"), Options{}, SetCookie},
+		{"cookie, and the options allow it", exchange(200, cc, "max-age=5", "Set-Cookie", "a=b"), Options{StoreSetCookie: true}, None},
+		{"private with a cookie, and the options allow that", exchange(200, cc, "private", "Set-Cookie", "a=b"), Options{StoreSetCookie: true}, Private},
 		{"cookie in lower case", raw("set-cookie", "a=b"), Options{}, SetCookie},
 		{"vary", exchange(200, cc, "max-age=5", "Vary", "Accept"), Options{}, None},
 		{"vary star", exchange(200, cc, "max-age=5", "Vary", "*"), Options{}, VaryStar},
@@ -171,6 +178,7 @@ func TestStorableFreshness(t *testing.T) {
 		{"no-cache", exchange(200, cc, "no-cache, max-age=5, stale-if-error=2", "Etag", `"a"`), o, Freshness{Lifetime: 5 * sec, NoCache: true}},
 		{"no-cache of a field", exchange(200, cc, `no-cache="x", max-age=5`), Options{}, Freshness{Lifetime: 5 * sec}},
 		{"public", exchange(200, cc, "max-age=5, public"), Options{}, Freshness{Lifetime: 5 * sec, SharedAuth: true}},
+		{"immutable", exchange(200, cc, "max-age=5, immutable"), Options{}, Freshness{Lifetime: 5 * sec, Immutable: true}},
 		{"validator only", exchange(200, "Etag", `"a"`), o, Freshness{StaleIfError: 40 * sec}},
 	}
 	for _, tt := range tests {

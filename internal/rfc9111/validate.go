@@ -82,7 +82,7 @@ func Revalidated(x Exchange, status int, stored http.Header, o Options) (http.He
 	if !sameRepresentation(stored, answer) {
 		return nil, Freshness{}, StrayNotModified
 	}
-	refreshed := Refresh(stored, answer)
+	refreshed := Refresh(stored, answer, o)
 	// Age and Date must be those of this exchange, or be missing with it: the
 	// stored ones are about the time when the body was fetched.
 	judged := maps.Clone(refreshed)

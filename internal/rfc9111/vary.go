@@ -106,42 +106,75 @@ func tidy(dst []byte, value string, negotiation bool) []byte {
 	return dst
 }
 
-// sortMembers sorts the members of a tidy list in place and shortens their
-// weights.
+// sortMembers sorts the members of a tidy list in place and writes their
+// weights the shortest way.
 func sortMembers(list []byte) []byte {
 	if bytes.IndexByte(list, '"') >= 0 {
 		return list // commas and semicolons that may not be separators
 	}
-	members := bytes.Split(bytes.Clone(list), []byte(","))
-	for i, member := range members {
-		q := weight(member)
-		if q < 0 {
+	for rest, more := list, true; more; {
+		var member []byte
+		if member, rest, more = bytes.Cut(rest, []byte(",")); weight(member) < 0 {
 			return list // the order may be all that upstream goes by
 		}
-		members[i] = withWeight(member, q)
 	}
-	slices.SortFunc(members, bytes.Compare)
-	return append(list[:0], bytes.Join(members, []byte(","))...)
+	var space [192]byte
+	var spans [12][2]int // of the members in space
+	if len(list) > len(space) || bytes.Count(list, []byte(",")) >= len(spans) {
+		return sortLong(list)
+	}
+	// The common case, without garbage: by insertion.
+	buf, n := space[:0], 0
+	for rest, more := list, true; more; n++ {
+		var member []byte
+		member, rest, more = bytes.Cut(rest, []byte(","))
+		start := len(buf)
+		buf = appendWeighted(buf, member)
+		spans[n] = [2]int{start, len(buf)}
+		for i := n; i > 0; i-- {
+			a, b := spans[i-1], spans[i]
+			if bytes.Compare(buf[a[0]:a[1]], buf[b[0]:b[1]]) <= 0 {
+				break
+			}
+			spans[i-1], spans[i] = b, a
+		}
+	}
+	list = list[:0]
+	for i, span := range spans[:n] {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = append(list, buf[span[0]:span[1]]...)
+	}
+	return list
 }
 
-// withWeight returns a list member with its weight of q thousandths written
-// the shortest way: not at all if it is 1.
-func withWeight(member []byte, q int) []byte {
+func sortLong(list []byte) []byte {
+	members := bytes.Split(bytes.Clone(list), []byte(","))
+	for i, member := range members {
+		members[i] = appendWeighted(nil, member)
+	}
+	slices.SortFunc(members, bytes.Compare)
+	return bytes.Join(members, []byte(","))
+}
+
+// appendWeighted appends a list member with its weight, which can be read,
+// written the shortest way: not at all if it is 1. It is never longer than the
+// member.
+func appendWeighted(dst, member []byte) []byte {
 	name, rest, found := bytes.Cut(member, []byte(";q="))
+	dst = append(dst, name...)
 	if !found {
-		return member
+		return dst
 	}
-	if _, extension, more := bytes.Cut(rest, []byte(";")); more {
-		rest = append([]byte(";"), extension...)
-	} else {
-		rest = nil
+	if q := weight(member); q < 1000 {
+		dst = append(dst, ";q="...)
+		dst = strconv.AppendFloat(dst, float64(q)/1000, 'f', -1, 64)
 	}
-	short := bytes.Clone(name)
-	if q < 1000 {
-		short = append(short, ";q="...)
-		short = strconv.AppendFloat(short, float64(q)/1000, 'f', -1, 64)
+	if i := bytes.IndexByte(rest, ';'); i >= 0 {
+		dst = append(dst, rest[i:]...)
 	}
-	return append(short, rest...)
+	return dst
 }
 
 // weight returns the q of a list member in thousandths (RFC 9110 §12.4.2), 1000

@@ -69,6 +69,9 @@ func TestSelecting(t *testing.T) {
 		{"encodings: weight", "Accept-Encoding", lines("gzip;q=0.5"), lines("gzip;q=0.6"), false},
 		{"encodings: refused", "Accept-Encoding", lines("gzip;q=0"), lines("gzip"), false},
 		{"encodings: one more", "Accept-Encoding", lines("gzip, br"), lines("gzip"), false},
+		{"encodings: many", "Accept-Encoding", lines("m,l,k,j,i,h,g,f,e,d,c,b,a"), lines("a,b,c,d,e,f,g,h,i,j,k,l,m"), true},
+		{"encodings: a dozen", "Accept-Encoding", lines("l,k,j,i,h,g,f,e,d,c,b,a"), lines("a,b,c,d,e,f,g,h,i,j,k,l"), true},
+		{"encodings: many, and long", "Accept-Encoding", lines(strings.Repeat("x", 300) + ",m,l,k,j,i,h,g,f,e,d,c,b,a"), lines("a,b,c,d,e,f,g,h,i,j,k,l,m," + strings.Repeat("x", 300)), true},
 		{"encodings: twice", "Accept-Encoding", lines("gzip, gzip"), lines("gzip"), false},
 		{"encodings: weights change sides", "Accept-Encoding", lines("gzip;q=0.5, br"), lines("gzip, br;q=0.5"), false},
 

@@ -80,7 +80,7 @@ func BenchmarkRemoteHit(b *testing.B) {
 			target := c.target(0)
 			n, h, up := c.nodes[1], c.handlers[1], typical(size)
 			do(c.handlers[0], typical(size), request(b.Context(), target, "Accept-Encoding", "gzip"))
-			k, _ := h.key(request(b.Context(), target))
+			k, _ := keyOf(h, request(b.Context(), target))
 			r := request(b.Context(), target, "Accept-Encoding", "gzip")
 			w := &nullWriter{header: make(http.Header, 16)}
 			b.ReportAllocs()

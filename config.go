@@ -2,15 +2,11 @@ package caddygroupcache
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -298,89 +294,6 @@ func (h *Handler) options() rfc9111.Options {
 		o.StaleIfError = time.Duration(h.Stale.IfError)
 	}
 	return o
-}
-
-// maxTarget bounds what a key is made of.
-const maxTarget = 16 << 10
-
-// key returns the cache key of a request, or false if it has none.
-func (h *Handler) key(r *http.Request) (store.Key, bool) { return h.keyOf(r, requestURI(r)) }
-
-// keyOf returns the key that a request would have for another target.
-func (h *Handler) keyOf(r *http.Request, uri string) (store.Key, bool) {
-	var buf [512]byte
-	b := part(buf[:0], h.Group)
-	b = part(b, h.Key)
-	if h.Key != "" {
-		b = part(b, replacer(r).ReplaceAll(h.Key, ""))
-	} else {
-		scheme := "http"
-		if r.TLS != nil {
-			scheme = "https"
-		}
-		if h.Query != nil {
-			uri = h.Query.normalize(uri)
-		}
-		b = part(b, scheme)
-		b = part(b, r.Host)
-		b = part(b, uri)
-		if r.Host == "" && r.ProtoAtLeast(1, 1) {
-			return store.Key{}, false
-		}
-	}
-	if len(b) > maxTarget {
-		return store.Key{}, false
-	}
-	return sha256.Sum256(b), true
-}
-
-// part appends s with its length, so that no two lists of parts look alike.
-func part(b []byte, s string) []byte {
-	b = binary.AppendUvarint(b, uint64(len(s)))
-	return append(b, s...)
-}
-
-// requestURI returns the request target as the client sent it, before any
-// rewrite.
-func requestURI(r *http.Request) string {
-	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		return original.RequestURI
-	}
-	return r.RequestURI
-}
-
-// normalize drops and sorts parameters of the query, and leaves what remains
-// byte for byte.
-func (q *Query) normalize(uri string) string {
-	path, query, ok := strings.Cut(uri, "?")
-	if !ok {
-		return uri
-	}
-	params := strings.Split(query, "&")
-	params = slices.DeleteFunc(params, func(p string) bool {
-		name, _, _ := strings.Cut(p, "=")
-		if plain, err := url.QueryUnescape(name); err == nil {
-			name = plain
-		}
-		if len(q.Only) > 0 {
-			return !slices.ContainsFunc(q.Only, func(pattern string) bool { return matchName(pattern, name) })
-		}
-		return slices.ContainsFunc(q.Ignore, func(pattern string) bool { return matchName(pattern, name) })
-	})
-	if q.Sort {
-		slices.Sort(params)
-	}
-	if len(params) == 0 {
-		return path
-	}
-	return path + "?" + strings.Join(params, "&")
-}
-
-func matchName(pattern, name string) bool {
-	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
-		return strings.HasPrefix(name, prefix)
-	}
-	return pattern == name
 }
 
 // resolve fills in the defaults and placeholders of the cluster's options, and

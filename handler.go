@@ -26,6 +26,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.bypass(w, r, next, why)
 	}
 	for looks := 1; ; looks++ {
+		if looks > 1 {
+			q.address, _ = h.addressOf(r, requestURI(r)) // what counts of it may be known by now
+		}
 		found := h.node.find(q, time.Now())
 		if q.served(found) {
 			return h.serve(w, r, q, found)
@@ -101,7 +104,7 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 	}
 	q.alone = head || q.credentials || q.directives.NoCache || q.directives.OnlyIfCached
 	var ok bool
-	if q.key, ok = h.key(r); !ok {
+	if q.address, ok = h.addressOf(r, requestURI(r)); !ok {
 		return nil, rfc9111.BadRequestTarget
 	}
 	return q, rfc9111.None
@@ -179,7 +182,7 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			return true, caddyhttp.Error(statusClientClosed, err)
 		}
 		switch why := reasonOf(err); why {
-		case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached:
+		case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached, rfc9111.NoVarySearch:
 			return false, nil // look again
 		default:
 			out.detail = why.String()
@@ -324,8 +327,8 @@ func (h *Handler) invalidate(r *http.Request, status int, header http.Header) {
 		targets = append(targets, rfc9111.Related(r, header)...)
 	}
 	for _, target := range targets {
-		if key, ok := h.keyOf(r, target); ok {
-			h.node.invalidate(&question{space: h.space, key: key, patience: time.Duration(h.PeerTimeout)})
+		for _, k := range h.keysOf(r, target) {
+			h.node.invalidate(h.space, k, time.Duration(h.PeerTimeout))
 		}
 	}
 }

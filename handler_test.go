@@ -44,6 +44,12 @@ func newHandler(t testing.TB, n *node, set func(*Handler)) *Handler {
 	return h
 }
 
+// keyOf returns the key of a request.
+func keyOf(h *Handler, r *http.Request) (store.Key, bool) {
+	a, ok := h.addressOf(r, requestURI(r))
+	return a.key, ok
+}
+
 func newLoneNode(t testing.TB) *node {
 	n := newNode("alone", 64<<20)
 	t.Cleanup(n.close)
@@ -240,7 +246,7 @@ func TestWinnerOfAFlightLooksAgain(t *testing.T) {
 	})
 	// Now somebody else's flight lands.
 	r := request(t.Context(), "/a")
-	k, _ := h.key(r)
+	k, _ := keyOf(h, r)
 	e, _ := store.NewEntry(200, http.Header{}, r.Header, rfc9111.Freshness{Received: time.Now(), Lifetime: time.Minute}, time.Now())
 	h.node.store.Commit(h.space, k, e, []byte("stored meanwhile"))
 	h.node.fills.mu.Unlock()
@@ -697,7 +703,7 @@ func TestClientsPreconditionDoesNotMakeAURLUncacheable(t *testing.T) {
 		t.Errorf("%d", w.Code)
 	}
 	r := request(t.Context(), "/a")
-	k, _ := h.key(r)
+	k, _ := keyOf(h, r)
 	if known := h.node.store.Lookup(k, r.Header, time.Now()); known.Uncacheable != rfc9111.None {
 		t.Errorf("uncacheable: %v", known.Uncacheable)
 	}
@@ -1123,7 +1129,7 @@ func TestKeysKeepRequestsApart(t *testing.T) {
 	} {
 		r := request(t.Context(), target)
 		r.RequestURI = strings.TrimPrefix(strings.TrimPrefix(target, "http://"+r.Host), "https://"+r.Host)
-		k, ok := h.key(r)
+		k, ok := keyOf(h, r)
 		if !ok {
 			t.Errorf("%s has no key", target)
 		}
@@ -1169,7 +1175,7 @@ func newCluster(t testing.TB, n int) *testCluster {
 func (c *testCluster) target(owner int) string {
 	for i := 0; ; i++ {
 		path := fmt.Sprintf("/%d", i)
-		k, _ := c.handlers[0].key(request(context.Background(), path))
+		k, _ := keyOf(c.handlers[0], request(context.Background(), path))
 		if o, _ := c.nodes[0].ring.Load().Owner(k); o.Name == c.nodes[owner].name {
 			return path
 		}
@@ -1275,7 +1281,7 @@ func TestClusterRemembersUncacheable(t *testing.T) {
 	up := fixed(&calls, "mine", "Cache-Control", "private")
 	target := c.target(0)
 	wantStatus(t, do(c.handlers[1], up, request(t.Context(), target)), "detail=private")
-	k, _ := c.handlers[0].key(request(t.Context(), target))
+	k, _ := keyOf(c.handlers[0], request(t.Context(), target))
 	poll(t, "the owner learns that the URL is uncacheable", func() bool {
 		return c.nodes[0].store.Lookup(k, nil, time.Now()).Uncacheable == rfc9111.Private
 	})
@@ -1351,7 +1357,7 @@ func TestNodesThatDisagreeAboutTheRingDoNotWaitForEachOther(t *testing.T) {
 func TestLeaderThatDiesIsFollowedByAnother(t *testing.T) {
 	c := newCluster(t, 2)
 	target := c.target(0)
-	k, _ := c.handlers[0].key(request(t.Context(), target))
+	k, _ := keyOf(c.handlers[0], request(t.Context(), target))
 	// A third node gets the lease, and is never heard of again.
 	third := peer.NewClient()
 	query := peer.NewQuery(defaultGroup, k, nil, nil)

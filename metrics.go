@@ -39,6 +39,7 @@ const (
 	operationRefresh = "refresh"
 	operationRelease = "release"
 	operationForget  = "forget"
+	operationLearn   = "learn"
 )
 
 func observePeer(operation string, err error, took time.Duration) {

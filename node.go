@@ -82,8 +82,8 @@ func (n *node) setRing(nodes []peer.Node) {
 
 // A question is what a request asks of the cache.
 type question struct {
-	space       *store.Namespace
-	key         store.Key
+	space *store.Namespace
+	address
 	header      http.Header // of the request
 	directives  rfc9111.RequestDirectives
 	credentials bool          // the request has an Authorization field
@@ -409,15 +409,22 @@ func (n *node) refresh(q *question, g grant, e *store.Entry) {
 	observePeer(operationRefresh, err, time.Since(start))
 }
 
-// invalidate drops what is stored of a question's key, here and on all other
+// invalidate drops what is stored of a key, here and on all other
 // nodes, because the resource has changed. It waits for their answers, so that
 // the client who changed it doesn't see the old one afterwards; what a silent
 // node has stored it may serve until that is stale.
-func (n *node) invalidate(q *question) {
-	n.Forget(&peer.Query{Group: q.space.Name, Key: q.key})
-	ctx, cancel := context.WithTimeoutCause(context.Background(), q.patience, peer.ErrTimeout)
+func (n *node) invalidate(space *store.Namespace, k store.Key, patience time.Duration) {
+	n.Forget(&peer.Query{Group: space.Name, Key: k})
+	n.tellOthers(operationForget, patience, func(ctx context.Context, to peer.Node) error {
+		return n.client.Forget(ctx, to, peer.NewQuery(space.Name, k, nil, nil))
+	})
+}
+
+// tellOthers tells all other nodes at the same time, and returns when they have
+// answered, or have been silent for so long.
+func (n *node) tellOthers(operation string, patience time.Duration, tell func(context.Context, peer.Node) error) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, peer.ErrTimeout)
 	defer cancel()
-	query := peer.NewQuery(q.space.Name, q.key, nil, nil)
 	var all sync.WaitGroup
 	for _, to := range n.ring.Load().Nodes() {
 		if to.Name == n.name {
@@ -425,8 +432,8 @@ func (n *node) invalidate(q *question) {
 		}
 		all.Go(func() {
 			start := time.Now()
-			err := n.client.Forget(ctx, to, query)
-			observePeer(operationForget, err, time.Since(start))
+			err := tell(ctx, to)
+			observePeer(operation, err, time.Since(start))
 		})
 	}
 	all.Wait()
@@ -467,7 +474,7 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 		return
 	}
 	q := &question{
-		space: space, key: query.Key, header: query.Fields,
+		space: space, address: address{key: query.Key}, header: query.Fields,
 		directives: rfc9111.ParseRequest(query.Fields), credentials: query.Credentials,
 		maxBody: n.store.BodyLimit(), validated: query.Validated,
 	}
@@ -546,7 +553,7 @@ func relay(ctx context.Context, f *flight, r *follower, a *peer.Answer) {
 // or none, is as good as one if nobody else is fetching: the response was
 // fetched, so why throw it away?
 func (n *node) Publish(ctx context.Context, p *peer.Publication) (store.Generation, rfc9111.Reason) {
-	q := &question{key: p.Query.Key, header: p.Query.Fields, maxBody: n.store.BodyLimit()}
+	q := &question{address: address{key: p.Query.Key}, header: p.Query.Fields, maxBody: n.store.BodyLimit()}
 	if q.space = n.store.Namespace(p.Query.Group); q.space == nil {
 		return 0, rfc9111.Memory
 	}

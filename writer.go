@@ -258,6 +258,7 @@ type fetch struct {
 	renewed    bool          // a 304 made grant.stale fresh
 	failed     bool          // an error that what is stored may stand in for
 	retry      bool          // the handlers must run again, for this client alone
+	lesson     []string      // No-Vary-Search, if it tells what nobody knew
 }
 
 // start returns what the handlers behind the cache are to be called with. The
@@ -424,6 +425,9 @@ func (x *fetch) judge(t *tee, status int, received time.Time) (*store.Entry, rfc
 	if why != rfc9111.None {
 		return nil, why
 	}
+	if why := x.learn(own); why != rfc9111.None {
+		return nil, why
+	}
 	if t.length = -1; own.Get("Content-Length") != "" {
 		n, err := strconv.ParseInt(own.Get("Content-Length"), 10, 64)
 		if err != nil || n < 0 || n > x.q.maxBody {
@@ -503,6 +507,9 @@ func (x *fetch) decideNotModified(t *tee) teeState {
 		Status: http.StatusNotModified, Response: ownFields(t.header, t.before),
 		Sent: x.sent, Received: received,
 	}, stale.Status, stale.Header(), x.h.policy)
+	if why == rfc9111.None && x.q.search != nil && rfc9111.ParseSearchVariance(fields).String() != x.q.search.String() {
+		why = rfc9111.NoVarySearch
+	}
 	if why == rfc9111.None {
 		renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
 		if tooBig == rfc9111.None {
@@ -534,6 +541,15 @@ func (x *fetch) mayServeStale() bool {
 // complete stores the response if all of it has come.
 func (x *fetch) complete(t *tee) {
 	size := x.flight.fill.Size()
+	if x.lesson != nil {
+		body := x.flight.fill.NewReader()
+		defer func() {
+			if x.out.stored {
+				x.teach(t.entry, body)
+			}
+			body.Close()
+		}()
+	}
 	switch {
 	case hasTrailers(t.header):
 		x.giveUp(rfc9111.Trailers)

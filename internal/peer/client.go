@@ -317,12 +317,23 @@ func (c *Client) Release(ctx context.Context, to Node, q *Query, lease uint64, w
 // Forget has a node drop what it stores of a query's key. Nil means that it
 // has.
 func (c *Client) Forget(ctx context.Context, to Node, q *Query) error {
+	return c.tell(ctx, to, pathForget, q)
+}
+
+// Learn tells a node which queries of a path are equivalent: the query's key
+// stands for the path, and its fields have No-Vary-Search. Nil means that it
+// knows.
+func (c *Client) Learn(ctx context.Context, to Node, q *Query) error {
+	return c.tell(ctx, to, pathLearn, q)
+}
+
+func (c *Client) tell(ctx context.Context, to Node, path string, q *Query) error {
 	var w frameWriter
 	w.frame(frameQuery, q.append)
-	resp, err := c.call(ctx, to, pathForget, bytes.NewReader(w.buf), int64(len(w.buf)))
+	resp, err := c.call(ctx, to, path, bytes.NewReader(w.buf), int64(len(w.buf)))
 	c.judge(ctx, to, err)
 	if err != nil {
-		return fmt.Errorf("having %s forget: %w", to.Name, causeOf(ctx, err))
+		return fmt.Errorf("telling %s: %w", to.Name, causeOf(ctx, err))
 	}
 	return resp.Body.Close()
 }

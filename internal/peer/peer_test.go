@@ -19,7 +19,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
-// backend is a Backend of two functions.
+// backend is a Backend of functions. To learn is as to forget.
 type backend struct {
 	lookup  func(context.Context, *Query, *Answer)
 	publish func(context.Context, *Publication) (store.Generation, rfc9111.Reason)
@@ -28,6 +28,7 @@ type backend struct {
 
 func (b backend) Lookup(ctx context.Context, q *Query, a *Answer) { b.lookup(ctx, q, a) }
 func (b backend) Forget(q *Query)                                 { b.forget(q) }
+func (b backend) Learn(q *Query)                                  { b.forget(q) }
 func (b backend) Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
 	return b.publish(ctx, p)
 }
@@ -368,6 +369,7 @@ func TestStrangersAreRefusedAndCounted(t *testing.T) {
 		"garbage":          send(pathLookup, strings.NewReader("garbage garbage garbage")),
 		"too long a frame": send(pathLookup, bytes.NewReader([]byte{frameQuery, 0xff, 0xff, 0xff, 0xff})),
 		"garbage to drop":  send(pathForget, strings.NewReader("garbage")),
+		"garbage to learn": send(pathLearn, strings.NewReader("garbage")),
 		"garbage to store": send(pathPublish, strings.NewReader("garbage garbage garbage")),
 	} {
 		if answer != http.StatusNotFound {

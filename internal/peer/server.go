@@ -21,6 +21,7 @@ const (
 	pathLookup  = "/1/lookup"
 	pathPublish = "/1/publish"
 	pathForget  = "/1/forget"
+	pathLearn   = "/1/learn"
 )
 
 // A Backend answers for a node. Its methods must return when ctx ends.
@@ -32,6 +33,9 @@ type Backend interface {
 	Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason)
 	// Forget drops what is stored of a query's key: the resource has changed.
 	Forget(q *Query)
+	// Learn takes in which queries of a path are equivalent. The key stands
+	// for the path; the fields have the response's No-Vary-Search.
+	Learn(q *Query)
 }
 
 // A Server answers other nodes. All bytes from them enter here.
@@ -47,7 +51,8 @@ func NewServer(b Backend) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+pathLookup, s.lookup)
 	mux.HandleFunc("POST "+pathPublish, s.publish)
-	mux.HandleFunc("POST "+pathForget, s.forget)
+	mux.HandleFunc("POST "+pathForget, s.tell(b.Forget))
+	mux.HandleFunc("POST "+pathLearn, s.tell(b.Learn))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w) })
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
@@ -105,10 +110,13 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) *Query {
 	return q
 }
 
-func (s *Server) forget(w http.ResponseWriter, r *http.Request) {
-	if q := s.query(w, r); q != nil {
-		s.backend.Forget(q)
-		w.WriteHeader(http.StatusOK)
+// tell answers what takes no answer but that it was done.
+func (s *Server) tell(backend func(*Query)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if q := s.query(w, r); q != nil {
+			backend(q)
+			w.WriteHeader(http.StatusOK)
+		}
 	}
 }
 

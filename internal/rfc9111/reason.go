@@ -58,6 +58,7 @@ const (
 	// Later additions: the wire forbids a better place.
 
 	RequestStatus // a status that answers one request's own fields (401, 412, 416 ...)
+	NoVarySearch  // other parameters count by now than those that the key was made of
 
 	reasonCount
 )
@@ -97,6 +98,7 @@ var reasonNames = [reasonCount]string{
 	PeerError:        "peer-error",
 	PeerDown:         "peer-down",
 	RequestStatus:    "request-status",
+	NoVarySearch:     "no-vary-search",
 }
 
 // String returns the name, "" for None and "unknown" for a value that a newer

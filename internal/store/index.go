@@ -48,6 +48,10 @@ type resource struct {
 	// changed since.
 	changed time.Time
 
+	// If the key stands for all queries of a path: what their responses say
+	// about them.
+	search *rfc9111.SearchVariance
+
 	uncacheable      rfc9111.Reason // hit-for-miss, until uncacheableUntil
 	uncacheableUntil time.Time
 
@@ -181,6 +185,40 @@ func (s *Store) LearnVary(space *Namespace, k Key, names []string) {
 	r.vary = names
 	sh.evictLocked(r)
 }
+
+// LearnSearchVariance remembers which queries of a path are equivalent; nil:
+// none. The key stands for the path.
+func (s *Store) LearnSearchVariance(space *Namespace, k Key, v *rfc9111.SearchVariance) {
+	sh := s.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if v == nil && sh.resources[k] == nil {
+		return
+	}
+	r := sh.resourceLocked(space, k)
+	r.search = v
+	s.searches.Store(true)
+	sh.evictLocked(r)
+}
+
+// SearchVariance returns what LearnSearchVariance was told.
+func (s *Store) SearchVariance(k Key) *rfc9111.SearchVariance {
+	sh := s.shard(k)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	r := sh.resources[k]
+	if r == nil {
+		return nil
+	}
+	if !r.visited.Load() {
+		r.visited.Store(true)
+	}
+	return r.search
+}
+
+// KnowsSearchVariances reports whether any was ever learned. As long as none
+// was, nobody needs to look.
+func (s *Store) KnowsSearchVariances() bool { return s.searches.Load() }
 
 // MarkUncacheable remembers for a while that a URL's responses are not stored
 // (hit-for-miss), so that requests for it don't wait for each other. It does

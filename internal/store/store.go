@@ -15,6 +15,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/golang/groupcache"
@@ -28,6 +29,8 @@ type Store struct {
 	size   int64 // of the Group
 	bodies *bodies
 	shards [shardCount]shard
+
+	searches atomic.Bool // some search variance was learned
 
 	mu     sync.RWMutex // guards spaces
 	spaces map[string]*Namespace

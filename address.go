@@ -1,0 +1,195 @@
+package caddygroupcache
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// maxTarget bounds what a key is made of.
+const maxTarget = 16 << 10
+
+// An address is where the responses to a request are stored.
+type address struct {
+	key store.Key
+	// Which queries of the URL's path are equivalent, as its responses say;
+	// nil: none.
+	search *rfc9111.SearchVariance
+}
+
+// addressOf returns the address that a request has, or would have for another
+// target. It is false if there is none.
+func (h *Handler) addressOf(r *http.Request, uri string) (a address, ok bool) {
+	var buf [512]byte
+	if h.Key != "" {
+		b := part(part(buf[:0], h.Group), h.Key)
+		b = part(b, replacer(r).ReplaceAll(h.Key, ""))
+		return address{key: sha256.Sum256(b)}, len(b) <= maxTarget
+	}
+	if h.Query != nil {
+		uri = h.Query.normalize(uri)
+	}
+	if len(r.Host)+len(uri) > maxTarget || r.Host == "" && r.ProtoAtLeast(1, 1) {
+		return address{}, false
+	}
+	b := h.appendOrigin(buf[:0], r)
+	if h.node.store.KnowsSearchVariances() {
+		path, query, _ := strings.Cut(uri, "?")
+		if a.search = h.node.store.SearchVariance(sha256.Sum256(part(b, path))); a.search != nil {
+			b = part(part(b, path), a.search.String())
+			a.key = sha256.Sum256(part(b, a.search.Normal(query)))
+			return a, true
+		}
+	}
+	a.key = sha256.Sum256(part(b, uri))
+	return a, true
+}
+
+// appendOrigin appends the part of a default key that stands before the path.
+func (h *Handler) appendOrigin(b []byte, r *http.Request) []byte {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	b = part(part(b, h.Group), "")
+	return part(part(b, scheme), r.Host)
+}
+
+// pathOf returns the key that stands for all queries of a request's path: that
+// of the URL without a query.
+func (h *Handler) pathOf(r *http.Request) store.Key {
+	path, _, _ := strings.Cut(requestURI(r), "?")
+	return sha256.Sum256(part(h.appendOrigin(nil, r), path))
+}
+
+// keysOf returns the keys under which responses to a target can be stored.
+func (h *Handler) keysOf(r *http.Request, uri string) []store.Key {
+	a, ok := h.addressOf(r, uri)
+	if !ok {
+		return nil
+	}
+	if a.search == nil {
+		return []store.Key{a.key}
+	}
+	// The response that told of the variance was asked for without it.
+	if h.Query != nil {
+		uri = h.Query.normalize(uri)
+	}
+	return []store.Key{a.key, sha256.Sum256(part(h.appendOrigin(nil, r), uri))}
+}
+
+// learn takes in what the header of a storable response says about queries. The
+// response cannot be stored if the key was made of what other parameters say.
+func (x *fetch) learn(own http.Header) rfc9111.Reason {
+	if x.h.Key != "" {
+		return rfc9111.None
+	}
+	said := rfc9111.ParseSearchVariance(own)
+	if said.String() == x.q.search.String() {
+		return rfc9111.None
+	}
+	x.h.node.store.LearnSearchVariance(x.q.space, x.h.pathOf(x.r), said)
+	if x.q.search != nil {
+		return rfc9111.NoVarySearch
+	}
+	x.lesson = own["No-Vary-Search"]
+	return rfc9111.None
+}
+
+// teach tells all nodes what was learned from a stored response, and stores it
+// under the key that equivalent requests will have from now on.
+func (x *fetch) teach(e *store.Entry, body *follower) {
+	n, h := x.h.node, x.h
+	var all sync.WaitGroup
+	all.Go(func() {
+		query := peer.NewQuery(x.q.space.Name, h.pathOf(x.r), http.Header{"No-Vary-Search": x.lesson}, []string{"No-Vary-Search"})
+		n.tellOthers(operationLearn, x.q.patience, func(ctx context.Context, to peer.Node) error {
+			return n.client.Learn(ctx, to, query)
+		})
+	})
+	all.Go(func() {
+		a, ok := h.addressOf(x.r, requestURI(x.r))
+		if !ok || a.search == nil { // it has been forgotten again
+			return
+		}
+		owner, self := n.ring.Load().Owner(a.key)
+		if self {
+			n.store.Commit(x.q.space, a.key, e, x.flight.fill.Bytes())
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), x.q.patience)
+		defer cancel()
+		start := time.Now()
+		_, err := n.client.Publish(ctx, owner, peer.NewQuery(x.q.space.Name, a.key, x.q.header, e.Vary), 0, e, body)
+		observePeer(operationPublish, err, time.Since(start))
+	})
+	all.Wait()
+}
+
+// Learn takes in what another node has learned of the queries of a path.
+func (n *node) Learn(q *peer.Query) {
+	if space := n.store.Namespace(q.Group); space != nil {
+		n.store.LearnSearchVariance(space, q.Key, rfc9111.ParseSearchVariance(q.Fields))
+	}
+}
+
+// part appends s with its length, so that no two lists of parts look alike.
+func part(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
+
+// requestURI returns the request target as the client sent it, before any
+// rewrite.
+func requestURI(r *http.Request) string {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		return original.RequestURI
+	}
+	return r.RequestURI
+}
+
+// normalize drops and sorts parameters of the query, and leaves what remains
+// byte for byte.
+func (q *Query) normalize(uri string) string {
+	path, query, ok := strings.Cut(uri, "?")
+	if !ok {
+		return uri
+	}
+	params := strings.Split(query, "&")
+	params = slices.DeleteFunc(params, func(p string) bool {
+		name, _, _ := strings.Cut(p, "=")
+		if plain, err := url.QueryUnescape(name); err == nil {
+			name = plain
+		}
+		if len(q.Only) > 0 {
+			return !slices.ContainsFunc(q.Only, func(pattern string) bool { return matchName(pattern, name) })
+		}
+		return slices.ContainsFunc(q.Ignore, func(pattern string) bool { return matchName(pattern, name) })
+	})
+	if q.Sort {
+		slices.Sort(params)
+	}
+	if len(params) == 0 {
+		return path
+	}
+	return path + "?" + strings.Join(params, "&")
+}
+
+func matchName(pattern, name string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(name, prefix)
+	}
+	return pattern == name
+}

@@ -108,6 +108,12 @@ func (x *fetch) learn(own http.Header) rfc9111.Reason {
 	return rfc9111.None
 }
 
+// sameSearch reports whether an updated header still says of queries what its
+// key was made of.
+func (x *fetch) sameSearch(fields http.Header) bool {
+	return x.q.search == nil || rfc9111.ParseSearchVariance(fields).String() == x.q.search.String()
+}
+
 // teach tells all nodes what was learned from a stored response, and stores it
 // under the key that equivalent requests will have from now on.
 func (x *fetch) teach(e *store.Entry, body *follower) {

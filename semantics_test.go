@@ -185,3 +185,47 @@ func TestNoVarySearchHasNoEffectOnAKeyOfOnesOwn(t *testing.T) {
 		t.Errorf("%d fetches", calls.Load())
 	}
 }
+
+func TestHeadUpdatesTheStoredResponse(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		tag     string // of the response to HEAD
+		fetches int64  // by the GET after it
+	}{
+		{"the same", `"1"`, 0},
+		{"another", `"2"`, 1},
+		{"unclear", "", 1},
+	} {
+		for asked := range 2 { // the owner, and another node
+			t.Run(fmt.Sprintf("%s, node %d", tt.name, asked), func(t *testing.T) {
+				c := newCluster(t, 2)
+				target := c.target(0)
+				var calls, validations atomic.Int64
+				up := func(w http.ResponseWriter, r *http.Request) error {
+					fields := []string{"Cache-Control", "max-age=0", "Etag", `"1"`}
+					if r.Method == http.MethodHead {
+						fields = []string{"Cache-Control", "max-age=60", "Etag", tt.tag, "X-New", "1"}
+					}
+					if r.Header.Get("If-None-Match") != "" {
+						validations.Add(1)
+					}
+					return fixed(&calls, "hello", fields...)(w, r)
+				}
+				do(c.handlers[0], up, request(t.Context(), target))
+				head := request(t.Context(), target)
+				head.Method = http.MethodHead
+				do(c.handlers[asked], up, head)
+				calls.Store(0)
+				for i, h := range c.handlers {
+					w := do(h, up, request(t.Context(), target))
+					if calls.Load() != tt.fetches*int64(i+1) || w.Body.String() != "hello" || tt.fetches == 0 && w.Header().Get("X-New") != "1" {
+						t.Errorf("node %d: %d fetches, want %d for each; %v", i, calls.Load(), tt.fetches, w.Header())
+					}
+					if i == 0 && (validations.Load() > 0) != (tt.name == "unclear") {
+						t.Errorf("%d validations", validations.Load())
+					}
+				}
+			})
+		}
+	}
+}

@@ -381,6 +381,9 @@ func (x *fetch) decide(t *tee, status int) teeState {
 			return silent
 		}
 	}
+	if x.r.Method == http.MethodHead && status == http.StatusOK && x.grant.stale != nil && !x.q.credentials {
+		x.compareHead(ownFields(t.header, t.before))
+	}
 	received := time.Now()
 	if t.header.Get("Date") == "" {
 		t.header.Set("Date", received.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
@@ -507,10 +510,7 @@ func (x *fetch) decideNotModified(t *tee) teeState {
 		Status: http.StatusNotModified, Response: ownFields(t.header, t.before),
 		Sent: x.sent, Received: received,
 	}, stale.Status, stale.Header(), x.h.policy)
-	if why == rfc9111.None && x.q.search != nil && rfc9111.ParseSearchVariance(fields).String() != x.q.search.String() {
-		why = rfc9111.NoVarySearch
-	}
-	if why == rfc9111.None {
+	if why == rfc9111.None && x.sameSearch(fields) {
 		renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
 		if tooBig == rfc9111.None {
 			x.renewed, x.given = true, true
@@ -523,6 +523,28 @@ func (x *fetch) decideNotModified(t *tee) teeState {
 	x.h.node.store.Drop(x.q.key, stale)
 	x.giveUp(rfc9111.StrayNotModified)
 	return silent
+}
+
+// compareHead lets the response to a HEAD update the stored one to a GET, or
+// drop it everywhere (RFC 9111 §4.3.5).
+func (x *fetch) compareHead(own http.Header) {
+	stale := x.grant.stale
+	switch rfc9111.CompareHead(stale.Header(), own) {
+	case rfc9111.Other:
+		x.h.node.invalidate(x.q.space, x.q.key, x.q.patience)
+	case rfc9111.Same:
+		fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
+			Method: x.r.Method, Request: x.asked,
+			Status: http.StatusOK, Response: own,
+			Sent: x.sent, Received: time.Now(),
+		}, stale.Status, stale.Header(), x.h.policy)
+		if why != rfc9111.None || !x.sameSearch(fields) {
+			return
+		}
+		if renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent); tooBig == rfc9111.None {
+			x.h.node.refresh(x.q, x.grant, renewed)
+		}
+	}
 }
 
 // standsForError are the answers that RFC 5861 §4 counts as errors.

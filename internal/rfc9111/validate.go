@@ -94,6 +94,39 @@ func Revalidated(x Exchange, status int, stored http.Header, o Options) (http.He
 	return refreshed, f, reason
 }
 
+// A Comparison is what the response to a HEAD says of the stored response to a
+// GET.
+type Comparison uint8
+
+const (
+	Unclear Comparison = iota // nothing of weight
+	Same                      // it would be the same: Revalidated with that response renews it
+	Other                     // it would be another one
+)
+
+// CompareHead compares a stored response to a GET with a 200 to a HEAD for the
+// same resource (RFC 9111 §4.3.5). A length alone tells that they differ but not
+// that they are the same, and a length of 0 is what servers say that do not
+// know it.
+func CompareHead(stored, head http.Header) Comparison {
+	c := Unclear
+	for _, name := range []string{"Etag", "Last-Modified"} {
+		ours, theirs := single(stored[name]), single(head[name])
+		if ours == "" || theirs == "" {
+			continue
+		}
+		if ours != theirs {
+			return Other
+		}
+		c = Same
+	}
+	ours, theirs := single(stored["Content-Length"]), single(head["Content-Length"])
+	if theirs != "" && theirs != "0" && ours != theirs {
+		return Other
+	}
+	return c
+}
+
 // sameRepresentation reports whether a 304 can be about the stored bytes
 // (RFC 9111 §4.3.4). Tags are compared weakly, and a tag that only the 304 has
 // is passed over, because servers weaken or drop the tag of what they compress

@@ -220,3 +220,32 @@ func TestRevalidatedFreshness(t *testing.T) {
 		t.Errorf("the stored status does not count: %q", reason)
 	}
 }
+
+func TestCompareHead(t *testing.T) {
+	const etag, modified, length = "Etag", "Last-Modified", "Content-Length"
+	tests := []struct {
+		name         string
+		stored, head http.Header
+		want         Comparison
+	}{
+		{"nothing to compare", header(length, "5"), header(), Unclear},
+		{"the same tag", header(etag, `"a"`), header(etag, `"a"`), Same},
+		{"another tag", header(etag, `"a"`, modified, "x"), header(etag, `"b"`, modified, "x"), Other},
+		{"weak by now", header(etag, `"a"`), header(etag, `W/"a"`), Other},
+		{"a tag on one side", header(etag, `"a"`), header(modified, "x"), Unclear},
+		{"the same date", header(modified, "x"), header(modified, "x"), Same},
+		{"another date", header(etag, `"a"`, modified, "x"), header(etag, `"a"`, modified, "y"), Other},
+		{"the same length", header(length, "5"), header(length, "5"), Unclear},
+		{"another length", header(length, "5", etag, `"a"`), header(length, "6", etag, `"a"`), Other},
+		{"a length of nothing", header(length, "5", etag, `"a"`), header(length, "0", etag, `"a"`), Same},
+		{"no length", header(length, "5", etag, `"a"`), header(etag, `"a"`), Same},
+		{"two tags", header(etag, `"a"`), header(etag, `"a"`, etag, `"b"`), Unclear},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := CompareHead(tt.stored, tt.head); got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+		})
+	}
+}

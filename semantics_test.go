@@ -229,3 +229,31 @@ func TestHeadUpdatesTheStoredResponse(t *testing.T) {
 		}
 	}
 }
+
+func TestLanguagesAreSharedAsFarAsTheUpstreamIsKnownToHaveThem(t *testing.T) {
+	c := newCluster(t, 3)
+	target := c.target(1)
+	for i, step := range []struct{ accept, kind, want string }{
+		{"de, en;q=0.5", "", "fetched de"},
+		{"en;q=0.5,de", "", "hit de"},
+		{"fr;q=0.8, de", "", "hit de"},
+		{"de", "", "hit de"},
+		{"de", "a=b", "fetched de"},
+		{"fr, de", "", "fetched fr"},
+		{"en", "", "fetched en"},
+		{"en;q=0.2, fr", "", "hit fr"},
+		{"", "", "fetched "},
+	} {
+		var calls atomic.Int64
+		language := strings.TrimSpace(step.accept[:min(len(step.accept), 2)])
+		up := fixed(&calls, language, "Cache-Control", "max-age=60", "Vary", "Accept-Language, X-Kind", "Content-Language", language)
+		w := do(c.handlers[i%3], up, request(t.Context(), target, "Accept-Language", step.accept, "X-Kind", step.kind))
+		got := "hit " + w.Body.String()
+		if calls.Load() > 0 {
+			got = "fetched " + w.Body.String()
+		}
+		if got != step.want {
+			t.Errorf("%d: %q: %s, want %s", i, step.accept, got, step.want)
+		}
+	}
+}

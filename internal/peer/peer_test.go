@@ -376,7 +376,7 @@ func TestStrangersAreRefusedAndCounted(t *testing.T) {
 			t.Errorf("%s: %d", name, answer)
 		}
 	}
-	if got := s.Refused(); got != 6 {
+	if got := s.Refused(); got != 7 {
 		t.Errorf("counted %d", got)
 	}
 }

@@ -283,6 +283,7 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	enc.strings(e.Vary)
 	enc.bytes(e.Selected[:])
 	enc.string(e.Codings)
+	enc.string(e.Languages)
 	enc.bytes(e.Others[:])
 	f := e.Fresh
 	enc.dur(now.Sub(f.Received))
@@ -319,7 +320,8 @@ func (d *decoder) entry(now time.Time) *store.Entry {
 		d.fail("status")
 	}
 	copy(e.Selected[:], d.fixed(len(e.Selected), "selection"))
-	e.Codings = d.string(store.MaxCodings, "codings")
+	e.Codings = d.string(store.MaxNegotiated, "codings")
+	e.Languages = d.string(store.MaxNegotiated, "languages")
 	copy(e.Others[:], d.fixed(len(e.Others), "selection"))
 	e.Fresh.Received = now.Add(-d.dur("age"))
 	e.Sent = now.Add(-d.dur("age"))

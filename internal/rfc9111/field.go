@@ -34,15 +34,28 @@ func parseDelta(s string) (time.Duration, bool) {
 	return time.Duration(seconds) * time.Second, true
 }
 
-// parseDate reads an HTTP-date in one of its three forms (RFC 9110 §5.6.7).
+// dateForms are the three forms of an HTTP-date (RFC 9110 §5.6.7).
+var dateForms = [...]string{http.TimeFormat, "Monday, 02-Jan-06 15:04:05 GMT", time.ANSIC}
+
+// parseDate reads an HTTP-date in one of its three forms. The case of letters
+// makes no difference (RFC 9111 §4.2). time.Parse takes more white space and
+// fewer digits than the forms have, so what it has read must be as long as its
+// form, from the comma on where there is one.
 func parseDate(s string) (time.Time, bool) {
-	// http.ParseTime takes any three letters for a zone in the RFC 850 form and
-	// counts them as UTC, which would move the date by hours.
-	if strings.Contains(s, ",") && !strings.HasSuffix(s, " GMT") {
-		return time.Time{}, false
+	if rest, zone := strings.CutSuffix(strings.ToUpper(s), " GMT"); zone {
+		s = rest + " GMT" // the one part that time.Parse takes in capitals only
 	}
-	t, err := http.ParseTime(s)
-	return t, err == nil
+	_, rest, comma := strings.Cut(s, ",")
+	for _, form := range dateForms {
+		_, formRest, formComma := strings.Cut(form, ",")
+		if comma != formComma || comma && len(rest) != len(formRest) || !comma && len(s) != len(form) {
+			continue
+		}
+		if t, err := time.Parse(form, s); err == nil {
+			return t, true
+		}
+	}
+	return time.Time{}, false
 }
 
 // dateField reads a field that holds one date. Repeating the same value is

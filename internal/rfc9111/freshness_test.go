@@ -158,3 +158,30 @@ func TestAgeAndTTL(t *testing.T) {
 		t.Errorf("the zero Freshness: use %d, want Validate", use)
 	}
 }
+
+func TestParseDate(t *testing.T) {
+	want := time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
+	for _, text := range []string{
+		"Sun, 22 Nov 2026 12:00:00 GMT", "Sunday, 22-Nov-26 12:00:00 GMT", "Sun Nov 22 12:00:00 2026",
+		"sun, 22 NOV 2026 12:00:00 gmt", "SUNDAY, 22-nov-26 12:00:00 Gmt", "SUN nov 22 12:00:00 2026",
+	} {
+		if got, ok := parseDate(text); !ok || !got.Equal(want) {
+			t.Errorf("%q: %v %v", text, got, ok)
+		}
+	}
+	if got, ok := parseDate("Fri Nov  6 12:00:00 2026"); !ok || got.Day() != 6 {
+		t.Errorf("one digit in asctime: %v %v", got, ok)
+	}
+	for _, text := range []string{
+		"", "0", "-1", "Sun, 22 Nov 2026 12:00:00", "Sun, 22 Nov 2026 12:00:00 UTC", "Sun, 22 Nov 2026 12:00:00 +0000",
+		"Sunday, 22-Nov-26 12:00:00 CET", "Sunday, 22-Nov-2026 12:00:00 GMT", "Sun, 22-Nov-26 12:00:00 GMT",
+		"Sun, 22  Nov 2026 12:00:00 GMT", "Sun,  22 Nov 2026 12:00:00 GMT", "Sun, 22 Nov 2026 12:00:00  GMT",
+		"Sun, 2 Nov 2026 12:00:00 GMT", "Sun, 22 Nov 2026 2:00:00 GMT", "Sun, 22 Nov 26 12:00:00 GMT",
+		"Sun Nov 2 12:00:00 2026", "Sun Nov 22 12:00:00 2026 GMT", "22 Nov 2026 12:00:00 GMT", "Sun, 22 Nov 2026 25:00:00 GMT",
+		"Sun, 22 Nov 2026 12:00:00 GMT, x", "Sun, 22 Nov 2026 12.00.00 GMT",
+	} {
+		if got, ok := parseDate(text); ok {
+			t.Errorf("%q: read as %v", text, got)
+		}
+	}
+}

@@ -211,6 +211,9 @@ func weight(member []byte) int {
 // the best of many is the best of a few of them (RFC 9110 §12.5.3). Both values
 // are in the normal form of AcceptEncoding.
 func CodingServes(coding, chosenFor, request string) bool {
+	if chosenFor == request {
+		return true
+	}
 	if strings.ContainsAny(coding, ", \t;") || strings.ContainsAny(chosenFor+request, "*\"") {
 		return false
 	}
@@ -240,6 +243,34 @@ func CodingServes(coding, chosenFor, request string) bool {
 	return taken
 }
 
+// LanguageServes reports whether a response in one language, which upstream
+// chose for a request with one Accept-Language, is what it would choose for
+// another request too: one that gives this very language more weight than all
+// others (RFC 9110 §12.5.4), since upstream is known to have it. Both values are
+// in the normal form of AcceptLanguage.
+func LanguageServes(language, chosenFor, request string) bool {
+	if chosenFor == request {
+		return true
+	}
+	if !isToken(language) || strings.Contains(request, `"`) {
+		return false
+	}
+	language = strings.ToLower(language)
+	ours, others := 0, 0
+	for member := range strings.SplitSeq(request, ",") {
+		q := weight([]byte(member))
+		if q < 0 {
+			return false
+		}
+		if name, _, _ := strings.Cut(member, ";"); name == language {
+			ours = q
+		} else {
+			others = max(others, q)
+		}
+	}
+	return ours > others
+}
+
 func hasMember(list, member string) bool {
 	for m := range strings.SplitSeq(list, ",") {
 		if m == member {
@@ -251,7 +282,13 @@ func hasMember(list, member string) bool {
 
 // AcceptEncoding returns the Accept-Encoding of a request in the normal form of
 // Selecting, "" if there is none.
-func AcceptEncoding(request http.Header) string {
+func AcceptEncoding(request http.Header) string { return normalOf("Accept-Encoding", request) }
+
+// AcceptLanguage returns the Accept-Language of a request in the normal form of
+// Selecting, "" if there is none.
+func AcceptLanguage(request http.Header) string { return normalOf("Accept-Language", request) }
+
+func normalOf(name string, request http.Header) string {
 	var scratch [192]byte
-	return string(normalize(scratch[:0], "Accept-Encoding", strings.Join(request["Accept-Encoding"], ",")))
+	return string(normalize(scratch[:0], name, strings.Join(request[name], ",")))
 }

@@ -196,6 +196,7 @@ func TestCodingServes(t *testing.T) {
 		{"more than before", "gzip", "gzip", "gzip, br", false},
 		{"not taken", "br", "gzip, br", "gzip", false},
 		{"refused", "br", "br;q=0, gzip", "br;q=0", false},
+		{"the very same, whatever it is", "a, b", `*, "x`, `*, "x`, true},
 		{"the weight of the rest changed", "br", "gzip, br", "br, gzip;q=0.1", false},
 		{"a weight", "gzip", "gzip;q=0.5, br;q=0.1", "gzip;q=0.5", true},
 		{"plain for all that takes less", "", "gzip, br", "br", true},
@@ -203,14 +204,14 @@ func TestCodingServes(t *testing.T) {
 		{"identity for who takes nothing", "identity", "gzip, br", "", true},
 		{"coded for who takes nothing", "gzip", "gzip", "", false},
 		{"plain, for who takes more", "", "", "gzip", false},
-		{"plain refused", "", "gzip, identity;q=0", "gzip, identity;q=0", false},
+		{"plain refused", "", "gzip, br, identity;q=0", "gzip, identity;q=0", false},
 		{"plain refused before", "", "gzip, identity;q=0", "gzip", false},
 		{"plain refused now", "", "gzip", "gzip, identity;q=0", false},
 		{"plain with a weight", "", "identity;q=0.5, gzip", "identity;q=0.5", true},
 		{"coded, and plain refused by both", "gzip", "gzip, br, identity;q=0", "gzip, identity;q=0", true},
 		{"anything, before", "gzip", "*", "gzip", false},
 		{"anything, now", "gzip", "gzip", "gzip, *", false},
-		{"several codings", "gzip, br", "gzip, br", "gzip, br", false},
+		{"several codings", "gzip, br", "gzip, br, zstd", "gzip, br", false},
 		{"quotes", "gzip", `gzip, "br"`, "gzip", false},
 		{"empty members", "gzip", "gzip, , br", "gzip,,", true},
 	}
@@ -218,6 +219,39 @@ func TestCodingServes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			form := func(s string) string { return AcceptEncoding(http.Header{"Accept-Encoding": {s}}) }
 			if got := CodingServes(tt.coding, form(tt.chosenFor), form(tt.request)); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestLanguageServes(t *testing.T) {
+	tests := []struct {
+		name                         string
+		language, chosenFor, request string
+		want                         bool
+	}{
+		{"the same", "de", "de, en", "en, de", true},
+		{"the same, of no language", "", "de", "de", true},
+		{"the most wanted", "de", "en, de", "fr;q=0.5, de", true},
+		{"the most wanted, in capitals", "DE-at", "en", "fr;q=0.5, de-AT;q=0.7", true},
+		{"as wanted as another", "de", "en", "fr, de", false},
+		{"less wanted", "de", "en", "fr, de;q=0.9", false},
+		{"not wanted", "de", "en", "fr", false},
+		{"refused", "de", "en", "de;q=0", false},
+		{"only its family", "de-at", "en", "de", false},
+		{"beside anything", "de", "en", "de, *;q=0.1", true},
+		{"anything as much", "de", "en", "de, *", false},
+		{"no field", "de", "en", "", false},
+		{"unknown language", "", "en", "de", false},
+		{"two languages", "de, en", "en", "de", false},
+		{"a weight that cannot be read", "de", "en", "de, fr;q=x", false},
+		{"quotes", "de", "en", `de, "fr;q=0.5"`, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			form := func(s string) string { return AcceptLanguage(http.Header{"Accept-Language": {s}}) }
+			if got := LanguageServes(tt.language, form(tt.chosenFor), form(tt.request)); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})

@@ -17,8 +17,8 @@ const (
 	MaxFields      = 256
 	MaxHeaderBytes = 64 << 10
 	MaxVaryNames   = 16
-	MaxVariants    = 32 // per cache key; the oldest goes first
-	MaxCodings     = 256
+	MaxVariants    = 32  // per cache key; the oldest goes first
+	MaxNegotiated  = 256 // bytes of Accept-Encoding or Accept-Language
 )
 
 // A Key is the SHA-256 of a namespace and a cache key, so that no byte of a
@@ -46,12 +46,14 @@ type Entry struct {
 	Generation Generation
 	Vary       []string // canonical names of the selecting fields, sorted
 	Selected   Selection
-	// If Accept-Encoding is among the selecting fields: its value in the
-	// request that fetched the response, and the selection by the others.
-	Codings string
-	Others  Selection
-	Fresh   rfc9111.Freshness
-	Sent    time.Time // when the request that fetched it left: what a later purge compares with
+	// If Accept-Encoding or Accept-Language is among the selecting fields:
+	// their values in the request that fetched the response, and the selection
+	// by the others.
+	Codings, Languages string
+	Others             Selection
+
+	Fresh rfc9111.Freshness
+	Sent  time.Time // when the request that fetched it left: what a later purge compares with
 
 	bodyKey string // in the Group; "" until the entry is in the index
 }
@@ -79,23 +81,35 @@ func NewEntry(status int, stored http.Header, request http.Header, fresh rfc9111
 		Fresh:    fresh,
 		Sent:     sent,
 	}
-	if others, ok := e.otherNames(); ok {
-		if e.Codings = rfc9111.AcceptEncoding(request); len(e.Codings) > MaxCodings {
-			e.Codings = "*" // serves this very value only
+	if e.negotiated() {
+		if e.variesBy("Accept-Encoding") {
+			e.Codings = rfc9111.AcceptEncoding(request)
 		}
-		e.Others = Select(others, request)
+		if e.variesBy("Accept-Language") {
+			e.Languages = rfc9111.AcceptLanguage(request)
+		}
+		if len(e.Codings) > MaxNegotiated || len(e.Languages) > MaxNegotiated {
+			e.Codings, e.Languages = "\n", "\n" // like no other: found by the very same values only
+		}
+		e.Others = Select(e.otherNames(), request)
 	}
 	return e, rfc9111.None
 }
 
-// otherNames returns the selecting fields but Accept-Encoding, and whether that
-// is among them.
-func (e *Entry) otherNames() ([]string, bool) {
-	i, found := slices.BinarySearch(e.Vary, "Accept-Encoding")
-	if !found || len(e.Vary) == 1 {
-		return nil, found
-	}
-	return slices.Concat(e.Vary[:i], e.Vary[i+1:]), true
+func (e *Entry) variesBy(name string) bool {
+	_, found := slices.BinarySearch(e.Vary, name)
+	return found
+}
+
+func (e *Entry) negotiated() bool {
+	return e.variesBy("Accept-Encoding") || e.variesBy("Accept-Language")
+}
+
+// otherNames returns the selecting fields but those that are negotiated.
+func (e *Entry) otherNames() []string {
+	return slices.DeleteFunc(slices.Clone(e.Vary), func(name string) bool {
+		return name == "Accept-Encoding" || name == "Accept-Language"
+	})
 }
 
 // packFields sorts a header into Fields whose values lie in one string, so
@@ -144,15 +158,23 @@ func Select(names []string, request http.Header) Selection {
 // Matches reports whether the entry's response was selected by the same field
 // values that the request has (RFC 9111 §4.1).
 func (e *Entry) Matches(request http.Header) bool {
-	return e.Selected == Select(e.Vary, request) || e.inTheRightCoding(request)
+	return e.Selected == Select(e.Vary, request) || e.wouldBeChosen(request)
 }
 
-// inTheRightCoding reports whether an entry that was selected by another
-// Accept-Encoding would have been selected by this request too.
-func (e *Entry) inTheRightCoding(request http.Header) bool {
-	others, ok := e.otherNames()
-	return ok && rfc9111.CodingServes(e.Get("Content-Encoding"), e.Codings, rfc9111.AcceptEncoding(request)) &&
-		e.Others == Select(others, request)
+// wouldBeChosen reports whether an entry that was selected by another
+// Accept-Encoding or Accept-Language would have been selected by this request
+// too.
+func (e *Entry) wouldBeChosen(request http.Header) bool {
+	if !e.negotiated() {
+		return false
+	}
+	if e.variesBy("Accept-Encoding") && !rfc9111.CodingServes(e.Get("Content-Encoding"), e.Codings, rfc9111.AcceptEncoding(request)) {
+		return false
+	}
+	if e.variesBy("Accept-Language") && !rfc9111.LanguageServes(e.Get("Content-Language"), e.Languages, rfc9111.AcceptLanguage(request)) {
+		return false
+	}
+	return e.Others == Select(e.otherNames(), request)
 }
 
 // Get returns the first line of a field.
@@ -214,7 +236,7 @@ const entryOverhead = 900
 
 // cost is what the entry counts for in the index's budget.
 func (e *Entry) cost() int64 {
-	n := int64(entryOverhead + len(e.Codings))
+	n := int64(entryOverhead + len(e.Codings) + len(e.Languages))
 	for _, f := range e.Fields {
 		n += int64(len(f.Value)) + 32
 	}

@@ -113,7 +113,7 @@ func match(variants []*Entry, request http.Header) *Entry {
 		}
 	}
 	for _, e := range variants {
-		if e.inTheRightCoding(request) {
+		if e.wouldBeChosen(request) {
 			return e
 		}
 	}

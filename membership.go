@@ -176,6 +176,8 @@ type membership struct {
 	keyring *memberlist.Keyring
 	keys    []clusterKeys
 	turn    int // which key seals as long as this node is alone
+
+	announceMu sync.Mutex // makes one call at a time of those to UpdateNode
 }
 
 // nodeRecord is what is known of one member.
@@ -391,11 +393,19 @@ func (m *membership) SetKeys(keys []clusterKeys) error {
 	}
 	m.hold(keys)
 	m.wg.Go(func() {
-		if err := m.ml.UpdateNode(announceTimeout); err != nil {
+		if err := m.announce(announceTimeout); err != nil {
 			m.log.Debug("telling the members which keys this node holds; push/pull will", zap.Error(err))
 		}
 	})
 	return nil
+}
+
+// announce tells the others this node's meta. memberlist reads without a lock
+// there what another call writes.
+func (m *membership) announce(timeout time.Duration) error {
+	m.announceMu.Lock()
+	defer m.announceMu.Unlock()
+	return m.ml.UpdateNode(timeout)
 }
 
 func (m *membership) hold(keys []clusterKeys) {
@@ -523,7 +533,7 @@ func (m *membership) Leave(timeout time.Duration) error {
 		// the meta can the others tell leaving from dying: see note.
 		// If that is late, they take us for dead; no reason to wait longer.
 		m.leaving.Store(true)
-		_ = m.ml.UpdateNode(max(timeout/2, time.Millisecond))
+		_ = m.announce(max(timeout/2, time.Millisecond))
 		// memberlist takes no time as for ever.
 		if err := m.ml.Leave(max(time.Until(deadline), time.Millisecond)); err != nil {
 			return fmt.Errorf("telling the other members that this node leaves: %w; they will find out by themselves", err)

@@ -2,7 +2,6 @@ package caddygroupcache
 
 import (
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -329,6 +328,9 @@ func (a *App) resolve(repl *caddy.Replacer) (clusterConfig, error) {
 	if !c.enabled {
 		return c, nil
 	}
+	if c.keys, err = readSecrets(secrets); err != nil {
+		return c, err
+	}
 	if err := c.addresses(); err != nil {
 		return c, err
 	}
@@ -342,8 +344,7 @@ func (a *App) resolve(repl *caddy.Replacer) (clusterConfig, error) {
 			return c, fmt.Errorf("name %q: %w", a.Name, err)
 		}
 	}
-	c.keys, err = gossipKeys(secrets)
-	return c, err
+	return c, nil
 }
 
 // addresses settles what is bound and what is advertised.
@@ -363,8 +364,8 @@ func (c *clusterConfig) addresses() error {
 		return err
 	}
 	for option, bound := range map[string]netip.AddrPort{"gossip": gossip, "peers": peers} {
-		if !bound.Addr().IsLoopback() && !c.insecure {
-			return fmt.Errorf("%s %s is not a loopback address, and traffic between nodes is not encrypted yet: use 127.0.0.1 or [::1], or add insecure if nobody else can reach this network", option, bound)
+		if !bound.Addr().IsLoopback() && len(c.keys) == 0 && !c.insecure {
+			return fmt.Errorf("%s %s is not a loopback address, and without a secret whoever reaches it could read and write the cache: add a secret, made with caddy groupcache keygen, or use 127.0.0.1 or [::1], or add insecure if nobody else can reach this network", option, bound)
 		}
 	}
 	c.gossip, c.peers = gossip.String(), peers.String()
@@ -420,26 +421,6 @@ func parseAddress(option, s, defaultPort string) (netip.AddrPort, error) {
 func checkSeed(seed string) error {
 	_, _, err := parseSeed(seed)
 	return err
-}
-
-// minSecret is the least number of random bytes in a secret.
-const minSecret = 32
-
-// gossipKeys derives memberlist's keys from the secrets.
-func gossipKeys(secrets []string) ([][]byte, error) {
-	var keys [][]byte
-	for i, s := range secrets {
-		raw, err := base64.StdEncoding.DecodeString(s)
-		if err != nil || len(raw) < minSecret {
-			return nil, fmt.Errorf("secret %d is not %d or more random bytes in base64: make one with caddy groupcache keygen", i+1, minSecret)
-		}
-		key, err := deriveKey(raw, "caddy-groupcache gossip v1")
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, key)
-	}
-	return keys, nil
 }
 
 // uniqueName returns a readable name that no other process has.

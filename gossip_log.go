@@ -35,7 +35,12 @@ type logKind struct {
 	held int       // not written since
 }
 
-const tooManyStreams = "too many streams at the same time"
+// What gossipTransport refuses goes the same way.
+const (
+	tooManyStreams = "too many streams at the same time"
+	refusedStream  = "stream of a stranger"
+	refusedPacket  = "packet of a stranger"
+)
 
 // refusals are the beginnings of the lines about bytes that were refused.
 var refusals = []string{
@@ -61,6 +66,8 @@ var refusals = []string{
 	"ignoring alive message",
 	"Ignoring an alive message",
 	tooManyStreams,
+	refusedStream,
+	refusedPacket,
 }
 
 var _ io.Writer = (*gossipLog)(nil)

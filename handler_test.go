@@ -1157,7 +1157,7 @@ func newCluster(t testing.TB, n int) *testCluster {
 		if err != nil {
 			t.Fatal(err)
 		}
-		server := peer.NewServer(node)
+		server := peer.NewServer(node, node.identity)
 		go server.Serve(listener)
 		t.Cleanup(func() { server.Close(); node.close() })
 		c.nodes = append(c.nodes, node)
@@ -1359,7 +1359,7 @@ func TestLeaderThatDiesIsFollowedByAnother(t *testing.T) {
 	target := c.target(0)
 	k, _ := keyOf(c.handlers[0], request(t.Context(), target))
 	// A third node gets the lease, and is never heard of again.
-	third := peer.NewClient()
+	third := peer.NewClient(new(peer.Identity))
 	query := peer.NewQuery(defaultGroup, k, nil, nil)
 	query.Lead = true
 	reply, err := third.Lookup(t.Context(), c.addrs[0], query, 5*time.Second)

@@ -1,7 +1,9 @@
 package caddygroupcache
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log"
@@ -19,6 +21,8 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"go.uber.org/zap"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 )
 
 // This file turns what memberlist tells into lists of members.
@@ -66,6 +70,8 @@ const (
 	mergeQueue      = 16
 	maxStreams      = 64      // inbound, at the same time
 	maxStreamBytes  = 4 << 20 // memberlist itself would read 20 MiB before it checks the key
+	greetTimeout    = 5 * time.Second
+	announceTimeout = time.Second
 	housekeeping    = time.Second
 	quietFor        = time.Minute // between two log lines of one kind
 	maxLogKinds     = 64
@@ -102,14 +108,15 @@ func (m member) present() bool { return m.State == stateAlive || m.State == stat
 // membershipConfig is what a membership needs to know. Nothing in it may be
 // changed after startMembership; SetJoin and SetKeys are for that.
 type membershipConfig struct {
-	Name            string        // unique per process
-	Gossip          string        // ip:port to bind (TCP and UDP); with port 0 a free one is chosen
-	AdvertiseGossip string        // ip:port that others dial; "" = Gossip
-	Peers           string        // host:port that others dial for cache traffic
-	Join            []string      // seeds: "host", "host:port", IPs, IPv6 with and without brackets; default port 7946
-	Keys            [][]byte      // of 16, 24 or 32 bytes; the first seals, all open; empty = plaintext
-	Logger          *zap.Logger   // nil = none
-	RejoinEvery     time.Duration // base interval for resolving and joining seeds again; 0 = 5 s
+	Name            string         // unique per process
+	Gossip          string         // ip:port to bind (TCP and UDP); with port 0 a free one is chosen
+	AdvertiseGossip string         // ip:port that others dial; "" = Gossip
+	Peers           string         // host:port that others dial for cache traffic
+	Join            []string       // seeds: "host", "host:port", IPs, IPv6 with and without brackets; default port 7946
+	Keys            []clusterKeys  // the first that all members hold seals, all open; empty = plaintext
+	Identity        *peer.Identity // holds the same secrets as Keys, always
+	Logger          *zap.Logger    // nil = none
+	RejoinEvery     time.Duration  // base interval for resolving and joining seeds again; 0 = 5 s
 
 	// Resolve looks up a seed; nil = net.DefaultResolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -143,6 +150,9 @@ type membership struct {
 	mergesDropped atomic.Int64
 	leaving       atomic.Bool // from now on our node meta says so
 
+	seal *packetSeal             // nil if gossip is plaintext
+	held atomic.Pointer[[]keyID] // which keys this node holds, for its meta
+
 	changed chan struct{} // 1-buffered: nodes changed
 	joinNow chan struct{} // 1-buffered: join changed
 	merges  chan []byte
@@ -160,9 +170,14 @@ type membership struct {
 	skipRound context.CancelFunc // ends the join round under way
 
 	// keysMu makes one rotation at a time out of several calls to keyring,
-	// which is nil if gossip is plaintext.
+	// which is nil if gossip is plaintext, and guards what follows. It comes
+	// before mu.
 	keysMu  sync.Mutex
 	keyring *memberlist.Keyring
+	keys    []clusterKeys
+	turn    int // which key seals as long as this node is alone
+
+	announceMu sync.Mutex // makes one call at a time of those to UpdateNode
 }
 
 // nodeRecord is what is known of one member.
@@ -173,6 +188,8 @@ type nodeRecord struct {
 	gone         time.Time // since when it is dead or left
 	retryAt      time.Time // when a dead one is tried again
 	retryWait    time.Duration
+	life         uint64  // see packetSeal; 0: it has told none
+	keys         []keyID // which it holds
 }
 
 // startMembership opens the sockets and begins to join; it never waits for
@@ -206,7 +223,9 @@ func startMembership(cfg membershipConfig, onChange func([]member)) (*membership
 		watchDone: make(chan struct{}),
 		nodes:     make(map[string]*nodeRecord),
 		join:      slices.Clone(cfg.Join),
+		keys:      slices.Clone(cfg.Keys),
 	}
+	m.hold(cfg.Keys)
 	m.gossipLog = &gossipLog{log: m.log, refused: &m.refused, suspect: m.noteSuspect, kinds: make(map[string]*logKind)}
 	if err := m.open(); err != nil {
 		return nil, err
@@ -234,6 +253,9 @@ func (cfg *membershipConfig) validate() error {
 			return err
 		}
 	}
+	if len(cfg.Keys) > 0 && cfg.Identity == nil {
+		return errors.New("keys without an identity for streams")
+	}
 	return checkKeys(cfg.Keys)
 }
 
@@ -244,14 +266,20 @@ func (m *membership) open() error {
 		return fmt.Errorf("reading the gossip address %q: %w; write it as ip:port", m.cfg.Gossip, err)
 	}
 	logger := log.New(m.gossipLog, "", 0)
-	m.transport, err = newGossipTransport(bind, logger)
+	var security gossipSecurity
+	if len(m.cfg.Keys) > 0 {
+		m.seal = newPacketSeal()
+		m.seal.setKeys(m.cfg.Keys)
+		security = gossipSecurity{identity: m.cfg.Identity, seal: m.seal, lifeOf: m.lifeOf}
+	}
+	m.transport, err = newGossipTransport(bind, security, logger)
 	if err != nil {
 		return err
 	}
 	m.bound = netip.AddrPortFrom(bind.Addr(), uint16(m.transport.GetAutoBindPort()))
 	m.advertise, err = m.cfg.advertised(m.bound)
 	if err != nil {
-		m.transport.abandon()
+		_ = m.transport.Shutdown()
 		return err
 	}
 
@@ -278,10 +306,11 @@ func (m *membership) open() error {
 	c.GossipVerifyIncoming = true
 	c.GossipVerifyOutgoing = true
 	if len(m.cfg.Keys) > 0 {
-		keys := cloneKeys(m.cfg.Keys)
+		keys := gossipKeys(m.cfg.Keys)
 		m.keyring, err = memberlist.NewKeyring(keys, keys[0])
+		c.UDPBufferSize -= sealBytes
 		if err != nil {
-			m.transport.abandon()
+			_ = m.transport.Shutdown()
 			return fmt.Errorf("loading the gossip keys: %w", err)
 		}
 		c.Keyring = m.keyring
@@ -294,7 +323,7 @@ func (m *membership) open() error {
 	m.ml, err = memberlist.Create(c)
 	if err != nil {
 		m.gossipLog.quiet.Store(true)
-		m.transport.abandon()
+		_ = m.transport.Shutdown()
 		return fmt.Errorf("starting gossip on %s: %w", m.bound, err)
 	}
 	return nil
@@ -337,10 +366,11 @@ func (m *membership) SetJoin(seeds []string) {
 	poke(m.joinNow)
 }
 
-// SetKeys makes keys the gossip keys: the first seals, all open. Encryption
-// itself cannot be turned on or off while running: for as long as it is half
-// on, anybody could speak.
-func (m *membership) SetKeys(keys [][]byte) error {
+// SetKeys makes keys the gossip keys: all open, and the first that all members
+// hold seals, so that nodes can be given a new first key one after the other.
+// Encryption itself cannot be turned on or off while running: for as long as
+// it is half on, anybody could speak.
+func (m *membership) SetKeys(keys []clusterKeys) error {
 	m.keysMu.Lock()
 	defer m.keysMu.Unlock()
 	switch {
@@ -354,10 +384,100 @@ func (m *membership) SetKeys(keys [][]byte) error {
 	if err := checkKeys(keys); err != nil {
 		return err
 	}
-	if err := rotate(m.keyring, cloneKeys(keys)); err != nil {
+	if slices.EqualFunc(m.keys, keys, func(a, b clusterKeys) bool { return a.id == b.id }) {
+		return nil
+	}
+	m.keys = slices.Clone(keys)
+	if err := m.sealLocked(); err != nil {
 		return fmt.Errorf("rotating gossip keys: %w", err)
 	}
+	m.hold(keys)
+	m.wg.Go(func() {
+		if err := m.announce(announceTimeout); err != nil {
+			m.log.Debug("telling the members which keys this node holds; push/pull will", zap.Error(err))
+		}
+	})
 	return nil
+}
+
+// announce tells the others this node's meta. memberlist reads without a lock
+// there what another call writes.
+func (m *membership) announce(timeout time.Duration) error {
+	m.announceMu.Lock()
+	defer m.announceMu.Unlock()
+	return m.ml.UpdateNode(timeout)
+}
+
+func (m *membership) hold(keys []clusterKeys) {
+	var ids []keyID
+	for _, k := range keys {
+		ids = append(ids, k.id)
+	}
+	m.held.Store(&ids)
+}
+
+// reseal sees to it that gossip is sealed with a key that the members hold.
+func (m *membership) reseal() {
+	m.keysMu.Lock()
+	defer m.keysMu.Unlock()
+	if m.keyring == nil {
+		return
+	}
+	if err := m.sealLocked(); err != nil {
+		m.log.Error("choosing the key that seals gossip", zap.Error(err))
+	}
+}
+
+// sealLocked makes the keyring and the seal of packets hold keys and seal with
+// the one that chooseKey chooses.
+func (m *membership) sealLocked() error {
+	var others [][]keyID
+	m.mu.Lock()
+	for _, r := range m.nodes {
+		if r.present() && !r.Self {
+			others = append(others, r.keys)
+		}
+	}
+	m.mu.Unlock()
+	i := chooseKey(m.keys, others, m.turn)
+	order := slices.Concat(m.keys[i:i+1], m.keys[:i], m.keys[i+1:])
+	if slices.EqualFunc(m.keyring.GetKeys(), order, func(a []byte, b clusterKeys) bool { return string(a) == string(b.gossip) }) {
+		return nil
+	}
+	m.seal.setKeys(order)
+	return rotate(m.keyring, gossipKeys(order))
+}
+
+// alone reports whether there is no other member.
+func (m *membership) alone() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.nodes {
+		if r.present() && !r.Self {
+			return false
+		}
+	}
+	return true
+}
+
+// lifeOf returns the life of the member that a packet goes to, by name or, for
+// answers to a member that gave none, by address.
+func (m *membership) lifeOf(to memberlist.Address) uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if r := m.nodes[to.Name]; r != nil {
+		return r.life
+	}
+	addr, err := netip.ParseAddrPort(to.Addr)
+	if err != nil {
+		return 0
+	}
+	for _, r := range m.nodes {
+		if r.addr == addr && r.present() {
+			return r.life
+		}
+	}
+	return 0
 }
 
 // rotate makes the ring hold want and seal with want[0].
@@ -413,7 +533,7 @@ func (m *membership) Leave(timeout time.Duration) error {
 		// the meta can the others tell leaving from dying: see note.
 		// If that is late, they take us for dead; no reason to wait longer.
 		m.leaving.Store(true)
-		_ = m.ml.UpdateNode(max(timeout/2, time.Millisecond))
+		_ = m.announce(max(timeout/2, time.Millisecond))
 		// memberlist takes no time as for ever.
 		if err := m.ml.Leave(max(time.Until(deadline), time.Millisecond)); err != nil {
 			return fmt.Errorf("telling the other members that this node leaves: %w; they will find out by themselves", err)
@@ -455,6 +575,7 @@ func (m *membership) watch(ctx context.Context) {
 		case <-m.changed:
 		case <-tick.C:
 		}
+		m.reseal()
 		all := m.Members()
 		m.logChanges(all, logged)
 		current := slices.DeleteFunc(all, func(mb member) bool { return !mb.present() })
@@ -535,7 +656,7 @@ func (m *membership) membersLocked(now time.Time) []member {
 
 // note takes over what memberlist says of a node.
 func (m *membership) note(n *memberlist.Node, left bool) {
-	version, peers, leaving := decodeNodeMeta(n.Meta)
+	meta := decodeNodeMeta(n.Meta)
 	ip, _ := netip.AddrFromSlice(n.Addr) // checked in NotifyAlive
 	addr := netip.AddrPortFrom(ip.Unmap(), n.Port)
 
@@ -545,15 +666,17 @@ func (m *membership) note(n *memberlist.Node, left bool) {
 		r = new(nodeRecord)
 		m.nodes[n.Name] = r
 	}
-	if leaving {
-		peers = r.Peers // for the status: where it was
+	if meta.leaving {
+		meta.peers = r.Peers // for the status: where it was
+	} else {
+		r.life, r.keys = meta.life, meta.keys
 	}
 	// memberlist's Node has a State, but memberlist never sets it (nodeState
 	// shadows it), nor does an event say whether a node left or died. Hence
 	// the announcement in the meta.
 	state := stateAlive
 	switch {
-	case leaving || left && r.State == stateLeft:
+	case meta.leaving || left && r.State == stateLeft:
 		state = stateLeft
 	case left:
 		state = stateDead
@@ -568,7 +691,7 @@ func (m *membership) note(n *memberlist.Node, left bool) {
 	r.addr = addr
 	r.member = member{
 		Name: n.Name, State: state, Gossip: addr.String(),
-		Peers: peers, Version: version, Self: n.Name == m.cfg.Name,
+		Peers: meta.peers, Version: meta.version, Self: n.Name == m.cfg.Name,
 	}
 	m.mu.Unlock()
 	poke(m.changed)
@@ -633,9 +756,13 @@ func (c callbacks) GetBroadcasts(_, _ int) [][]byte { return nil }
 
 func (c callbacks) NodeMeta(int) []byte {
 	if c.m.leaving.Load() {
-		return encodeNodeMeta(protocolVersion, "")
+		return nodeMeta{version: protocolVersion, leaving: true}.encode()
 	}
-	return encodeNodeMeta(protocolVersion, c.m.cfg.Peers)
+	meta := nodeMeta{version: protocolVersion, peers: c.m.cfg.Peers, keys: *c.m.held.Load()}
+	if c.m.seal != nil {
+		meta.life = c.m.seal.life
+	}
+	return meta.encode()
 }
 
 func (c callbacks) LocalState(bool) []byte {
@@ -660,28 +787,58 @@ func (c callbacks) MergeRemoteState(state []byte, _ bool) {
 	}
 }
 
-// Node meta is one byte of protocol version, then the peer address. Without
-// an address it says: I am leaving. A build of another version keeps to that much.
-func encodeNodeMeta(version uint8, peers string) []byte {
-	return append([]byte{version}, peers...)
+// nodeMeta is what a node tells all others of itself: one byte of protocol
+// version, then the peer address. Without an address it says: I am leaving. A
+// build of another version keeps to that much. In a cluster with secrets there
+// follow a zero byte, the node's life (see packetSeal), and the ids of the keys
+// that it holds.
+type nodeMeta struct {
+	version uint8
+	leaving bool
+	peers   string // "" if it is no address
+	life    uint64
+	keys    []keyID
 }
 
-// decodeNodeMeta reads what any stranger may have written; peers is "" if it is no address.
-func decodeNodeMeta(meta []byte) (version uint8, peers string, leaving bool) {
+func (n nodeMeta) encode() []byte {
+	if n.leaving {
+		return []byte{n.version}
+	}
+	b := append([]byte{n.version}, n.peers...)
+	if n.life == 0 {
+		return b
+	}
+	b = binary.BigEndian.AppendUint64(append(b, 0), n.life)
+	for _, id := range n.keys {
+		b = append(b, id[:]...)
+	}
+	return b
+}
+
+// decodeNodeMeta reads what any stranger may have written.
+func decodeNodeMeta(meta []byte) nodeMeta {
 	if len(meta) == 0 {
-		return 0, "", false
+		return nodeMeta{}
 	}
-	version = meta[0]
-	if len(meta) == 1 {
-		return version, "", true
+	n := nodeMeta{version: meta[0], leaving: len(meta) == 1}
+	peers, secured, found := bytes.Cut(meta[1:], []byte{0})
+	if !validPeerAddr(string(peers)) {
+		return n
 	}
-	if len(meta) > 1+maxPeerAddr {
-		return version, "", false
+	if found {
+		ids := len(secured) - 8
+		if ids < 0 || ids%len(keyID{}) != 0 || ids/len(keyID{}) > maxSecrets {
+			return n
+		}
+		if n.life = binary.BigEndian.Uint64(secured); n.life == 0 {
+			return n
+		}
+		for id := range slices.Chunk(secured[8:], len(keyID{})) {
+			n.keys = append(n.keys, keyID(id))
+		}
 	}
-	if peers = string(meta[1:]); !validPeerAddr(peers) {
-		peers = ""
-	}
-	return version, peers, false
+	n.peers = string(peers)
+	return n
 }
 
 // validPeerAddr says whether s is host:port that can be dialed: an IP or a
@@ -721,21 +878,13 @@ func checkNodeName(s string) error {
 	return nil
 }
 
-func checkKeys(keys [][]byte) error {
+func checkKeys(keys []clusterKeys) error {
 	for i, key := range keys {
-		if err := memberlist.ValidateKey(key); err != nil {
-			return fmt.Errorf("checking gossip key %d of %d, which has %d bytes: %w", i+1, len(keys), len(key), err)
+		if err := memberlist.ValidateKey(key.gossip); err != nil {
+			return fmt.Errorf("checking gossip key %d of %d, which has %d bytes: %w", i+1, len(keys), len(key.gossip), err)
 		}
 	}
 	return nil
-}
-
-func cloneKeys(keys [][]byte) [][]byte {
-	clone := make([][]byte, len(keys))
-	for i, key := range keys {
-		clone[i] = slices.Clone(key)
-	}
-	return clone
 }
 
 // parseSeed reads "host", "host:port", an IP, an IPv6 with or without brackets.
@@ -871,6 +1020,12 @@ func (m *membership) joinRound(ctx context.Context, seeds []string, outcomes map
 	}
 
 	joined := m.joinAll(ctx, targets)
+	for turn := 1; turn < m.keyCount() && len(targets) > 0 && m.alone() && ctx.Err() == nil; turn++ {
+		// Who is there may hold another of the keys than the first.
+		m.useTurn(turn)
+		joined = m.joinAll(ctx, targets)
+	}
+	m.useTurn(0)
 	if ctx.Err() != nil {
 		return
 	}
@@ -896,6 +1051,20 @@ func (m *membership) joinRound(ctx context.Context, seeds []string, outcomes map
 			delete(outcomes, seed)
 		}
 	}
+}
+
+// useTurn has a node that is alone seal with one of its keys.
+func (m *membership) useTurn(turn int) {
+	m.keysMu.Lock()
+	m.turn = turn
+	m.keysMu.Unlock()
+	m.reseal()
+}
+
+func (m *membership) keyCount() int {
+	m.keysMu.Lock()
+	defer m.keysMu.Unlock()
+	return len(m.keys)
 }
 
 // resolvedSeed is what one seed stands for in this round.

@@ -21,6 +21,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 )
 
 // waitFor polls cond until it holds, and fails the test if it never does.
@@ -369,27 +371,62 @@ func TestMembershipHealsPartition(t *testing.T) {
 	waitRing(t, "a b c d", all...)
 }
 
-func TestMembershipKeys(t *testing.T) {
-	t.Parallel()
-	k1, k2, k3 := bytes.Repeat([]byte{1}, 16), bytes.Repeat([]byte{2}, 32), bytes.Repeat([]byte{3}, 24)
-	keyed := func(join string, keys ...[]byte) func(*membershipConfig) {
-		return func(cfg *membershipConfig) {
-			cfg.Keys = keys
-			if join != "" {
-				cfg.Join = []string{join}
-			}
+// keysOf makes the keys of secrets named by letters.
+func keysOf(t testing.TB, letters string) []clusterKeys {
+	t.Helper()
+	var all []clusterKeys
+	for _, l := range letters {
+		k, err := deriveKeys(bytes.Repeat([]byte{byte(l)}, minSecret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, k)
+	}
+	return all
+}
+
+// keyed configures a node that holds the secrets of some letters.
+func keyed(t testing.TB, join, letters string) func(*membershipConfig) {
+	return func(cfg *membershipConfig) {
+		cfg.Keys, cfg.Identity = keysOf(t, letters), new(peer.Identity)
+		if err := cfg.Identity.SetSecrets(peerSecrets(cfg.Keys)); err != nil {
+			t.Fatal(err)
+		}
+		if join != "" {
+			cfg.Join = []string{join}
 		}
 	}
-	a := startGossip(t, "a", keyed("", k1))
-	b := startGossip(t, "b", keyed(a.Addr(), k1))
+}
+
+// rekey does what a reload with other secrets does.
+func (n *gossipNode) rekey(t testing.TB, letters string) {
+	t.Helper()
+	keys := keysOf(t, letters)
+	if err := n.cfg.Identity.SetSecrets(peerSecrets(keys)); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.SetKeys(keys); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sealsWith reports whether gossip of a node is sealed with the key of a letter.
+func (n *gossipNode) sealsWith(t testing.TB, letter string) bool {
+	return bytes.Equal(n.keyring.GetPrimaryKey(), keysOf(t, letter)[0].gossip)
+}
+
+func TestMembershipKeys(t *testing.T) {
+	t.Parallel()
+	a := startGossip(t, "a", keyed(t, "", "1"))
+	b := startGossip(t, "b", keyed(t, a.Addr(), "1"))
 	waitRing(t, "a b", a, b)
 	if n := a.Refused(); n != 0 {
 		t.Errorf("%d refused before there were strangers", n)
 	}
-	wrong := startGossip(t, "wrong", keyed(a.Addr(), k2))
+	wrong := startGossip(t, "wrong", keyed(t, a.Addr(), "2"))
 	waitFor(t, "the wrong key to be refused", func() bool { return a.Refused() > 0 })
 	refused := a.Refused()
-	plain := startGossip(t, "plain", keyed(a.Addr()))
+	plain := startGossip(t, "plain", seeds(a.Addr()))
 	waitFor(t, "plaintext to be refused", func() bool { return a.Refused() > refused })
 	refused = a.Refused()
 	packet := gossipPacket([]byte{0, 1, 2, 3}) // plaintext
@@ -398,33 +435,35 @@ func TestMembershipKeys(t *testing.T) {
 	waitRing(t, "a b", a, b)
 	waitRing(t, "wrong", wrong)
 	waitRing(t, "plain", plain)
+	if got := len(wrong.Members()); got != 1 {
+		t.Errorf("a stranger has learned of %d members", got)
+	}
 	wrong.kill()
 	plain.kill()
 
-	// A rotation, in the steps that need no common moment, under traffic.
-	for _, keys := range [][][]byte{{k1, k2}, {k2, k1}, {k2}} {
+	for _, letters := range []string{"21", "2"} {
 		for _, n := range []*gossipNode{a, b} {
-			if err := n.SetKeys(keys); err != nil {
-				t.Fatal(err)
-			}
+			n.rekey(t, letters)
 		}
 	}
-	c := startGossip(t, "c", keyed(a.Addr(), k2))
+	c := startGossip(t, "c", keyed(t, a.Addr(), "2"))
 	waitRing(t, "a b c", a, b, c)
-	old := startGossip(t, "old", keyed(a.Addr(), k1))
+	old := startGossip(t, "old", keyed(t, a.Addr(), "1"))
 	refused = a.Refused()
 	waitFor(t, "the old key to be refused", func() bool { return a.Refused() > refused })
 	waitRing(t, "a b c", a, b, c)
 	waitRing(t, "old", old)
 
+	short := keysOf(t, "32")
+	short[1].gossip = []byte("short")
 	for _, tc := range []struct {
 		node *gossipNode
-		keys [][]byte
+		keys []clusterKeys
 		want string
 	}{
 		{a, nil, "restart"},
-		{a, [][]byte{k3, []byte("short")}, "key 2 of 2"},
-		{plain, [][]byte{k1}, "restart"},
+		{a, short, "key 2 of 2"},
+		{plain, keysOf(t, "1"), "restart"},
 		{plain, nil, ""},
 	} {
 		err := tc.node.SetKeys(tc.keys)
@@ -505,7 +544,7 @@ func TestMembershipOtherVersions(t *testing.T) {
 	t.Parallel()
 	a := startGossip(t, "a", nil)
 	metas := map[string][]byte{
-		"newer":   encodeNodeMeta(protocolVersion+1, "newer.test:7947"),
+		"newer":   nodeMeta{version: protocolVersion + 1, peers: "newer.test:7947"}.encode(),
 		"garbage": {protocolVersion, 0xff, 0x00, ':', '1'},
 		"long":    append([]byte{protocolVersion}, bytes.Repeat([]byte("x"), memberlist.MetaMaxSize-1)...),
 		"empty":   {},
@@ -597,7 +636,7 @@ func TestMembershipManyStreams(t *testing.T) {
 
 func TestGossipTransportEnds(t *testing.T) {
 	t.Parallel()
-	tr, err := newGossipTransport(netip.MustParseAddrPort("127.0.0.1:0"), log.New(io.Discard, "", 0))
+	tr, err := newGossipTransport(netip.MustParseAddrPort("127.0.0.1:0"), gossipSecurity{}, log.New(io.Discard, "", 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -622,7 +661,7 @@ func TestGossipTransportEnds(t *testing.T) {
 		t.Errorf("read %q, %v from a stream that is too long", got, err)
 	}
 	sendGossip(t, "udp", fmt.Sprintf("127.0.0.1:%d", tr.GetAutoBindPort()), []byte("nobody takes it"))
-	tr.abandon()
+	_ = tr.Shutdown()
 	_ = tr.Shutdown() // again
 	if _, err := conn.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("writing after the end: %v", err)
@@ -672,7 +711,7 @@ func TestMembershipRecords(t *testing.T) {
 		return &memberlist.Node{Name: name, Addr: net.IPv4(192, 0, 2, 1), Port: 7946, Meta: meta}
 	}
 	state := func() string { return m.Members()[0].State }
-	up, bye := encodeNodeMeta(protocolVersion, "x.test:1"), encodeNodeMeta(protocolVersion, "")
+	up, bye := nodeMeta{version: protocolVersion, peers: "x.test:1"}.encode(), nodeMeta{version: protocolVersion, leaving: true}.encode()
 	cb.NotifyJoin(node("x", up))
 	m.noteSuspect("x")
 	if state() != stateSuspect || !m.Members()[0].usable() {
@@ -752,7 +791,7 @@ func TestMembershipStartErrors(t *testing.T) {
 		"no name":       {func(c *membershipConfig) { c.Name = "" }, "node name"},
 		"no peers":      {func(c *membershipConfig) { c.Peers = "host" }, "peer address"},
 		"bad seed":      {func(c *membershipConfig) { c.Join = []string{"a:b:c"} }, "seed"},
-		"short key":     {func(c *membershipConfig) { c.Keys = [][]byte{{1}} }, "gossip key 1 of 1"},
+		"short key":     {func(c *membershipConfig) { keyed(t, "", "1")(c); c.Keys[0].gossip = []byte{1} }, "gossip key 1 of 1"},
 		"no gossip":     {func(c *membershipConfig) { c.Gossip = "host:1" }, "ip:port"},
 		"taken port":    {func(c *membershipConfig) { c.Gossip = taken.Addr() }, "free port"},
 		"bad advertise": {func(c *membershipConfig) { c.AdvertiseGossip = "x y" }, "advertised"},
@@ -855,21 +894,24 @@ func FuzzNodeMeta(f *testing.F) {
 	for _, seed := range []string{
 		"", "\x01", "\x01a:1", "\x01[::1]:7947", "\x02later:1", "\x01a:0", "\x01a:99999", "\x01:1", "\x01[::]:1", "\x01[fe80::1%lo]:1",
 		"\x01\xff:1", "\x01a b:1", "\x01a:+1", "\x01" + strings.Repeat("a", 511),
+		"\x01a:1\x00", "\x01a:1\x0012345678", "\x01a:1\x0012345678abcdef", "\x01a:1\x0012345678abcdefghijkl", "\x01a:1\x0012345678abc",
+		"\x01a:1\x0012345678" + strings.Repeat("abcdef", maxSecrets+1), "\x01a:1\x00" + strings.Repeat("\x00", 14),
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, meta []byte) {
-		version, peers, leaving := decodeNodeMeta(meta)
-		if len(meta) > 0 && version != meta[0] {
-			t.Errorf("version %d", version)
+		n := decodeNodeMeta(meta)
+		peers := n.peers
+		if len(meta) > 0 && n.version != meta[0] {
+			t.Errorf("version %d", n.version)
 		}
-		if leaving && peers != "" {
+		if n.leaving && peers != "" {
 			t.Errorf("leaving with address %q", peers)
 		}
 		if peers == "" {
 			return
 		}
-		if !validPeerAddr(peers) || !bytes.Equal(encodeNodeMeta(version, peers), meta) || len(meta) > memberlist.MetaMaxSize {
+		if !validPeerAddr(peers) || !bytes.Equal(n.encode(), meta) || len(meta) > memberlist.MetaMaxSize {
 			t.Errorf("%q is decoded to %q", meta, peers)
 		}
 		if _, err := net.ResolveTCPAddr("tcp", "127.0.0.1:"+peers[strings.LastIndexByte(peers, ':')+1:]); err != nil {

@@ -73,11 +73,12 @@ type App struct {
 	Name string `json:"name,omitempty"`
 
 	// Secrets that nodes of the cluster share: 32 or more random bytes in
-	// base64. The first seals, all open.
+	// base64. The first seals, all open. Without one, a cluster beyond
+	// loopback needs Insecure.
 	Secret []string `json:"secret,omitempty"`
 
-	// Run a cluster beyond loopback although traffic between nodes is not
-	// encrypted. Default: false.
+	// Run a cluster beyond loopback without a secret: whoever reaches Gossip
+	// or Peers can read and write the cache. Default: false.
 	Insecure bool `json:"insecure,omitempty"`
 
 	logger  *zap.Logger
@@ -104,7 +105,7 @@ type clusterConfig struct {
 	gossip, peers                   string // to bind
 	advertiseGossip, advertisePeers string // to dial
 	join                            []string
-	keys                            [][]byte
+	keys                            []clusterKeys
 	insecure                        bool
 }
 
@@ -119,6 +120,10 @@ type process struct {
 	running *clusterConfig
 	members *membership
 	server  *peer.Server
+	// While one config takes over from another: the App that started last, and
+	// what to go back to if its config fails.
+	newest *App
+	before *clusterConfig
 }
 
 // nodes holds the one process from its first config to its last, so that a
@@ -183,6 +188,12 @@ func (p *process) accepts(a *App) error {
 		return fmt.Errorf("the node cannot leave its cluster while Caddy runs: restart it without the cluster's options")
 	}
 	was.join, was.keys, was.insecure = is.join, is.keys, is.insecure
+	switch {
+	case len(p.running.keys) == 0 && len(is.keys) > 0:
+		return fmt.Errorf("a node that was started without a secret cannot get one while Caddy runs, because until all nodes have one the cluster would fall apart: restart it")
+	case len(p.running.keys) > 0 && len(is.keys) == 0:
+		return fmt.Errorf("the last secret cannot go while Caddy runs: put the new one before it, or restart")
+	}
 	if !reflect.DeepEqual(was, is) {
 		return fmt.Errorf("gossip %s, peers %s and what they advertise cannot change while Caddy runs: restart it", p.running.gossip, p.running.peers)
 	}
@@ -194,14 +205,19 @@ func (a *App) Start() error {
 	if !a.cluster.enabled {
 		return nil
 	}
-	if a.cluster.insecure {
+	switch {
+	case a.cluster.insecure && len(a.cluster.keys) == 0:
 		a.logger.Warn("insecure: whoever reaches gossip or peers reads and writes this cache")
+	case a.cluster.insecure:
+		a.logger.Warn("insecure has no effect beside a secret: remove it")
 	}
-	return a.process.start(a.cluster, a.logger)
+	return a.process.start(a)
 }
 
-// Stop does nothing: the node leaves when no config holds it any more.
-func (a *App) Stop() error { return nil }
+// Stop undoes what Start changed if the config before is to go on, because
+// another part of this one failed. The node itself leaves when no config holds
+// it any more.
+func (a *App) Stop() error { return a.process.stop(a) }
 
 // Cleanup lets go of the node.
 func (a *App) Cleanup() error {
@@ -212,25 +228,29 @@ func (a *App) Cleanup() error {
 	return err
 }
 
-func (p *process) start(c clusterConfig, logger *zap.Logger) error {
+func (p *process) start(a *App) error {
+	c, logger := a.cluster, a.logger
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running != nil {
-		if err := p.members.SetKeys(c.keys); err != nil {
+		before := p.running
+		if err := p.changeLocked(c); err != nil {
 			return err
 		}
-		p.members.SetJoin(c.join)
-		p.running = &c
+		p.newest, p.before = a, before
 		return nil
+	}
+	if err := p.node.identity.SetSecrets(peerSecrets(c.keys)); err != nil {
+		return err
 	}
 	listener, err := net.Listen("tcp", c.peers)
 	if err != nil {
 		return fmt.Errorf("listening for other nodes at peers %s: %w", c.peers, err)
 	}
-	server := peer.NewServer(p.node)
+	server := peer.NewServer(p.node, p.node.identity)
 	members, err := startMembership(membershipConfig{
 		Name: p.node.name, Gossip: c.gossip, AdvertiseGossip: c.advertiseGossip,
-		Peers: c.advertisePeers, Join: c.join, Keys: c.keys, Logger: logger,
+		Peers: c.advertisePeers, Join: c.join, Keys: c.keys, Identity: p.node.identity, Logger: logger,
 	}, p.onChange)
 	if err != nil {
 		listener.Close()
@@ -241,8 +261,43 @@ func (p *process) start(c clusterConfig, logger *zap.Logger) error {
 			logger.Error("no longer listening for other nodes; restart Caddy", zap.Error(err))
 		}
 	}()
-	p.running, p.members, p.server = &c, members, server
+	p.running, p.members, p.server, p.newest = &c, members, server, a
 	return nil
+}
+
+func (p *process) stop(a *App) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.before
+	p.before = nil
+	if before == nil || a != p.newest {
+		return nil // Caddy stops, or the new config has taken over
+	}
+	return p.changeLocked(*before)
+}
+
+// changeLocked has a running node go by a new configuration. Connections follow
+// the secrets: see Rekey.
+func (p *process) changeLocked(c clusterConfig) error {
+	if err := p.node.identity.SetSecrets(peerSecrets(c.keys)); err != nil {
+		return err
+	}
+	if err := p.members.SetKeys(c.keys); err != nil {
+		return err
+	}
+	p.server.Rekey()
+	p.node.client.Rekey()
+	p.members.SetJoin(c.join)
+	p.running = &c
+	return nil
+}
+
+func peerSecrets(keys []clusterKeys) []peer.Secret {
+	var secrets []peer.Secret
+	for _, k := range keys {
+		secrets = append(secrets, k.peers)
+	}
+	return secrets
 }
 
 // onChange turns members into a ring.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -221,5 +222,56 @@ func TestStatusIsReadable(t *testing.T) {
 	var out strings.Builder
 	if err := printStatus(&out, s); err != nil || !strings.Contains(out.String(), "n (this node)") {
 		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+func TestReloadThatFailsLaterLeavesTheSecretsAsTheyWere(t *testing.T) {
+	const one, two = "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU=", "q0mRIEVv2iCNEb6Aq1e3Tn3Ay8LRGLkeaVdXbdOmWHg="
+	s := newSite(t)
+	cluster := fmt.Sprintf("gossip 127.0.0.1:%s\npeers 127.0.0.1:%s\nsecret ", freePort(t), freePort(t))
+	if err := load(t, s.config(cluster+one, "one")); err != nil {
+		t.Fatal(err)
+	}
+	held := func() (ids []string) {
+		for _, k := range currentProcess().running.keys {
+			ids = append(ids, k.peers.ID)
+		}
+		return ids
+	}
+	first := held()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	// Apps start in no particular order.
+	for range 10 {
+		if err := load(t, s.config(cluster+two, "two")+"\n:"+port+" {\n\tbind 127.0.0.1\n}\n"); err == nil {
+			t.Fatal("a config whose port is taken has started")
+		}
+		if now := held(); !slices.Equal(now, first) {
+			t.Fatalf("the node holds %v, not %v", now, first)
+		}
+	}
+	if err := load(t, s.config(cluster+two+" "+one, "two")); err != nil {
+		t.Fatal(err)
+	}
+	if now := held(); len(now) != 2 || now[1] != first[0] {
+		t.Errorf("after a rotation the node holds %v", now)
+	}
+	if err := load(t, s.config(strings.TrimSuffix(cluster, "secret "), "three")); err == nil || !strings.Contains(err.Error(), "restart") {
+		t.Errorf("the last secret goes while the node runs: %v", err)
+	}
+}
+
+func TestSecretCannotComeWhileTheNodeRuns(t *testing.T) {
+	s := newSite(t)
+	cluster := fmt.Sprintf("gossip 127.0.0.1:%s\npeers 127.0.0.1:%s\n", freePort(t), freePort(t))
+	if err := load(t, s.config(cluster, "one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := load(t, s.config(cluster+"secret XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU=", "two")); err == nil || !strings.Contains(err.Error(), "restart") {
+		t.Errorf("got %v", err)
 	}
 }

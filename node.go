@@ -32,11 +32,12 @@ import (
 // leads a flight at once. Lookup and Publish are the owner's side of ask and
 // publish.
 type node struct {
-	name   string
-	store  *store.Store
-	budget *fill.Budget // bodies in flight
-	client *peer.Client
-	ring   atomic.Pointer[peer.Ring]
+	name     string
+	store    *store.Store
+	budget   *fill.Budget   // bodies in flight
+	identity *peer.Identity // how it shows other nodes that it is one
+	client   *peer.Client
+	ring     atomic.Pointer[peer.Ring]
 
 	// What is being fetched from the upstream, here or by the holder of a
 	// lease. Other nodes may read along.
@@ -64,11 +65,12 @@ const (
 
 func newNode(name string, cacheSize int64) *node {
 	n := &node{
-		name:   name,
-		store:  store.New(cacheSize/16*bodyShare, cacheSize/16*indexShare),
-		budget: fill.NewBudget(cacheSize / 16 * flightShare),
-		client: peer.NewClient(),
+		name:     name,
+		store:    store.New(cacheSize/16*bodyShare, cacheSize/16*indexShare),
+		budget:   fill.NewBudget(cacheSize / 16 * flightShare),
+		identity: new(peer.Identity),
 	}
+	n.client = peer.NewClient(n.identity)
 	n.setRing(nil)
 	return n
 }
@@ -284,6 +286,9 @@ func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) g
 		return grant{fetch: true, why: rfc9111.PeerError}
 	case found.here && e.Generation == found.entry.Generation:
 		reply.Close()
+		if e.Size != found.entry.Size || e.Digest != found.entry.Digest {
+			return grant{fetch: true, why: rfc9111.PeerError} // one generation is one body
+		}
 		n.store.PutEntry(q.space, q.key, e)
 		f.end(rfc9111.None) // look again: the body was here, now the entry is fresh
 		return grant{}

@@ -9,7 +9,6 @@ import (
 	"hash"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"time"
 
@@ -55,29 +54,25 @@ func http2Config() *http.HTTP2Config {
 
 // A Client calls other nodes.
 type Client struct {
-	transport *http.Transport
-	breaker   breaker
+	lines   *lines
+	breaker breaker
 }
 
-// NewClient returns a Client.
-func NewClient() *Client {
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	return &Client{transport: &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		Protocols:              &protocols,
-		HTTP2:                  http2Config(),
-		MaxResponseHeaderBytes: 8 << 10,
-		IdleConnTimeout:        time.Minute,
-		DisableCompression:     true,
-	}}
-}
+// NewClient returns a Client. It talks to whoever id accepts.
+func NewClient(id *Identity) *Client { return &Client{lines: newLines(id)} }
 
 // SetRing tells the client which peers there are.
-func (c *Client) SetRing(r *Ring) { c.breaker.keep(r) }
+func (c *Client) SetRing(r *Ring) {
+	c.breaker.keep(r)
+	c.lines.keep(r)
+}
 
-// Close closes idle connections.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+// Rekey is called after the secrets of the identity have changed: connections
+// under one that is gone are closed at once, and the others replaced.
+func (c *Client) Rekey() { c.lines.rekey() }
+
+// Close closes all connections.
+func (c *Client) Close() { c.lines.close() }
 
 // ReplyKind says what an owner answered.
 type ReplyKind uint8
@@ -102,6 +97,7 @@ type Reply struct {
 	For    time.Duration
 	Names  []string
 
+	key    store.Key // that was asked for
 	sent   time.Time // ages count from here: nothing gets younger on the way
 	frames *frameReader
 	body   io.Closer
@@ -121,7 +117,7 @@ func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Dur
 	w.frame(frameQuery, q.append)
 	ctx, cancel := context.WithCancelCause(ctx)
 	watchdog := time.AfterFunc(timeout, func() { cancel(ErrTimeout) })
-	reply := &Reply{sent: time.Now(), cancel: cancel}
+	reply := &Reply{key: q.Key, sent: time.Now(), cancel: cancel}
 	resp, err := c.call(ctx, to, pathLookup, bytes.NewReader(w.buf), int64(len(w.buf)))
 	if err == nil {
 		reply.body, reply.frames = resp.Body, newFrameReader(resp.Body)
@@ -167,12 +163,12 @@ func (c *Client) call(ctx context.Context, to Node, path string, body io.Reader,
 	if !c.breaker.allow(to.Addr, time.Now()) {
 		return nil, ErrDown
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+to.Addr+path, body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+to.Addr+path, body)
 	if err != nil {
 		return nil, err
 	}
 	req.ContentLength = length
-	resp, err := c.transport.RoundTrip(req)
+	resp, err := c.lines.roundTrip(req, to.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +187,7 @@ func (r *Reply) first() error {
 	if d == nil {
 		return malformed("data before an answer")
 	}
+	d.about(r.key)
 	switch kind {
 	case frameEntry:
 		r.Kind, r.Entry = Hit, d.entry(r.sent)
@@ -223,44 +220,60 @@ func (r *Reply) Header() (*store.Entry, error) {
 	case err != nil:
 		return nil, err
 	case kind == frameEntry:
+		d.about(r.key)
 		e := d.entry(time.Now())
 		return e, d.done()
 	case kind == frameBroken:
-		return nil, Broken{d.reason()}
+		return nil, d.broken()
 	}
 	return nil, malformed("no header")
 }
 
 // Body copies the body to w as it arrives and returns its generation, 0 if the
-// owner does not store it. A body that is not what its sender says is an error.
+// owner does not store it. A body that is not what its sender says is an
+// error, and so is one that does not belong to the entry of a hit.
 func (r *Reply) Body(w io.Writer) (store.Generation, error) {
-	return copyBody(r.frames, w)
+	got, err := copyBody(r.frames, w)
+	if e := r.Entry; err == nil && r.Kind == Hit && (got.generation != e.Generation || got.digest != e.Digest || got.size != e.Size) {
+		return 0, malformed("the body of another entry")
+	}
+	return got.generation, err
 }
 
-func copyBody(frames *frameReader, w io.Writer) (store.Generation, error) {
+// received is what a body turned out to be.
+type received struct {
+	size       int64
+	digest     uint64
+	generation store.Generation
+}
+
+func copyBody(frames *frameReader, w io.Writer) (received, error) {
 	digest := xxhash.New()
+	var got received
 	for {
 		kind, d, n, err := frames.next()
 		switch {
 		case err != nil:
-			return 0, err
+			return got, err
 		case kind == frameData:
 			if err := copyData(frames.r, w, digest, n); err != nil {
-				return 0, err
+				return got, err
 			}
+			got.size += n
 		case kind == frameEnd:
-			sum, gen := d.uint(math.MaxUint64, "digest"), d.uint(math.MaxUint64, "generation")
+			got.digest = d.uint(math.MaxUint64, "digest")
+			got.generation = store.Generation(d.uint(math.MaxUint64, "generation"))
 			if err := d.done(); err != nil {
-				return 0, err
+				return got, err
 			}
-			if sum != digest.Sum64() {
-				return 0, ErrDigest
+			if got.digest != digest.Sum64() {
+				return got, ErrDigest
 			}
-			return store.Generation(gen), nil
+			return got, nil
 		case kind == frameBroken:
-			return 0, Broken{d.reason()}
+			return got, d.broken()
 		default:
-			return 0, malformed("frame amid a body")
+			return got, malformed("frame amid a body")
 		}
 	}
 }
@@ -296,12 +309,12 @@ type Body interface {
 // the owner takes it if nobody else is fetching). It returns the generation
 // under which the owner stored it, or Broken with the reason why it did not.
 func (c *Client) Publish(ctx context.Context, to Node, q *Query, lease uint64, e *store.Entry, body Body) (store.Generation, error) {
-	return c.send(ctx, to, publishHead(frameEntry, q, lease, e), body)
+	return c.send(ctx, to, q.Key, publishHead(frameEntry, q, lease, e), body)
 }
 
 // Refresh tells the owner what a 304 said of a stored entry.
 func (c *Client) Refresh(ctx context.Context, to Node, q *Query, lease uint64, e *store.Entry) error {
-	_, err := c.send(ctx, to, publishHead(frameRefresh, q, lease, e), nil)
+	_, err := c.send(ctx, to, q.Key, publishHead(frameRefresh, q, lease, e), nil)
 	return err
 }
 
@@ -310,7 +323,7 @@ func (c *Client) Release(ctx context.Context, to Node, q *Query, lease uint64, w
 	head := publishHead(0, q, lease, nil)
 	w := frameWriter{buf: head}
 	w.frame(frameBroken, func(e *encoder) { e.uint(uint64(why)) })
-	_, err := c.send(ctx, to, w.buf, nil)
+	_, err := c.send(ctx, to, q.Key, w.buf, nil)
 	return err
 }
 
@@ -348,7 +361,7 @@ func publishHead(kind byte, q *Query, lease uint64, e *store.Entry) []byte {
 	return w.buf
 }
 
-func (c *Client) send(ctx context.Context, to Node, head []byte, body Body) (store.Generation, error) {
+func (c *Client) send(ctx context.Context, to Node, key store.Key, head []byte, body Body) (store.Generation, error) {
 	var payload io.Reader = bytes.NewReader(head)
 	length := int64(len(head))
 	if body != nil {
@@ -365,10 +378,11 @@ func (c *Client) send(ctx context.Context, to Node, head []byte, body Body) (sto
 	case err != nil:
 		return 0, fmt.Errorf("publishing to %s: %w", to.Name, causeOf(ctx, err))
 	case kind == frameEnd:
+		d.about(key)
 		gen := d.uint(math.MaxUint64, "generation")
 		return store.Generation(gen), d.done()
 	case kind == frameBroken:
-		return 0, Broken{d.reason()}
+		return 0, d.broken()
 	}
 	return 0, malformed("unknown answer")
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ func FuzzReply(f *testing.F) {
 	e := testEntry([]byte("hello"))
 	a := func(answer func(*Answer)) []byte {
 		return wire(func(w *frameWriter) {
-			a := &Answer{out: *w, flusher: http.NewResponseController(nil)}
+			a := &Answer{out: *w, flusher: http.NewResponseController(httptest.NewRecorder())}
 			answer(a)
 			*w = a.out
 		})
@@ -33,12 +34,15 @@ func FuzzReply(f *testing.F) {
 	f.Add(a(func(a *Answer) { a.Bypass(3, time.Minute) }))
 	f.Add(a(func(a *Answer) { a.Vary([]string{"X-A"}) }))
 	f.Add(wire(func(w *frameWriter) {
-		w.frame(frameWait, nil)
-		w.frame(frameEntry, func(enc *encoder) { appendEntry(enc, e, time.Now()) })
-		w.data([]byte("hello"))
-		w.end(e.Digest, 7)
+		a := &Answer{out: *w}
+		a.say(frameWait, nil)
+		a.Header(e)
+		_ = a.Data([]byte("hello"))
+		a.End(e.Digest, 7)
+		*w = a.out
 	}))
-	f.Add([]byte{frameLease, 0, 0, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8})
+	f.Add(a(func(a *Answer) { a.Lease(72623859790382856, e) }))
+	f.Add(append([]byte{frameLease, 0, 0, 0, 40}, make([]byte, 40)...))
 	f.Add([]byte{frameEntry, 0xff, 0xff, 0xff, 0xff})
 	f.Add([]byte{frameEntry, 0, 0, 0, 2, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -33,13 +33,18 @@ func (b backend) Publish(ctx context.Context, p *Publication) (store.Generation,
 	return b.publish(ctx, p)
 }
 
-func serve(t *testing.T, b Backend) (Node, *Server) {
+func serve(t testing.TB, b Backend) (Node, *Server) {
+	t.Helper()
+	return serveAs(t, b, new(Identity))
+}
+
+func serveAs(t testing.TB, b Backend, id *Identity) (Node, *Server) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(b)
+	s := NewServer(b, id)
 	served := make(chan error)
 	go func() { served <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -51,8 +56,10 @@ func serve(t *testing.T, b Backend) (Node, *Server) {
 	return Node{Name: "owner", Addr: l.Addr().String()}, s
 }
 
-func newClient(t *testing.T) *Client {
-	c := NewClient()
+func newClient(t testing.TB) *Client { return newClientAs(t, new(Identity)) }
+
+func newClientAs(t testing.TB, id *Identity) *Client {
+	c := NewClient(id)
 	t.Cleanup(c.Close)
 	return c
 }
@@ -356,7 +363,7 @@ func TestStrangersAreRefusedAndCounted(t *testing.T) {
 	c := newClient(t)
 	send := func(path string, body io.Reader) int {
 		req, _ := http.NewRequest(http.MethodPost, "http://"+to.Addr+path, body)
-		resp, err := c.transport.RoundTrip(req)
+		resp, err := c.lines.roundTrip(req, to.Addr)
 		if err != nil {
 			t.Fatal(err)
 		}

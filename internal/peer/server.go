@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,14 +41,18 @@ type Backend interface {
 
 // A Server answers other nodes. All bytes from them enter here.
 type Server struct {
-	backend Backend
-	http    *http.Server
-	refused atomic.Int64
+	backend  Backend
+	identity *Identity
+	http     *http.Server
+	refused  atomic.Int64
+
+	mu   sync.Mutex // guards door
+	door *door      // nil before Serve
 }
 
-// NewServer returns a Server for a backend.
-func NewServer(b Backend) *Server {
-	s := &Server{backend: b}
+// NewServer returns a Server for a backend. It talks to whoever id accepts.
+func NewServer(b Backend, id *Identity) *Server {
+	s := &Server{backend: b, identity: id}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+pathLookup, s.lookup)
 	mux.HandleFunc("POST "+pathPublish, s.publish)
@@ -55,9 +60,14 @@ func NewServer(b Backend) *Server {
 	mux.HandleFunc("POST "+pathLearn, s.tell(b.Learn))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w) })
 	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true) // the door does not let it in where there is a secret
 	s.http = &http.Server{
-		Handler:           mux,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			hint(w, r)
+			mux.ServeHTTP(w, r)
+		}),
+		ConnContext:       withConn,
 		Protocols:         &protocols,
 		HTTP2:             http2Config(),
 		MaxHeaderBytes:    8 << 10,
@@ -81,10 +91,26 @@ func (s *Server) Refused() int64 { return s.refused.Load() }
 
 // Serve answers on l until Close. It returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(strict{l, s}); !errors.Is(err, http.ErrServerClosed) {
+	d := newDoor(l, s.identity, func() { s.refused.Add(1) })
+	s.mu.Lock()
+	s.door = d
+	s.mu.Unlock()
+	if err := s.http.Serve(d); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+	_ = d.Close() // net/http has not, if Close came before Serve
 	return nil
+}
+
+// Rekey is called after the secrets of the identity have changed: connections
+// under one that is gone are closed at once.
+func (s *Server) Rekey() {
+	s.mu.Lock()
+	d := s.door
+	s.mu.Unlock()
+	if d != nil {
+		d.rekey()
+	}
 }
 
 // Close closes the listener and all connections.
@@ -125,7 +151,7 @@ func (s *Server) lookup(w http.ResponseWriter, r *http.Request) {
 	if q == nil {
 		return
 	}
-	a := &Answer{out: frameWriter{w: w}, flusher: http.NewResponseController(w)}
+	a := &Answer{key: q.Key, out: frameWriter{w: w}, flusher: http.NewResponseController(w)}
 	s.backend.Lookup(r.Context(), q, a)
 	_ = a.out.flush() // the asker is gone: nobody to tell
 }
@@ -139,22 +165,43 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 	gen, why := s.backend.Publish(r.Context(), p)
 	out := frameWriter{w: w}
 	if why == rfc9111.None {
-		out.frame(frameEnd, func(e *encoder) { e.uint(uint64(gen)) })
+		out.frame(frameEnd, func(e *encoder) {
+			e.bytes(p.Query.Key[:])
+			e.uint(uint64(gen))
+		})
 	} else {
 		out.frame(frameBroken, func(e *encoder) { e.uint(uint64(why)) })
 	}
 	_ = out.flush() // the publisher is gone: nobody to tell
 }
 
-// An Answer is how a backend answers a look-up.
+// An Answer is how a backend answers a look-up. Whatever it says, it says of
+// which key.
 type Answer struct {
+	key     store.Key
 	out     frameWriter
 	flusher *http.ResponseController
 }
 
+func (a *Answer) say(kind byte, payload func(*encoder)) {
+	a.out.frame(kind, func(enc *encoder) {
+		enc.bytes(a.key[:])
+		if payload != nil {
+			payload(enc)
+		}
+	})
+}
+
+func optional(e *store.Entry) func(*encoder) {
+	if e == nil {
+		return nil
+	}
+	return func(enc *encoder) { appendEntry(enc, e, time.Now()) }
+}
+
 // Hit sends an entry and, unless the asker has it, its body.
 func (a *Answer) Hit(e *store.Entry, body []byte, asker store.Generation) {
-	a.out.frame(frameEntry, func(enc *encoder) { appendEntry(enc, e, time.Now()) })
+	a.say(frameEntry, optional(e))
 	if asker == e.Generation && e.Generation != 0 {
 		return
 	}
@@ -165,17 +212,11 @@ func (a *Answer) Hit(e *store.Entry, body []byte, asker store.Generation) {
 
 // None says that there is nothing to be had without a lease, but perhaps a
 // stale entry to validate.
-func (a *Answer) None(stale *store.Entry) {
-	a.out.frame(frameNone, func(e *encoder) {
-		if stale != nil {
-			appendEntry(e, stale, time.Now())
-		}
-	})
-}
+func (a *Answer) None(stale *store.Entry) { a.say(frameNone, optional(stale)) }
 
 // Bypass says that responses of this URL are not stored.
 func (a *Answer) Bypass(why rfc9111.Reason, remember time.Duration) {
-	a.out.frame(frameBypass, func(e *encoder) {
+	a.say(frameBypass, func(e *encoder) {
 		e.uint(uint64(why))
 		e.dur(remember)
 	})
@@ -183,13 +224,13 @@ func (a *Answer) Bypass(why rfc9111.Reason, remember time.Duration) {
 
 // Vary asks for more request fields.
 func (a *Answer) Vary(names []string) {
-	a.out.frame(frameVary, func(e *encoder) { e.strings(names) })
+	a.say(frameVary, func(e *encoder) { e.strings(names) })
 }
 
 // Lease gives the asker a lease, and the stale entry if there is one. It lasts
 // until the asker publishes, or the look-up's context ends.
 func (a *Answer) Lease(id uint64, stale *store.Entry) error {
-	a.out.frame(frameLease, func(e *encoder) {
+	a.say(frameLease, func(e *encoder) {
 		e.bytes(binary.BigEndian.AppendUint64(nil, id))
 		if stale != nil {
 			appendEntry(e, stale, time.Now())
@@ -200,14 +241,12 @@ func (a *Answer) Lease(id uint64, stale *store.Entry) error {
 
 // Follow says that a fill follows: Header, then Data, then End, or Broken.
 func (a *Answer) Follow() error {
-	a.out.frame(frameWait, nil)
+	a.say(frameWait, nil)
 	return a.Flush()
 }
 
 // Header sends the header of a fill.
-func (a *Answer) Header(e *store.Entry) {
-	a.out.frame(frameEntry, func(enc *encoder) { appendEntry(enc, e, time.Now()) })
-}
+func (a *Answer) Header(e *store.Entry) { a.say(frameEntry, optional(e)) }
 
 // Data sends some of the body of a fill.
 func (a *Answer) Data(p []byte) error { return a.out.data(p) }
@@ -276,43 +315,4 @@ func readPublication(r io.Reader) (*Publication, error) {
 		return nil, malformed("no header")
 	}
 	return p, d.done()
-}
-
-// preface is how every HTTP/2 connection begins (RFC 9113 §3.4).
-const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-// strict is a listener whose connections fail at the first byte that is not
-// HTTP/2's. net/http would wait for more, and not tell.
-type strict struct {
-	net.Listener
-	s *Server
-}
-
-func (l strict) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &strictConn{Conn: conn, s: l.s}, nil
-}
-
-type strictConn struct {
-	net.Conn
-	s    *Server
-	seen int // bytes of the preface
-}
-
-func (c *strictConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if c.seen == len(preface) {
-		return n, err
-	}
-	k := min(n, len(preface)-c.seen)
-	if string(p[:k]) != preface[c.seen:c.seen+k] {
-		c.s.refused.Add(1)
-		c.Conn.Close()
-		return 0, malformed("not HTTP/2")
-	}
-	c.seen += k
-	return n, err
 }

@@ -16,7 +16,11 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -107,25 +111,14 @@ func (q *Query) Covers(names []string) bool {
 		if isCommon(name) {
 			continue
 		}
-		found := false
-		for _, have := range q.Names {
-			found = found || have == name
-		}
-		if !found {
+		if !slices.Contains(q.Names, name) {
 			return false
 		}
 	}
 	return true
 }
 
-func isCommon(name string) bool {
-	for _, c := range CommonFields {
-		if c == name {
-			return true
-		}
-	}
-	return false
-}
+func isCommon(name string) bool { return slices.Contains(CommonFields, name) }
 
 // encoder appends to a frame's payload.
 type encoder []byte
@@ -245,6 +238,9 @@ func (q *Query) append(e *encoder) {
 
 func (d *decoder) query() *Query {
 	q := &Query{Group: d.string(maxGroupName, "group name")}
+	if !utf8.ValidString(q.Group) { // it becomes a label in metrics, which would not have it
+		d.fail("group name")
+	}
 	copy(q.Key[:], d.fixed(len(q.Key), "key"))
 	q.Have = store.Generation(d.uint(math.MaxUint64, "generation"))
 	q.Validated = store.Generation(d.uint(math.MaxUint64, "generation"))
@@ -257,6 +253,10 @@ func (d *decoder) query() *Query {
 		name := d.string(maxFieldName, "field name")
 		value := d.string(maxQueryBytes, "field value")
 		if d.err != nil {
+			break
+		}
+		if !isCommon(name) && !slices.Contains(q.Names, name) || !httpguts.ValidHeaderFieldValue(value) {
+			d.fail("field")
 			break
 		}
 		q.Fields[name] = append(q.Fields[name], value)
@@ -306,8 +306,9 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	}
 }
 
-// entry decodes an entry whose ages count from now. Fields that could split a
-// response are dropped.
+// entry decodes an entry whose ages count from now. Fields that this node would
+// not have stored itself are dropped: those that could split a response, or
+// belong to one connection or one client.
 func (d *decoder) entry(now time.Time) *store.Entry {
 	e := &store.Entry{
 		Status:     int(d.uint(599, "status")),
@@ -339,9 +340,15 @@ func (d *decoder) entry(now time.Time) *store.Entry {
 	e.Fields = make([]store.Field, 0, n)
 	for range n {
 		f := store.Field{Name: d.string(maxFieldName, "field name"), Value: d.string(store.MaxHeaderBytes, "field value")}
-		if d.err == nil && httpguts.ValidHeaderFieldName(f.Name) && httpguts.ValidHeaderFieldValue(f.Value) {
+		if d.err == nil && rfc9111.StorableField(f.Name) && httpguts.ValidHeaderFieldValue(f.Value) {
 			e.Fields = append(e.Fields, f)
 		}
+	}
+	// Who sends fields out of order would have several lines of one name
+	// shadow each other.
+	slices.SortStableFunc(e.Fields, func(a, b store.Field) int { return strings.Compare(a.Name, b.Name) })
+	if length := e.Get("Content-Length"); length != "" && e.Generation != 0 && length != strconv.FormatInt(e.Size, 10) {
+		d.fail("content length") // a client would be cut off, or wait for more
 	}
 	return e
 }
@@ -429,7 +436,28 @@ func (r *frameReader) next() (kind byte, payload *decoder, length int64, err err
 	return kind, &decoder{rest: b}, length, nil
 }
 
-// reason reads why the other side's fill broke off.
+// reason reads why something came to nothing. One that only a newer node knows
+// is as good as none of ours.
 func (d *decoder) reason() rfc9111.Reason {
-	return rfc9111.Reason(d.uint(math.MaxUint8, "reason"))
+	why := rfc9111.Reason(d.uint(math.MaxUint8, "reason"))
+	if !why.Known() {
+		return rfc9111.PeerError
+	}
+	return why
+}
+
+// broken reads why the other side's fill broke off.
+func (d *decoder) broken() error {
+	why := d.reason()
+	if err := d.done(); err != nil {
+		return err
+	}
+	return Broken{why}
+}
+
+// about checks that an answer is about the key that was asked for.
+func (d *decoder) about(k store.Key) {
+	if store.Key(d.fixed(len(k), "key")) != k {
+		d.fail("an answer about another key")
+	}
 }

@@ -41,6 +41,12 @@ func neverStored(name string) bool {
 	return strings.HasPrefix(name, "Proxy-")
 }
 
+// StorableField reports whether a stored response may have a field of this name,
+// which must be in its canonical form.
+func StorableField(name string) bool {
+	return !neverStored(name) && isToken(name) && textproto.CanonicalMIMEHeaderKey(name) == name
+}
+
 // breaksField reports whether a value would end its line, or the header.
 func breaksField(value string) bool {
 	return strings.ContainsAny(value, "\r\n\x00")

@@ -110,6 +110,9 @@ func (r Reason) String() string {
 	return reasonNames[r]
 }
 
+// Known reports whether the value has a name here.
+func (r Reason) Known() bool { return r < reasonCount }
+
 // Reasons returns every named reason, for metrics and documentation.
 func Reasons() []Reason {
 	all := make([]Reason, 0, reasonCount-1)

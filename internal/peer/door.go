@@ -1,0 +1,251 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	protocolHTTP2 = "h2"
+
+	maxStrangers = 128  // connections that have not shown yet who they are
+	maxConns     = 1024 // connections that have
+)
+
+// door is a listener that lets in whoever shows that it is a peer: with a TLS
+// handshake where there is a secret, with the preface of HTTP/2 where there is
+// none. net/http gets to see nobody else.
+type door struct {
+	net.Listener
+	identity *Identity
+	refuse   func()
+	lobby    Lobby
+
+	admitted chan net.Conn
+	failed   chan error    // of Listener
+	closed   chan struct{} // nobody takes what is admitted any more
+	once     sync.Once
+
+	mu    sync.Mutex // guards conns
+	conns map[*serverConn]struct{}
+}
+
+func newDoor(l net.Listener, id *Identity, refuse func()) *door {
+	d := &door{
+		Listener: l, identity: id, refuse: refuse,
+		lobby:    Lobby{Room: maxStrangers},
+		admitted: make(chan net.Conn), failed: make(chan error), closed: make(chan struct{}),
+		conns: make(map[*serverConn]struct{}),
+	}
+	go d.listen()
+	return d
+}
+
+// Accept returns the next connection of a peer.
+func (d *door) Accept() (net.Conn, error) {
+	select {
+	case c := <-d.admitted:
+		return c, nil
+	case err := <-d.failed:
+		return nil, err
+	case <-d.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close closes the listener, and the connections that are not net/http's.
+func (d *door) Close() error {
+	d.once.Do(func() { close(d.closed) })
+	err := d.Listener.Close()
+	d.lobby.Clear()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c := range d.conns {
+		_ = c.Conn.Close()
+	}
+	return err
+}
+
+func (d *door) listen() {
+	for {
+		conn, err := d.Listener.Accept()
+		if err != nil {
+			select {
+			case d.failed <- err:
+				if temporary(err) {
+					continue // net/http has waited before it accepts again
+				}
+			case <-d.closed:
+			}
+			return
+		}
+		go d.receive(conn)
+	}
+}
+
+// temporary reports whether net/http goes on accepting after an error.
+func temporary(err error) bool {
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary()
+}
+
+// receive lets a connection in, or closes it.
+func (d *door) receive(conn net.Conn) {
+	c := &serverConn{Conn: conn, door: d}
+	leave := d.lobby.Enter(c)
+	peer, err := c.identify(d.identity)
+	leave()
+	if err == nil && d.admit(c) {
+		select {
+		case d.admitted <- peer:
+			return
+		case <-d.closed:
+		}
+	} else if c.spoke.Load() { // who says nothing is not refused
+		d.refuse()
+	}
+	_ = c.Close()
+}
+
+// admit keeps account of a connection, unless there are too many or what it
+// was accepted for is gone by now.
+func (d *door) admit(c *serverConn) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.identity.authorities()
+	if len(d.conns) >= maxConns || !now.trusts(c.by) {
+		return false
+	}
+	c.outdated.Store(c.under != now)
+	d.conns[c] = struct{}{}
+	return true
+}
+
+// rekey is called when the secrets have changed. What was accepted under one
+// that is gone is closed; the others are asked to come again, so that nobody
+// uses an old secret for longer than need be.
+func (d *door) rekey() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.identity.authorities()
+	for c := range d.conns {
+		c.outdated.Store(c.under != now)
+		if !now.trusts(c.by) {
+			_ = c.Conn.Close()
+		}
+	}
+}
+
+// A serverConn is a connection from another node.
+type serverConn struct {
+	net.Conn
+	door     *door
+	under    *authorities // what the node went by when it accepted
+	by       *authority   // who vouches for the other side; nil without secrets
+	spoke    atomic.Bool  // something was read
+	outdated atomic.Bool  // the secrets have changed since
+}
+
+// identify waits until the other side has shown that it is a peer, and returns
+// the connection to talk to it.
+func (c *serverConn) identify(id *Identity) (net.Conn, error) {
+	c.under = id.authorities()
+	if err := c.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return nil, err
+	}
+	var peer net.Conn
+	if len(c.under.list) == 0 {
+		begin, err := readPreface(c)
+		if err != nil {
+			return nil, err
+		}
+		peer = &prefixed{Conn: c, prefix: begin}
+	} else {
+		t := tls.Server(c, c.under.server(protocolHTTP2))
+		if err := t.Handshake(); err != nil {
+			return nil, err
+		}
+		c.by, peer = c.under.acceptedBy(t.ConnectionState()), t
+	}
+	return peer, c.SetDeadline(time.Time{})
+}
+
+func (c *serverConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 && !c.spoke.Load() {
+		c.spoke.Store(true)
+	}
+	return n, err
+}
+
+// Close may be called more than once.
+func (c *serverConn) Close() error {
+	c.door.mu.Lock()
+	delete(c.door.conns, c)
+	c.door.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// preface is how every HTTP/2 connection begins (RFC 9113 §3.4).
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// readPreface fails at the first byte that is not HTTP/2's. net/http would
+// wait for more, and not tell.
+func readPreface(r io.Reader) ([]byte, error) {
+	got := make([]byte, 0, len(preface))
+	for len(got) < len(preface) {
+		n, err := r.Read(got[len(got):len(preface)])
+		got = got[:len(got)+n]
+		if string(got) != preface[:len(got)] {
+			return nil, malformed("not HTTP/2")
+		}
+		if err != nil && len(got) < len(preface) {
+			return nil, err
+		}
+	}
+	return got, nil
+}
+
+// prefixed is a connection of which some was read already.
+type prefixed struct {
+	net.Conn
+	prefix []byte
+}
+
+func (p *prefixed) Read(b []byte) (int, error) {
+	if len(p.prefix) > 0 {
+		n := copy(b, p.prefix)
+		p.prefix = p.prefix[n:]
+		return n, nil
+	}
+	return p.Conn.Read(b)
+}
+
+type connKey struct{}
+
+// withConn notes in the context of a connection's requests which one it is.
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	if t, ok := conn.(*tls.Conn); ok {
+		return context.WithValue(ctx, connKey{}, t.NetConn())
+	}
+	return ctx
+}
+
+// comeAgain is the header field by which a server asks for another connection
+// in place of the one that a response came on.
+const comeAgain = "Groupcache-Come-Again"
+
+// hint asks whoever uses a connection from before the secrets changed for
+// another one.
+func hint(w http.ResponseWriter, r *http.Request) {
+	if c, ok := r.Context().Value(connKey{}).(*serverConn); ok && c.outdated.Load() {
+		w.Header().Set(comeAgain, "1")
+	}
+}

@@ -67,6 +67,15 @@ func (h *Handler) appendOrigin(b []byte, r *http.Request) []byte {
 	return part(part(b, scheme), r.Host)
 }
 
+// urlOf returns the URL by which the response to a request is purged.
+func urlOf(r *http.Request) string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return store.URLOf(scheme, r.Host, requestURI(r))
+}
+
 // pathOf returns the key that stands for all queries of a request's path: that
 // of the URL without a query.
 func (h *Handler) pathOf(r *http.Request) store.Key {
@@ -138,7 +147,7 @@ func (x *fetch) teach(e *store.Entry, body *follower) {
 		ctx, cancel := context.WithTimeout(context.Background(), x.q.patience)
 		defer cancel()
 		start := time.Now()
-		_, err := n.client.Publish(ctx, owner, peer.NewQuery(x.q.space.Name, a.key, x.q.header, e.Vary), 0, e, body)
+		_, err := n.client.Publish(ctx, owner, peer.NewQuery(x.q.space.Name, a.key, x.q.header, e.Vary), peer.Ticket{}, e, body)
 		observePeer(operationPublish, err, time.Since(start))
 	})
 	all.Wait()

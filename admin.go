@@ -22,7 +22,10 @@ func (*adminAPI) CaddyModule() caddy.ModuleInfo {
 
 // Routes returns the admin routes.
 func (api *adminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{{Pattern: "/groupcache/status", Handler: caddy.AdminHandlerFunc(api.status)}}
+	return []caddy.AdminRoute{
+		{Pattern: "/groupcache/status", Handler: caddy.AdminHandlerFunc(api.status)},
+		{Pattern: "/groupcache/purge", Handler: caddy.AdminHandlerFunc(api.purge)},
+	}
 }
 
 // Status is what GET /groupcache/status answers.

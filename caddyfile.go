@@ -121,6 +121,7 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 //		stale              while_revalidate <duration> | if_error <duration>
 //		max_body_size      <size>
 //		tags               <field>...
+//		expose_tags
 //		request_directives honor|ignore
 //		set_cookie         refuse|store
 //		authorization      honor|ignore
@@ -164,6 +165,12 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		fields, err := someArgs(d, "a response field")
 		h.Tags = append(h.Tags, fields...)
 		return err
+	case "expose_tags":
+		h.ExposeTags = true
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		return nil
 	case "request_directives":
 		return stringArg(d, &h.RequestDirectives)
 	case "set_cookie":
@@ -177,7 +184,7 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 	case "cache_status":
 		return stringArg(d, &h.CacheStatus)
 	}
-	return d.Errf("unknown option %q of groupcache: one of group, key, query, ttl, stale, max_body_size, tags, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, cache_status", option)
+	return d.Errf("unknown option %q of groupcache: one of group, key, query, ttl, stale, max_body_size, tags, expose_tags, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, cache_status", option)
 }
 
 func (h *Handler) unmarshalQuery(d *caddyfile.Dispenser) error {

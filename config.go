@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"reflect"
@@ -72,6 +73,9 @@ type Handler struct {
 	// Response fields that carry cache tags. Default: Surrogate-Key and
 	// Cache-Tag.
 	Tags []string `json:"tags,omitempty"`
+
+	// Whether these fields are sent to clients. Default: false.
+	ExposeTags bool `json:"expose_tags,omitempty"`
 
 	// Whether the client's Cache-Control counts: honor or ignore.
 	// Default: honor.
@@ -189,7 +193,7 @@ func (h *Handler) sameSettings(o *Handler) bool {
 	return h.Key == o.Key && h.MaxBodySize == o.MaxBodySize && h.RequestDirectives == o.RequestDirectives &&
 		h.SetCookie == o.SetCookie && h.Authorization == o.Authorization &&
 		h.FillTimeout == o.FillTimeout && h.PeerTimeout == o.PeerTimeout && h.CacheStatus == o.CacheStatus &&
-		slices.Equal(h.Tags, o.Tags) && reflect.DeepEqual(h.Query, o.Query) &&
+		slices.Equal(h.Tags, o.Tags) && h.ExposeTags == o.ExposeTags && reflect.DeepEqual(h.Query, o.Query) &&
 		reflect.DeepEqual(h.TTL, o.TTL) && reflect.DeepEqual(h.Stale, o.Stale)
 }
 
@@ -202,6 +206,9 @@ func (h *Handler) setDefaults() {
 	}
 	if len(h.Tags) == 0 {
 		h.Tags = []string{"Surrogate-Key", "Cache-Tag"}
+	}
+	for i, name := range h.Tags {
+		h.Tags[i] = http.CanonicalHeaderKey(name)
 	}
 	if h.RequestDirectives == "" {
 		h.RequestDirectives = honorDirectives

@@ -181,6 +181,20 @@ func (t *flights) detach(k store.Key) {
 	}
 }
 
+// detach lets nobody join this flight any more.
+func (f *flight) detach() {
+	if f.table == nil {
+		return
+	}
+	f.table.mu.Lock()
+	defer f.table.mu.Unlock()
+	for id, other := range f.table.flights {
+		if other == f {
+			delete(f.table.flights, id)
+		}
+	}
+}
+
 func (t *flights) len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

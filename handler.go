@@ -29,7 +29,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if looks > 1 {
 			q.address, _ = h.addressOf(r, requestURI(r)) // what counts of it may be known by now
 		}
-		found := h.node.find(q, time.Now())
+		now := time.Now()
+		if !h.node.upToDate(r.Context(), now, q.patience) {
+			return h.bypass(w, r, next, rfc9111.CatchingUp)
+		}
+		found := h.node.find(q, now)
 		if q.served(found) {
 			return h.serve(w, r, q, found)
 		}
@@ -182,13 +186,16 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			return true, caddyhttp.Error(statusClientClosed, err)
 		}
 		switch why := reasonOf(err); why {
-		case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached, rfc9111.NoVarySearch:
+		case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached, rfc9111.NoVarySearch, rfc9111.Superseded:
 			return false, nil // look again
 		default:
 			out.detail = why.String()
 			q.alone = true
 			return false, nil
 		}
+	}
+	if h.node.purgedSince(q, f, e) {
+		return false, nil // it is of before the purge, and nobody else's either
 	}
 	if !e.Matches(r.Header) || q.credentials && !e.Fresh.SharedAuth {
 		return false, nil // it is somebody else's
@@ -315,8 +322,9 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 }
 
 // invalidate drops what is stored of the resources that an unsafe request has
-// changed (RFC 9111 §4.4): its own target, and what Location and
-// Content-Location name on the same origin. A key template may tell more apart
+// changed (RFC 9111 §4.4): its own target, what Location and Content-Location
+// name on the same origin, and the origin's groups that the response names (RFC
+// 9875 §3). A key template may tell more apart
 // than targets; then only what this request's own key names is dropped.
 func (h *Handler) invalidate(r *http.Request, status int, header http.Header) {
 	if status < 200 || status > 399 {
@@ -326,10 +334,17 @@ func (h *Handler) invalidate(r *http.Request, status int, header http.Header) {
 	if h.Key == "" {
 		targets = append(targets, rfc9111.Related(r, header)...)
 	}
+	var selectors []store.Selector
 	for _, target := range targets {
 		for _, k := range h.keysOf(r, target) {
-			h.node.invalidate(h.space, k, time.Duration(h.PeerTimeout))
+			selectors = append(selectors, selectorOf(k))
 		}
+	}
+	for _, group := range rfc9111.InvalidatedGroups(header) {
+		selectors = append(selectors, store.Selector{Kind: store.Group, Value: store.GroupOf(urlOf(r), group)})
+	}
+	if len(selectors) > 0 {
+		h.node.invalidate(h.space, selectors, time.Duration(h.PeerTimeout))
 	}
 }
 

@@ -38,7 +38,8 @@ const (
 	operationPublish = "publish"
 	operationRefresh = "refresh"
 	operationRelease = "release"
-	operationForget  = "forget"
+	operationPurge   = "purge"
+	operationPurges  = "purges"
 	operationLearn   = "learn"
 )
 

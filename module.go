@@ -13,10 +13,12 @@
 package caddygroupcache
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -87,6 +89,8 @@ type App struct {
 
 	mu     sync.Mutex // guards groups
 	groups map[string]*Handler
+
+	replaced *map[string]*Handler // groups of the config before
 }
 
 // Advertise is what other nodes dial.
@@ -124,6 +128,9 @@ type process struct {
 	// what to go back to if its config fails.
 	newest *App
 	before *clusterConfig
+
+	handlers atomic.Pointer[map[string]*Handler] // of the running config, by group
+	endBeat  context.CancelFunc
 }
 
 // nodes holds the one process from its first config to its last, so that a
@@ -202,6 +209,7 @@ func (p *process) accepts(a *App) error {
 
 // Start joins the cluster, or tells the running membership what has changed.
 func (a *App) Start() error {
+	a.replaced = a.process.handlers.Swap(&a.groups)
 	if !a.cluster.enabled {
 		return nil
 	}
@@ -217,7 +225,10 @@ func (a *App) Start() error {
 // Stop undoes what Start changed if the config before is to go on, because
 // another part of this one failed. The node itself leaves when no config holds
 // it any more.
-func (a *App) Stop() error { return a.process.stop(a) }
+func (a *App) Stop() error {
+	a.process.handlers.CompareAndSwap(&a.groups, a.replaced)
+	return a.process.stop(a)
+}
 
 // Cleanup lets go of the node.
 func (a *App) Cleanup() error {
@@ -251,6 +262,8 @@ func (p *process) start(a *App) error {
 	members, err := startMembership(membershipConfig{
 		Name: p.node.name, Gossip: c.gossip, AdvertiseGossip: c.advertiseGossip,
 		Peers: c.advertisePeers, Join: c.join, Keys: c.keys, Identity: p.node.identity, Logger: logger,
+		LocalState: func() []byte { return peer.EncodePurges(p.node.Purges()) },
+		MergeState: p.node.mergePurges,
 	}, p.onChange)
 	if err != nil {
 		listener.Close()
@@ -261,7 +274,9 @@ func (p *process) start(a *App) error {
 			logger.Error("no longer listening for other nodes; restart Caddy", zap.Error(err))
 		}
 	}()
-	p.running, p.members, p.server, p.newest = &c, members, server, a
+	ctx, cancel := context.WithCancel(context.Background())
+	go p.node.keepBeat(ctx)
+	p.running, p.members, p.server, p.newest, p.endBeat = &c, members, server, a, cancel
 	return nil
 }
 
@@ -303,11 +318,15 @@ func peerSecrets(keys []clusterKeys) []peer.Secret {
 // onChange turns members into a ring.
 func (p *process) onChange(members []member) {
 	var ring []peer.Node
+	foreign := []string{}
 	for _, m := range members {
 		if m.usable() {
 			ring = append(ring, peer.Node{Name: m.Name, Addr: m.Peers})
+		} else if !m.Self {
+			foreign = append(foreign, m.Name)
 		}
 	}
+	p.node.foreign.Store(&foreign)
 	p.node.setRing(ring)
 }
 
@@ -317,11 +336,26 @@ func (p *process) Destruct() error {
 	defer p.mu.Unlock()
 	var err error
 	if p.running != nil {
+		p.endBeat()
 		err = p.members.Leave(leaveTimeout)
 		p.server.Close()
 	}
 	p.node.close()
 	return err
+}
+
+// handlersOf returns the running config's handlers of a group, or of all: one
+// of each group.
+func (p *process) handlersOf(group string) []*Handler {
+	var all []*Handler
+	if running := p.handlers.Load(); running != nil {
+		for name, h := range *running {
+			if group == "" || name == group {
+				all = append(all, h)
+			}
+		}
+	}
+	return all
 }
 
 func (p *process) share() float64 {

@@ -48,6 +48,12 @@ type node struct {
 	asks flights
 
 	served atomic.Int64 // look-ups of other nodes
+
+	purged  store.PurgeLog           // what it can tell nodes that were away
+	clock   clock                    // what it dates leases with
+	catcher catcher                  // whether it was away itself
+	waking  sync.Mutex               // one at a time notices that
+	foreign atomic.Pointer[[]string] // live members that are not on the ring
 }
 
 const (
@@ -69,17 +75,30 @@ func newNode(name string, cacheSize int64) *node {
 		store:    store.New(cacheSize/16*bodyShare, cacheSize/16*indexShare),
 		budget:   fill.NewBudget(cacheSize / 16 * flightShare),
 		identity: new(peer.Identity),
+		clock:    newClock(),
 	}
+	n.foreign.Store(new([]string))
 	n.client = peer.NewClient(n.identity)
 	n.setRing(nil)
 	return n
 }
 
-// setRing puts a new ring in place. Nobody ever waits for it.
+// setRing puts a new ring in place. Nobody ever waits for it. Whoever was not on
+// the last one may know of purges that this node has missed.
 func (n *node) setRing(nodes []peer.Node) {
 	ring := peer.NewRing(n.name, nodes)
-	n.ring.Store(ring)
+	last := n.ring.Swap(ring)
 	n.client.SetRing(ring)
+	if last == nil {
+		return
+	}
+	var new []peer.Node
+	for _, o := range n.others() {
+		if !slices.Contains(last.Nodes(), o) {
+			new = append(new, o)
+		}
+	}
+	n.catchUp(new, len(new))
 }
 
 // A question is what a request asks of the cache.
@@ -193,8 +212,9 @@ type grant struct {
 	staleBody []byte       // its body, if that is here; what may stand in for an error
 
 	// The owner that gave a lease for the fetch; nil if this node decides.
-	owner *peer.Node
-	reply *peer.Reply
+	owner  *peer.Node
+	ticket peer.Ticket
+	reply  *peer.Reply // the lease's lifeline
 }
 
 // ask asks the owner on behalf of a flight's leader.
@@ -215,7 +235,7 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 			return n.bring(q, f, found, reply)
 		case peer.Lease:
 			own.validate(reply.Entry, q)
-			own.owner, own.reply = &owner, reply
+			own.owner, own.ticket, own.reply = &owner, reply.Ticket, reply
 			return own
 		case peer.Vary:
 			q.vary = reply.Names
@@ -226,7 +246,7 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 			own.why, own.owner = rfc9111.HitForMiss, &owner
 		case peer.None:
 			own.validate(reply.Entry, q)
-			own.owner = &owner
+			own.owner, own.ticket = &owner, reply.Ticket
 		}
 		reply.Close()
 		if reply.Kind != peer.Vary {
@@ -251,6 +271,8 @@ func (g *grant) validate(e *store.Entry, q *question) {
 
 func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply, error) {
 	query := peer.NewQuery(q.space.Name, q.key, q.header, q.vary)
+	query.Asked = time.Now()
+	query.Purges, query.Told = n.purged.Recent(query.Asked)
 	query.Lead, query.Refresh, query.Credentials, query.Validated = !q.alone, q.refresh, q.credentials, q.validated
 	if found.here {
 		query.Have = found.entry.Generation
@@ -369,7 +391,7 @@ func (n *node) publish(q *question, f *flight, g grant, e *store.Entry, body *fo
 	defer cancel()
 	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary)
 	start := time.Now()
-	generation, err := n.client.Publish(ctx, *g.owner, query, g.lease(), e, body)
+	generation, err := n.client.Publish(ctx, *g.owner, query, g.ticket, e, body)
 	observePeer(operationPublish, err, time.Since(start))
 	var refused peer.Broken
 	switch <-f.over; {
@@ -394,7 +416,7 @@ func (n *node) release(q *question, g grant, why rfc9111.Reason) {
 		defer cancel()
 		query := peer.NewQuery(q.space.Name, q.key, q.header, nil)
 		start := time.Now()
-		err := n.client.Release(ctx, *g.owner, query, g.lease(), why)
+		err := n.client.Release(ctx, *g.owner, query, g.ticket, why)
 		observePeer(operationRelease, err, time.Since(start))
 	}()
 }
@@ -410,19 +432,8 @@ func (n *node) refresh(q *question, g grant, e *store.Entry) {
 	defer cancel()
 	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary)
 	start := time.Now()
-	err := n.client.Refresh(ctx, *g.owner, query, g.lease(), e)
+	err := n.client.Refresh(ctx, *g.owner, query, g.ticket, e)
 	observePeer(operationRefresh, err, time.Since(start))
-}
-
-// invalidate drops what is stored of a key, here and on all other
-// nodes, because the resource has changed. It waits for their answers, so that
-// the client who changed it doesn't see the old one afterwards; what a silent
-// node has stored it may serve until that is stale.
-func (n *node) invalidate(space *store.Namespace, k store.Key, patience time.Duration) {
-	n.Forget(&peer.Query{Group: space.Name, Key: k})
-	n.tellOthers(operationForget, patience, func(ctx context.Context, to peer.Node) error {
-		return n.client.Forget(ctx, to, peer.NewQuery(space.Name, k, nil, nil))
-	})
 }
 
 // tellOthers tells all other nodes at the same time, and returns when they have
@@ -431,10 +442,7 @@ func (n *node) tellOthers(operation string, patience time.Duration, tell func(co
 	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, peer.ErrTimeout)
 	defer cancel()
 	var all sync.WaitGroup
-	for _, to := range n.ring.Load().Nodes() {
-		if to.Name == n.name {
-			continue
-		}
+	for _, to := range n.others() {
 		all.Go(func() {
 			start := time.Now()
 			err := tell(ctx, to)
@@ -442,25 +450,6 @@ func (n *node) tellOthers(operation string, patience time.Duration, tell func(co
 		})
 	}
 	all.Wait()
-}
-
-// Forget drops what this node stores of a key.
-func (n *node) Forget(q *peer.Query) {
-	space := n.store.Namespace(q.Group)
-	if space == nil {
-		return
-	}
-	n.store.Invalidate(space, q.Key, time.Now())
-	n.fills.detach(q.Key)
-	n.asks.detach(q.Key)
-}
-
-// The lease of a grant; 0 when the owner was not asked for one.
-func (g grant) lease() uint64 {
-	if g.reply == nil {
-		return 0
-	}
-	return g.reply.Lease
 }
 
 func (g grant) close() {
@@ -475,7 +464,7 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 	n.served.Add(1)
 	space := n.store.Namespace(query.Group)
 	if space == nil {
-		a.None(nil)
+		a.None(n.clock.ticket(0), nil)
 		return
 	}
 	q := &question{
@@ -483,7 +472,14 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 		directives: rfc9111.ParseRequest(query.Fields), credentials: query.Credentials,
 		maxBody: n.store.BodyLimit(), validated: query.Validated,
 	}
-	found := n.find(q, time.Now())
+	now := time.Now()
+	if !n.upToDate(ctx, now, defaultPeerTimeout) {
+		a.None(n.clock.ticket(0), nil)
+		return
+	}
+	a.Compared = n.knowsAll(query)
+	ticket := n.clock.ticket(0) // before anything is looked at: what is fetched is younger
+	found := n.find(q, now)
 	switch {
 	case !query.Covers(q.vary):
 		a.Vary(q.vary)
@@ -492,9 +488,9 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 	case found.uncacheable != rfc9111.None:
 		a.Bypass(found.uncacheable, uncacheableFor)
 	case !query.Lead && query.Credentials:
-		a.None(nil)
+		a.None(ticket, nil)
 	case !query.Lead:
-		a.None(found.stale())
+		a.None(ticket, found.stale())
 	default:
 		n.lead(ctx, q, found, a)
 	}
@@ -505,16 +501,17 @@ func (n *node) lead(ctx context.Context, q *question, found finding, a *peer.Ans
 	f, r, leads := n.fills.join(q.id(), n.newFill(q), true)
 	defer r.Close()
 	if !leads {
-		relay(ctx, f, r, a)
+		n.relay(ctx, q, f, r, a)
 		return
 	}
+	ticket := n.clock.ticket(f.lease)
 	// Look again after winning, as ServeHTTP does.
 	if again := n.find(q, time.Now()); q.served(again) {
 		f.end(rfc9111.None)
 		a.Hit(again.entry, again.body, 0)
 		return
 	}
-	if err := a.Lease(f.lease, found.stale()); err != nil {
+	if err := a.Lease(ticket, found.stale()); err != nil {
 		f.end(rfc9111.LeaderLost)
 		return
 	}
@@ -529,13 +526,17 @@ func (n *node) lead(ctx context.Context, q *question, found finding, a *peer.Ans
 }
 
 // relay sends a fill to another node as it comes in.
-func relay(ctx context.Context, f *flight, r *follower, a *peer.Answer) {
+func (n *node) relay(ctx context.Context, q *question, f *flight, r *follower, a *peer.Answer) {
 	if a.Follow() != nil {
 		return
 	}
 	e, err := f.fill.Header(ctx)
 	if err != nil {
 		a.Broken(reasonOf(err))
+		return
+	}
+	if n.purgedSince(q, f, e) {
+		a.Broken(rfc9111.Superseded)
 		return
 	}
 	a.Header(e)
@@ -562,7 +563,7 @@ func (n *node) Publish(ctx context.Context, p *peer.Publication) (store.Generati
 	if q.space = n.store.Namespace(p.Query.Group); q.space == nil {
 		return 0, rfc9111.Memory
 	}
-	f := n.fills.take(p.Lease)
+	f := n.fills.take(p.Ticket.Lease)
 	if p.Released != rfc9111.None {
 		n.remember(q, p.Released)
 		if f != nil {
@@ -570,6 +571,7 @@ func (n *node) Publish(ctx context.Context, p *peer.Publication) (store.Generati
 		}
 		return 0, rfc9111.None
 	}
+	n.clock.date(p.Entry, p.Ticket)
 	if p.Entry.Matches(q.header) {
 		q.vary = p.Entry.Vary
 	}

@@ -389,6 +389,7 @@ func (x *fetch) decide(t *tee, status int) teeState {
 		t.header.Set("Date", received.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
 	}
 	entry, why := x.judge(t, status, received)
+	x.h.hideTags(t.header)
 	if why != rfc9111.None {
 		x.out.detail = why.String()
 		x.giveUp(why)
@@ -438,7 +439,27 @@ func (x *fetch) judge(t *tee, status int, received time.Time) (*store.Entry, rfc
 		}
 		t.length = n
 	}
-	return store.NewEntry(status, rfc9111.StoredHeader(own, x.h.policy), x.r.Header, fresh, x.sent)
+	tags, few := rfc9111.Tags(own, x.h.Tags)
+	groups, fewGroups := rfc9111.CacheGroups(own)
+	if !few || !fewGroups {
+		return nil, rfc9111.HeaderTooBig
+	}
+	x.h.hideTags(own)
+	e, why := store.NewEntry(status, rfc9111.StoredHeader(own, x.h.policy), x.r.Header, fresh, x.sent)
+	if why == rfc9111.None {
+		e.URL, e.Tags, e.Groups = urlOf(x.r), tags, groups
+	}
+	return e, why
+}
+
+// hideTags removes the fields that are for this cache only.
+func (h *Handler) hideTags(header http.Header) {
+	if h.ExposeTags {
+		return
+	}
+	for _, name := range h.Tags {
+		delete(header, name)
+	}
 }
 
 // ownFields returns the fields that the handlers behind the cache have set.
@@ -503,16 +524,16 @@ func (x *fetch) open(t *tee) teeState {
 }
 
 func (x *fetch) decideNotModified(t *tee) teeState {
-	stale := x.grant.stale
+	stale, own := x.grant.stale, ownFields(t.header, t.before)
 	received := time.Now()
 	fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
 		Method: x.r.Method, Request: x.asked,
-		Status: http.StatusNotModified, Response: ownFields(t.header, t.before),
+		Status: http.StatusNotModified, Response: own,
 		Sent: x.sent, Received: received,
 	}, stale.Status, stale.Header(), x.h.policy)
 	if why == rfc9111.None && x.sameSearch(fields) {
 		renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
-		if tooBig == rfc9111.None {
+		if tooBig == rfc9111.None && x.retag(renewed, own) {
 			x.renewed, x.given = true, true
 			x.q.validated = renewed.Generation
 			x.h.node.refresh(x.q, x.grant, renewed)
@@ -525,13 +546,27 @@ func (x *fetch) decideNotModified(t *tee) teeState {
 	return silent
 }
 
+// retag gives an entry the tags and groups that came with its validation, if
+// any did. It reports false if there are too many.
+func (x *fetch) retag(e *store.Entry, own http.Header) bool {
+	tags, few := rfc9111.Tags(own, x.h.Tags)
+	groups, fewGroups := rfc9111.CacheGroups(own)
+	if len(tags) > 0 {
+		e.Tags = tags
+	}
+	if len(groups) > 0 {
+		e.Groups = groups
+	}
+	return few && fewGroups
+}
+
 // compareHead lets the response to a HEAD update the stored one to a GET, or
 // drop it everywhere (RFC 9111 §4.3.5).
 func (x *fetch) compareHead(own http.Header) {
 	stale := x.grant.stale
 	switch rfc9111.CompareHead(stale.Header(), own) {
 	case rfc9111.Other:
-		x.h.node.invalidate(x.q.space, x.q.key, x.q.patience)
+		x.h.node.invalidate(x.q.space, []store.Selector{selectorOf(x.q.key)}, x.q.patience)
 	case rfc9111.Same:
 		fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
 			Method: x.r.Method, Request: x.asked,
@@ -541,7 +576,7 @@ func (x *fetch) compareHead(own http.Header) {
 		if why != rfc9111.None || !x.sameSearch(fields) {
 			return
 		}
-		if renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent); tooBig == rfc9111.None {
+		if renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent); tooBig == rfc9111.None && x.retag(renewed, own) {
 			x.h.node.refresh(x.q, x.grant, renewed)
 		}
 	}
@@ -557,7 +592,9 @@ func standsForError(status int) bool {
 }
 
 func (x *fetch) mayServeStale() bool {
-	return rfc9111.ServeStaleOnError(x.q.directives, x.grant.stale.Fresh, time.Now())
+	stale := *x.grant.stale
+	stale.Checked, stale.Compared = x.sent, false // it was there then
+	return !x.h.node.store.Purged(x.q.space, x.q.key, &stale) && rfc9111.ServeStaleOnError(x.q.directives, x.grant.stale.Fresh, time.Now())
 }
 
 // complete stores the response if all of it has come.
@@ -697,6 +734,7 @@ func (m *marker) WriteHeader(status int) {
 	if !m.wrote && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		m.wrote = true
 		m.out.fwdStatus = status
+		m.out.h.hideTags(m.ResponseWriter.Header())
 		m.out.write(m.ResponseWriter.Header())
 		if m.changed != nil {
 			m.changed(status, m.ResponseWriter.Header())

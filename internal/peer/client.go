@@ -92,16 +92,17 @@ const (
 type Reply struct {
 	Kind   ReplyKind
 	Entry  *store.Entry
-	Lease  uint64
+	Ticket Ticket
 	Reason rfc9111.Reason
 	For    time.Duration
 	Names  []string
 
-	key    store.Key // that was asked for
-	sent   time.Time // ages count from here: nothing gets younger on the way
-	frames *frameReader
-	body   io.Closer
-	cancel context.CancelCauseFunc
+	key      store.Key // that was asked for
+	compared bool      // with all purges that the query told of
+	sent     time.Time // ages count from here: nothing gets younger on the way
+	frames   *frameReader
+	body     io.Closer
+	cancel   context.CancelCauseFunc
 }
 
 // Close ends the exchange.
@@ -117,7 +118,10 @@ func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Dur
 	w.frame(frameQuery, q.append)
 	ctx, cancel := context.WithCancelCause(ctx)
 	watchdog := time.AfterFunc(timeout, func() { cancel(ErrTimeout) })
-	reply := &Reply{key: q.Key, sent: time.Now(), cancel: cancel}
+	reply := &Reply{key: q.Key, sent: q.Asked, cancel: cancel}
+	if q.Asked.IsZero() {
+		reply.sent = time.Now()
+	}
 	resp, err := c.call(ctx, to, pathLookup, bytes.NewReader(w.buf), int64(len(w.buf)))
 	if err == nil {
 		reply.body, reply.frames = resp.Body, newFrameReader(resp.Body)
@@ -163,6 +167,10 @@ func (c *Client) call(ctx context.Context, to Node, path string, body io.Reader,
 	if !c.breaker.allow(to.Addr, time.Now()) {
 		return nil, ErrDown
 	}
+	return c.post(ctx, to, path, body, length)
+}
+
+func (c *Client) post(ctx context.Context, to Node, path string, body io.Reader, length int64) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+to.Addr+path, body)
 	if err != nil {
 		return nil, err
@@ -188,20 +196,21 @@ func (r *Reply) first() error {
 		return malformed("data before an answer")
 	}
 	d.about(r.key)
+	r.compared = d.flag()
 	switch kind {
 	case frameEntry:
-		r.Kind, r.Entry = Hit, d.entry(r.sent)
+		r.Kind, r.Entry = Hit, d.entry(r.sent, r.sent)
 	case frameWait:
 		r.Kind = Follow
 	case frameLease:
-		r.Kind, r.Lease = Lease, binary.BigEndian.Uint64(d.fixed(8, "lease"))
+		r.Kind, r.Ticket = Lease, d.ticket()
 		if len(d.rest) > 0 {
-			r.Entry = d.entry(r.sent)
+			r.Entry = d.entry(r.sent, r.sent)
 		}
 	case frameNone:
-		r.Kind = None
+		r.Kind, r.Ticket = None, d.ticket()
 		if len(d.rest) > 0 {
-			r.Entry = d.entry(r.sent)
+			r.Entry = d.entry(r.sent, r.sent)
 		}
 	case frameBypass:
 		r.Kind, r.Reason, r.For = Bypass, d.reason(), d.dur("bypass time")
@@ -209,6 +218,9 @@ func (r *Reply) first() error {
 		r.Kind, r.Names = Vary, d.names("selecting fields")
 	default:
 		return malformed("unknown answer")
+	}
+	if r.Entry != nil {
+		r.Entry.Compared = r.compared
 	}
 	return d.done()
 }
@@ -221,7 +233,9 @@ func (r *Reply) Header() (*store.Entry, error) {
 		return nil, err
 	case kind == frameEntry:
 		d.about(r.key)
-		e := d.entry(time.Now())
+		r.compared = d.flag()
+		e := d.entry(time.Now(), r.sent)
+		e.Compared = r.compared
 		return e, d.done()
 	case kind == frameBroken:
 		return nil, d.broken()
@@ -305,56 +319,46 @@ type Body interface {
 	Next(ctx context.Context, idle func()) ([]byte, error)
 }
 
-// Publish streams a response to the owner that gave the lease (0: none, and
-// the owner takes it if nobody else is fetching). It returns the generation
+// Publish streams a response to the owner that gave the ticket (without a
+// lease the owner takes it if nobody else is fetching). It returns the generation
 // under which the owner stored it, or Broken with the reason why it did not.
-func (c *Client) Publish(ctx context.Context, to Node, q *Query, lease uint64, e *store.Entry, body Body) (store.Generation, error) {
-	return c.send(ctx, to, q.Key, publishHead(frameEntry, q, lease, e), body)
+func (c *Client) Publish(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry, body Body) (store.Generation, error) {
+	return c.send(ctx, to, q.Key, publishHead(frameEntry, q, ticket, e), body)
 }
 
 // Refresh tells the owner what a 304 said of a stored entry.
-func (c *Client) Refresh(ctx context.Context, to Node, q *Query, lease uint64, e *store.Entry) error {
-	_, err := c.send(ctx, to, q.Key, publishHead(frameRefresh, q, lease, e), nil)
+func (c *Client) Refresh(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry) error {
+	_, err := c.send(ctx, to, q.Key, publishHead(frameRefresh, q, ticket, e), nil)
 	return err
 }
 
 // Release gives a lease back: the response is not to be stored, for a reason.
-func (c *Client) Release(ctx context.Context, to Node, q *Query, lease uint64, why rfc9111.Reason) error {
-	head := publishHead(0, q, lease, nil)
+func (c *Client) Release(ctx context.Context, to Node, q *Query, ticket Ticket, why rfc9111.Reason) error {
+	head := publishHead(0, q, ticket, nil)
 	w := frameWriter{buf: head}
 	w.frame(frameBroken, func(e *encoder) { e.uint(uint64(why)) })
 	_, err := c.send(ctx, to, q.Key, w.buf, nil)
 	return err
 }
 
-// Forget has a node drop what it stores of a query's key. Nil means that it
-// has.
-func (c *Client) Forget(ctx context.Context, to Node, q *Query) error {
-	return c.tell(ctx, to, pathForget, q)
-}
-
 // Learn tells a node which queries of a path are equivalent: the query's key
 // stands for the path, and its fields have No-Vary-Search. Nil means that it
 // knows.
 func (c *Client) Learn(ctx context.Context, to Node, q *Query) error {
-	return c.tell(ctx, to, pathLearn, q)
-}
-
-func (c *Client) tell(ctx context.Context, to Node, path string, q *Query) error {
 	var w frameWriter
 	w.frame(frameQuery, q.append)
-	resp, err := c.call(ctx, to, path, bytes.NewReader(w.buf), int64(len(w.buf)))
+	resp, err := c.call(ctx, to, pathLearn, bytes.NewReader(w.buf), int64(len(w.buf)))
 	c.judge(ctx, to, err)
 	if err != nil {
-		return fmt.Errorf("telling %s: %w", to.Name, causeOf(ctx, err))
+		return fmt.Errorf("telling %s of equivalent queries: %w", to.Name, causeOf(ctx, err))
 	}
 	return resp.Body.Close()
 }
 
-func publishHead(kind byte, q *Query, lease uint64, e *store.Entry) []byte {
+func publishHead(kind byte, q *Query, ticket Ticket, e *store.Entry) []byte {
 	var w frameWriter
 	w.frame(frameQuery, q.append)
-	w.frame(frameLease, func(enc *encoder) { enc.bytes(binary.BigEndian.AppendUint64(nil, lease)) })
+	w.frame(frameLease, func(enc *encoder) { enc.ticket(ticket) })
 	if e != nil {
 		w.frame(kind, func(enc *encoder) { appendEntry(enc, e, time.Now()) })
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func FuzzReply(f *testing.F) {
 		})
 	}
 	f.Add(a(func(a *Answer) { a.Hit(e, []byte("hello"), 0) }))
-	f.Add(a(func(a *Answer) { a.None(nil) }))
+	f.Add(a(func(a *Answer) { a.None(Ticket{}, nil) }))
 	f.Add(a(func(a *Answer) { a.Bypass(3, time.Minute) }))
 	f.Add(a(func(a *Answer) { a.Vary([]string{"X-A"}) }))
 	f.Add(wire(func(w *frameWriter) {
@@ -41,7 +42,7 @@ func FuzzReply(f *testing.F) {
 		a.End(e.Digest, 7)
 		*w = a.out
 	}))
-	f.Add(a(func(a *Answer) { a.Lease(72623859790382856, e) }))
+	f.Add(a(func(a *Answer) { a.Lease(Ticket{Lease: 72623859790382856}, e) }))
 	f.Add(append([]byte{frameLease, 0, 0, 0, 40}, make([]byte, 40)...))
 	f.Add([]byte{frameEntry, 0xff, 0xff, 0xff, 0xff})
 	f.Add([]byte{frameEntry, 0, 0, 0, 2, 0xff, 0xff})
@@ -103,12 +104,12 @@ func FuzzQuery(f *testing.F) {
 func FuzzPublication(f *testing.F) {
 	q := NewQuery("group", store.Key{1}, nil, nil)
 	e := testEntry([]byte("hello"))
-	f.Add(append(publishHead(frameEntry, q, 5, e), wire(func(w *frameWriter) {
+	f.Add(append(publishHead(frameEntry, q, Ticket{Lease: 5}, e), wire(func(w *frameWriter) {
 		w.data([]byte("hello"))
 		w.end(e.Digest, 0)
 	})...))
-	f.Add(publishHead(frameRefresh, q, 5, e))
-	f.Add(append(publishHead(0, q, 5, nil), frameBroken, 0, 0, 0, 1, 3))
+	f.Add(publishHead(frameRefresh, q, Ticket{Lease: 5}, e))
+	f.Add(append(publishHead(0, q, Ticket{Lease: 5}, nil), frameBroken, 0, 0, 0, 1, 3))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := readPublication(bytes.NewReader(b))
 		if err != nil {
@@ -118,5 +119,26 @@ func FuzzPublication(f *testing.F) {
 			t.Fatalf("%+v", p)
 		}
 		_ = p.Body(io.Discard) // it may fail, and must not panic
+	})
+}
+
+func FuzzPurges(f *testing.F) {
+	f.Add(EncodePurges([]store.Purge{{ID: 5, Group: "g", Soft: true, Selectors: []store.Selector{{Kind: store.Tag, Value: "t"}, {Kind: store.All}}}}, time.Now()))
+	f.Add(EncodePurges(nil, time.Time{}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		purges, dropped, err := DecodePurges(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		again, droppedAgain, err := DecodePurges(bytes.NewReader(EncodePurges(purges, dropped)))
+		if err != nil || len(again) != len(purges) || dropped.IsZero() != droppedAgain.IsZero() {
+			t.Fatalf("%+v became %+v, %v", purges, again, err)
+		}
+		for i := range again {
+			again[i].At = purges[i].At
+			if !reflect.DeepEqual(again[i], purges[i]) {
+				t.Errorf("%+v became %+v", purges[i], again[i])
+			}
+		}
 	})
 }

@@ -19,16 +19,19 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
-// backend is a Backend of functions. To learn is as to forget.
+// backend is a Backend of functions.
 type backend struct {
 	lookup  func(context.Context, *Query, *Answer)
 	publish func(context.Context, *Publication) (store.Generation, rfc9111.Reason)
-	forget  func(*Query)
+	learn   func(*Query)
+	purge   func([]store.Purge)
+	purges  func() ([]store.Purge, time.Time)
 }
 
 func (b backend) Lookup(ctx context.Context, q *Query, a *Answer) { b.lookup(ctx, q, a) }
-func (b backend) Forget(q *Query)                                 { b.forget(q) }
-func (b backend) Learn(q *Query)                                  { b.forget(q) }
+func (b backend) Learn(q *Query)                                  { b.learn(q) }
+func (b backend) Purge(purges []store.Purge)                      { b.purge(purges) }
+func (b backend) Purges() ([]store.Purge, time.Time)              { return b.purges() }
 func (b backend) Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
 	return b.publish(ctx, p)
 }
@@ -74,7 +77,8 @@ func testEntry(body []byte) *store.Entry {
 			Received: time.Now().Add(-10 * time.Second), InitialAge: 3 * time.Second, Lifetime: time.Minute,
 			StaleWhileRevalidate: time.Second, StaleIfError: time.Hour, MustRevalidate: true, SharedAuth: true, Immutable: true,
 		},
-		Sent: time.Now().Add(-11 * time.Second),
+		URL: "https://a.test/b?c", Tags: []string{"t1", "t2"}, Groups: []string{"g"},
+		Fetched: time.Now().Add(-15 * time.Second), Sent: time.Now().Add(-11 * time.Second),
 	}
 }
 
@@ -105,7 +109,10 @@ func TestHitBringsEntryAndBody(t *testing.T) {
 		if age, want := got.Fresh.Age(time.Now()), 13*time.Second; age < want || age > want+patience {
 			t.Errorf("age %v", age)
 		}
-		got.Fresh.Received, got.Sent = sent.Fresh.Received, sent.Sent
+		if got.Fetched.After(sent.Fetched) || got.Sent.After(sent.Sent) || sent.Sent.Sub(got.Sent) > patience || !got.Checked.After(sent.Sent) {
+			t.Errorf("fetched %v, sent %v, checked %v", got.Fetched, got.Sent, got.Checked)
+		}
+		got.Fresh.Received, got.Sent, got.Fetched, got.Checked = sent.Fresh.Received, sent.Sent, sent.Fetched, sent.Checked
 		if !reflect.DeepEqual(&got, sent) {
 			t.Errorf("got %+v, want %+v", got, sent)
 		}
@@ -130,7 +137,7 @@ func TestOtherAnswers(t *testing.T) {
 		reply.Close()
 		return reply
 	}
-	if r := ask(func(a *Answer) { a.None(nil) }); r.Kind != None {
+	if r := ask(func(a *Answer) { a.None(Ticket{}, nil) }); r.Kind != None {
 		t.Errorf("%+v", r)
 	}
 	if r := ask(func(a *Answer) { a.Bypass(rfc9111.Private, 9*time.Second) }); r.Kind != Bypass || r.Reason != rfc9111.Private || r.For != 9*time.Second {
@@ -139,10 +146,10 @@ func TestOtherAnswers(t *testing.T) {
 	if r := ask(func(a *Answer) { a.Vary([]string{"A", "B"}) }); r.Kind != Vary || len(r.Names) != 2 || r.Names[1] != "B" {
 		t.Errorf("%+v", r)
 	}
-	if r := ask(func(a *Answer) { a.Lease(5, nil) }); r.Kind != Lease || r.Lease != 5 || r.Entry != nil {
+	if r := ask(func(a *Answer) { a.Lease(Ticket{5, [16]byte{6}}, nil) }); r.Kind != Lease || r.Ticket != (Ticket{5, [16]byte{6}}) || r.Entry != nil {
 		t.Errorf("%+v", r)
 	}
-	if r := ask(func(a *Answer) { a.Lease(5, testEntry(nil)) }); r.Kind != Lease || r.Entry == nil || r.Entry.Generation != 7 {
+	if r := ask(func(a *Answer) { a.Lease(Ticket{Lease: 5}, testEntry(nil)) }); r.Kind != Lease || r.Entry == nil || r.Entry.Generation != 7 {
 		t.Errorf("%+v", r)
 	}
 	if r := ask(func(a *Answer) { a.Hit(testEntry([]byte("x")), []byte("x"), 7) }); r.Kind != Hit || r.Entry.Size != 1 {
@@ -212,7 +219,7 @@ func TestBrokenFollows(t *testing.T) {
 			func(err error) bool { return errors.Is(err, ErrDigest) },
 		},
 		"nonsense": {
-			func(a *Answer) { a.Follow(); a.None(nil) },
+			func(a *Answer) { a.Follow(); a.None(Ticket{}, nil) },
 			func(err error) bool { return errors.Is(err, ErrProtocol) },
 		},
 	} {
@@ -295,7 +302,7 @@ func TestPublish(t *testing.T) {
 			to, _ := serve(t, backend{publish: func(_ context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
 				var got bytes.Buffer
 				err := p.Body(&got)
-				if got.String() != want || p.Lease != 5 || p.Query.Key != (store.Key{1}) || p.Entry.Status != 200 || p.Refresh {
+				if got.String() != want || p.Ticket.Lease != 5 || p.Query.Key != (store.Key{1}) || p.Entry.Status != 200 || p.Refresh {
 					t.Errorf("%d bytes, %+v", got.Len(), p)
 				}
 				var b Broken
@@ -304,7 +311,7 @@ func TestPublish(t *testing.T) {
 				}
 				return 11, rfc9111.None
 			}})
-			gen, err := newClient(t).Publish(t.Context(), to, NewQuery("g", store.Key{1}, nil, nil), 5, testEntry(nil), &test.body)
+			gen, err := newClient(t).Publish(t.Context(), to, NewQuery("g", store.Key{1}, nil, nil), Ticket{Lease: 5}, testEntry(nil), &test.body)
 			if err != test.want || err == nil && gen != 11 {
 				t.Errorf("generation %d, %v", gen, err)
 			}
@@ -319,30 +326,76 @@ func TestRefreshAndRelease(t *testing.T) {
 		return 0, rfc9111.None
 	}})
 	c, q := newClient(t), NewQuery("g", store.Key{1}, nil, nil)
-	if err := c.Refresh(t.Context(), to, q, 5, testEntry(nil)); err != nil {
+	if err := c.Refresh(t.Context(), to, q, Ticket{Lease: 5}, testEntry(nil)); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Release(t.Context(), to, q, 6, rfc9111.Private); err != nil {
+	if err := c.Release(t.Context(), to, q, Ticket{Lease: 6}, rfc9111.Private); err != nil {
 		t.Fatal(err)
 	}
-	if !got[0].Refresh || got[0].Lease != 5 || got[0].Entry.Generation != 7 || got[1].Released != rfc9111.Private || got[1].Lease != 6 {
+	if !got[0].Refresh || got[0].Ticket.Lease != 5 || got[0].Entry.Generation != 7 || got[1].Released != rfc9111.Private || got[1].Ticket.Lease != 6 {
 		t.Errorf("%+v, %+v", got[0], got[1])
 	}
 }
 
-func TestForget(t *testing.T) {
+func TestLearn(t *testing.T) {
 	var got []*Query
-	to, s := serve(t, backend{forget: func(q *Query) { got = append(got, q) }})
+	to, s := serve(t, backend{learn: func(q *Query) { got = append(got, q) }})
 	c := newClient(t)
-	if err := c.Forget(t.Context(), to, NewQuery("g", store.Key{3}, nil, nil)); err != nil {
+	if err := c.Learn(t.Context(), to, NewQuery("g", store.Key{3}, nil, nil)); err != nil {
 		t.Fatal(err)
 	}
 	if len(got) != 1 || got[0].Key != (store.Key{3}) || got[0].Group != "g" {
 		t.Errorf("%+v", got)
 	}
 	s.Close()
-	if err := c.Forget(t.Context(), to, NewQuery("g", store.Key{3}, nil, nil)); err == nil {
-		t.Error("a node that is gone has forgotten")
+	if err := c.Learn(t.Context(), to, NewQuery("g", store.Key{3}, nil, nil)); err == nil {
+		t.Error("a node that is gone has learned")
+	}
+}
+
+func TestPurgesCrossTheWire(t *testing.T) {
+	sent := []store.Purge{
+		{ID: 5, Group: "g", At: time.Now().Add(-time.Minute), Selectors: []store.Selector{{Kind: store.Tag, Value: "t"}, {Kind: store.All}}},
+		{ID: 1<<64 - 1, Soft: true, At: time.Now(), Selectors: []store.Selector{{Kind: store.URL, Value: strings.Repeat("x", MaxSelectorLength)}}},
+	}
+	gone := time.Now().Add(-time.Hour)
+	var got []store.Purge
+	to, s := serve(t, backend{
+		purge:  func(p []store.Purge) { got = p },
+		purges: func() ([]store.Purge, time.Time) { return sent, gone },
+	})
+	c := newClient(t)
+	if err := c.Purge(t.Context(), to, sent); err != nil {
+		t.Fatal(err)
+	}
+	same := func(got []store.Purge) {
+		t.Helper()
+		if len(got) != len(sent) {
+			t.Fatalf("%d purges", len(got))
+		}
+		for i, p := range got {
+			if d := p.At.Sub(sent[i].At); d > patience || d < -patience {
+				t.Errorf("%d: at %v, sent as of %v", i, p.At, sent[i].At)
+			}
+			p.At = sent[i].At
+			if !reflect.DeepEqual(p, sent[i]) {
+				t.Errorf("%d: got %+v", i, p)
+			}
+		}
+	}
+	same(got)
+	list, dropped, err := c.Purges(t.Context(), to)
+	if err != nil || dropped.Sub(gone) > patience || gone.Sub(dropped) > patience {
+		t.Errorf("%v, dropped %v", err, dropped)
+	}
+	same(list)
+	gone = time.Time{}
+	if _, dropped, err := c.Purges(t.Context(), to); err != nil || !dropped.IsZero() {
+		t.Errorf("%v, dropped %v", err, dropped)
+	}
+	s.Close()
+	if err := c.Purge(t.Context(), to, sent); err == nil {
+		t.Error("a node that is gone has purged")
 	}
 }
 
@@ -354,7 +407,12 @@ func rejecting(t *testing.T) Backend {
 			t.Error("nonsense was published")
 			return 0, rfc9111.None
 		},
-		func(*Query) { t.Error("nonsense was forgotten") },
+		func(*Query) { t.Error("nonsense was learned") },
+		func([]store.Purge) { t.Error("nonsense was purged") },
+		func() ([]store.Purge, time.Time) {
+			t.Error("purges were handed to a stranger")
+			return nil, time.Time{}
+		},
 	}
 }
 
@@ -375,7 +433,8 @@ func TestStrangersAreRefusedAndCounted(t *testing.T) {
 		"no query":         send(pathLookup, nil),
 		"garbage":          send(pathLookup, strings.NewReader("garbage garbage garbage")),
 		"too long a frame": send(pathLookup, bytes.NewReader([]byte{frameQuery, 0xff, 0xff, 0xff, 0xff})),
-		"garbage to drop":  send(pathForget, strings.NewReader("garbage")),
+		"garbage to purge": send(pathPurge, strings.NewReader("garbage")),
+		"garbage purges":   send(pathPurges, strings.NewReader("garbage")),
 		"garbage to learn": send(pathLearn, strings.NewReader("garbage")),
 		"garbage to store": send(pathPublish, strings.NewReader("garbage garbage garbage")),
 	} {
@@ -383,7 +442,7 @@ func TestStrangersAreRefusedAndCounted(t *testing.T) {
 			t.Errorf("%s: %d", name, answer)
 		}
 	}
-	if got := s.Refused(); got != 7 {
+	if got := s.Refused(); got != 8 {
 		t.Errorf("counted %d", got)
 	}
 }

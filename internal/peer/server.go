@@ -2,7 +2,6 @@ package peer
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"log"
@@ -21,7 +20,8 @@ import (
 const (
 	pathLookup  = "/1/lookup"
 	pathPublish = "/1/publish"
-	pathForget  = "/1/forget"
+	pathPurge   = "/1/purge"
+	pathPurges  = "/1/purges"
 	pathLearn   = "/1/learn"
 )
 
@@ -32,8 +32,11 @@ type Backend interface {
 	// Publish takes a response, or what became of a lease. It returns the
 	// generation under which the response is stored, or why it is not.
 	Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason)
-	// Forget drops what is stored of a query's key: the resource has changed.
-	Forget(q *Query)
+	// Purge applies purges, and remembers those that have an ID.
+	Purge(purges []store.Purge)
+	// Purges returns those that it remembers, oldest first, and when the
+	// youngest arrived that it has forgotten; zero: none.
+	Purges() ([]store.Purge, time.Time)
 	// Learn takes in which queries of a path are equivalent. The key stands
 	// for the path; the fields have the response's No-Vary-Search.
 	Learn(q *Query)
@@ -56,8 +59,9 @@ func NewServer(b Backend, id *Identity) *Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+pathLookup, s.lookup)
 	mux.HandleFunc("POST "+pathPublish, s.publish)
-	mux.HandleFunc("POST "+pathForget, s.tell(b.Forget))
-	mux.HandleFunc("POST "+pathLearn, s.tell(b.Learn))
+	mux.HandleFunc("POST "+pathPurge, s.purge)
+	mux.HandleFunc("POST "+pathPurges, s.purges)
+	mux.HandleFunc("POST "+pathLearn, s.learn)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w) })
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
@@ -136,13 +140,10 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) *Query {
 	return q
 }
 
-// tell answers what takes no answer but that it was done.
-func (s *Server) tell(backend func(*Query)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if q := s.query(w, r); q != nil {
-			backend(q)
-			w.WriteHeader(http.StatusOK)
-		}
+func (s *Server) learn(w http.ResponseWriter, r *http.Request) {
+	if q := s.query(w, r); q != nil {
+		s.backend.Learn(q)
+		w.WriteHeader(http.StatusOK)
 	}
 }
 
@@ -181,27 +182,29 @@ type Answer struct {
 	key     store.Key
 	out     frameWriter
 	flusher *http.ResponseController
+
+	// Compared says that what is answered has been compared with all purges
+	// that the query tells of. It is set before anything is answered.
+	Compared bool
 }
 
 func (a *Answer) say(kind byte, payload func(*encoder)) {
 	a.out.frame(kind, func(enc *encoder) {
 		enc.bytes(a.key[:])
+		enc.flag(a.Compared)
 		if payload != nil {
 			payload(enc)
 		}
 	})
 }
 
-func optional(e *store.Entry) func(*encoder) {
-	if e == nil {
-		return nil
-	}
+func entryNow(e *store.Entry) func(*encoder) {
 	return func(enc *encoder) { appendEntry(enc, e, time.Now()) }
 }
 
 // Hit sends an entry and, unless the asker has it, its body.
 func (a *Answer) Hit(e *store.Entry, body []byte, asker store.Generation) {
-	a.say(frameEntry, optional(e))
+	a.say(frameEntry, entryNow(e))
 	if asker == e.Generation && e.Generation != 0 {
 		return
 	}
@@ -212,7 +215,16 @@ func (a *Answer) Hit(e *store.Entry, body []byte, asker store.Generation) {
 
 // None says that there is nothing to be had without a lease, but perhaps a
 // stale entry to validate.
-func (a *Answer) None(stale *store.Entry) { a.say(frameNone, optional(stale)) }
+func (a *Answer) None(t Ticket, stale *store.Entry) { a.say(frameNone, ticketAnd(t, stale)) }
+
+func ticketAnd(t Ticket, stale *store.Entry) func(*encoder) {
+	return func(e *encoder) {
+		e.ticket(t)
+		if stale != nil {
+			appendEntry(e, stale, time.Now())
+		}
+	}
+}
 
 // Bypass says that responses of this URL are not stored.
 func (a *Answer) Bypass(why rfc9111.Reason, remember time.Duration) {
@@ -229,13 +241,8 @@ func (a *Answer) Vary(names []string) {
 
 // Lease gives the asker a lease, and the stale entry if there is one. It lasts
 // until the asker publishes, or the look-up's context ends.
-func (a *Answer) Lease(id uint64, stale *store.Entry) error {
-	a.say(frameLease, func(e *encoder) {
-		e.bytes(binary.BigEndian.AppendUint64(nil, id))
-		if stale != nil {
-			appendEntry(e, stale, time.Now())
-		}
-	})
+func (a *Answer) Lease(t Ticket, stale *store.Entry) error {
+	a.say(frameLease, ticketAnd(t, stale))
 	return a.Flush()
 }
 
@@ -246,7 +253,7 @@ func (a *Answer) Follow() error {
 }
 
 // Header sends the header of a fill.
-func (a *Answer) Header(e *store.Entry) { a.say(frameEntry, optional(e)) }
+func (a *Answer) Header(e *store.Entry) { a.say(frameEntry, entryNow(e)) }
 
 // Data sends some of the body of a fill.
 func (a *Answer) Data(p []byte) error { return a.out.data(p) }
@@ -270,7 +277,7 @@ func (a *Answer) Flush() error {
 // A Publication is what the holder of a lease sends.
 type Publication struct {
 	Query    *Query
-	Lease    uint64 // 0: none
+	Ticket   Ticket
 	Entry    *store.Entry
 	Refresh  bool           // Entry is what a 304 made of a stored one; no body
 	Released rfc9111.Reason // not None: the lease comes back, nothing is stored
@@ -297,7 +304,7 @@ func readPublication(r io.Reader) (*Publication, error) {
 	if err != nil || kind != frameLease {
 		return nil, malformed("no lease")
 	}
-	p.Lease = binary.BigEndian.Uint64(d.fixed(8, "lease"))
+	p.Ticket = d.ticket()
 	if err := d.done(); err != nil {
 		return nil, err
 	}
@@ -306,7 +313,8 @@ func readPublication(r io.Reader) (*Publication, error) {
 	case err != nil:
 		return nil, err
 	case kind == frameEntry || kind == frameRefresh:
-		p.Entry, p.Refresh = d.entry(time.Now()), kind == frameRefresh
+		now := time.Now()
+		p.Entry, p.Refresh = d.entry(now, now), kind == frameRefresh
 	case kind == frameBroken:
 		if p.Released = d.reason(); p.Released == rfc9111.None {
 			return nil, malformed("released for no reason")

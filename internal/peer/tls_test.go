@@ -57,7 +57,7 @@ func eventually(t *testing.T, what string, so func() bool) {
 }
 
 // nothing is a backend that has nothing.
-var nothing = backend{lookup: func(_ context.Context, _ *Query, a *Answer) { a.None(nil) }}
+var nothing = backend{lookup: func(_ context.Context, _ *Query, a *Answer) { a.None(Ticket{}, nil) }}
 
 func ask(c *Client, to Node) error {
 	reply, err := c.Lookup(context.Background(), to, NewQuery("g", store.Key{1}, nil, nil), patience)
@@ -335,7 +335,7 @@ func newSlow() slow {
 	s := slow{begun: make(chan struct{}, 10), goOn: make(chan struct{})}
 	s.lookup = func(ctx context.Context, q *Query, a *Answer) {
 		if q.Key != (store.Key{2}) {
-			a.None(nil)
+			a.None(Ticket{}, nil)
 			return
 		}
 		a.Follow()
@@ -568,22 +568,22 @@ func TestAnswersAreCheckedAgainstWhatWasAsked(t *testing.T) {
 	body := []byte("hello")
 	for name, answer := range map[string]func(a *Answer){
 		"another key":           func(a *Answer) { a.key[0]++; a.Hit(testEntry(body), body, 0) },
-		"none of another key":   func(a *Answer) { a.key[0]++; a.None(nil) },
-		"lease for another key": func(a *Answer) { a.key[0]++; a.Lease(1, nil) },
+		"none of another key":   func(a *Answer) { a.key[0]++; a.None(Ticket{}, nil) },
+		"lease for another key": func(a *Answer) { a.key[0]++; a.Lease(Ticket{Lease: 1}, nil) },
 		"another generation": func(a *Answer) {
-			a.say(frameEntry, optional(testEntry(body)))
+			a.say(frameEntry, entryNow(testEntry(body)))
 			a.Data(body)
 			a.End(store.Digest(body), 8)
 		},
 		"another digest": func(a *Answer) {
-			a.say(frameEntry, optional(testEntry(body)))
+			a.say(frameEntry, entryNow(testEntry(body)))
 			a.Data([]byte("hullo"))
 			a.End(store.Digest([]byte("hullo")), 7)
 		},
 		"another size": func(a *Answer) {
 			e := testEntry(body)
 			e.Size = 4
-			a.say(frameEntry, optional(e))
+			a.say(frameEntry, entryNow(e))
 			a.Data(body)
 			a.End(e.Digest, 7)
 		},
@@ -616,7 +616,7 @@ func TestAnswersAreCheckedAgainstWhatWasAsked(t *testing.T) {
 		p.Query.Key[0]++
 		return 1, rfc9111.None
 	}})
-	if _, err := newClient(t).Publish(t.Context(), to, NewQuery("g", store.Key{1}, nil, nil), 0, testEntry(nil), &pieces{nil, io.EOF}); !errors.Is(err, ErrProtocol) {
+	if _, err := newClient(t).Publish(t.Context(), to, NewQuery("g", store.Key{1}, nil, nil), Ticket{}, testEntry(nil), &pieces{nil, io.EOF}); !errors.Is(err, ErrProtocol) {
 		t.Errorf("thanks for another key: %v", err)
 	}
 }
@@ -632,7 +632,7 @@ func TestFieldsThatNoNodeWouldStoreAreDropped(t *testing.T) {
 	enc := encoder{}
 	appendEntry(&enc, e, time.Now())
 	d := &decoder{rest: enc}
-	got := d.entry(time.Now())
+	got := d.entry(time.Now(), time.Now())
 	if err := d.done(); err != nil {
 		t.Fatal(err)
 	}

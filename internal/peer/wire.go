@@ -43,12 +43,14 @@ const (
 	frameBypass  byte = 'b' // known to be uncacheable; why, and for how long
 	frameVary    byte = 'v' // ask again with these request fields
 	frameRefresh byte = 'r' // the entry after a 304: its body stays
+	framePurge   byte = 'p' // a purge, or a part of one
 )
 
 // Bounds of what is read from the wire, checked before anything is allocated.
 const (
 	maxFrame      = store.MaxHeaderBytes + store.MaxFields*64 + 4096 // of every frame but data
 	maxFieldName  = 256
+	maxURL        = 32 << 10
 	maxGroupName  = 64
 	maxQueryBytes = 32 << 10 // of request fields in a query
 	maxAge        = 100 * 365 * 24 * time.Hour
@@ -81,8 +83,13 @@ type Query struct {
 	Refresh bool
 	// Credentials says that the request carries an Authorization field.
 	Credentials bool
-	Names       []string    // selecting fields beyond CommonFields that Fields covers
-	Fields      http.Header // those of CommonFields and Names that the request has
+	// Purges are all that the asker has heard of lately, if Told. An owner that
+	// knows them has compared with them what it answers.
+	Purges []store.PurgeID
+	Told   bool
+	Asked  time.Time   // when Purges was made up; it does not cross the wire
+	Names  []string    // selecting fields beyond CommonFields that Fields covers
+	Fields http.Header // those of CommonFields and Names that the request has
 }
 
 // NewQuery takes from a request what the owner must know of it.
@@ -134,6 +141,30 @@ func (e *encoder) strings(all []string) {
 	}
 }
 
+// A Ticket is what an owner gives with its answer to a look-up, and gets back
+// with what was fetched after that.
+type Ticket struct {
+	Lease uint64 // 0: none
+	// At is when the owner answered, by its own clock. It means nothing to
+	// others.
+	At [16]byte
+}
+
+func (e *encoder) ticket(t Ticket) {
+	e.bytes(binary.BigEndian.AppendUint64(nil, t.Lease))
+	e.bytes(t.At[:])
+}
+
+func (d *decoder) ticket() (t Ticket) {
+	t.Lease = binary.BigEndian.Uint64(d.fixed(8, "lease"))
+	copy(t.At[:], d.fixed(len(t.At), "time"))
+	return t
+}
+
+// age encodes a time as an age, rounded up: an age may grow on the way, and
+// must not shrink.
+func (e *encoder) age(now, t time.Time) { e.dur(now.Sub(t) + time.Microsecond) }
+
 // decoder takes a payload apart. The first fault sticks; what is returned
 // after it is empty.
 type decoder struct {
@@ -176,6 +207,18 @@ func (d *decoder) string(limit int, what string) string {
 	return string(d.fixed(int(d.uint(uint64(min(limit, len(d.rest))), what)), what))
 }
 
+func (d *decoder) list(limit, length int, what string) []string {
+	n := int(d.uint(uint64(limit), what))
+	if n == 0 {
+		return nil
+	}
+	all := make([]string, 0, n)
+	for range n {
+		all = append(all, d.string(length, what))
+	}
+	return all
+}
+
 func (d *decoder) names(what string) []string {
 	n := int(d.uint(store.MaxVaryNames, what))
 	if n == 0 {
@@ -203,6 +246,7 @@ const (
 	flagLead = 1 << iota
 	flagCredentials
 	flagRefresh
+	flagTold
 	queryFlags = 1<<iota - 1
 )
 
@@ -221,7 +265,14 @@ func (q *Query) append(e *encoder) {
 	if q.Refresh {
 		flags |= flagRefresh
 	}
+	if q.Told {
+		flags |= flagTold
+	}
 	e.uint(flags)
+	e.uint(uint64(len(q.Purges)))
+	for _, id := range q.Purges {
+		e.uint(uint64(id))
+	}
 	e.strings(q.Names)
 	n := 0
 	for _, values := range q.Fields {
@@ -246,6 +297,10 @@ func (d *decoder) query() *Query {
 	q.Validated = store.Generation(d.uint(math.MaxUint64, "generation"))
 	flags := d.uint(queryFlags, "flags")
 	q.Lead, q.Credentials, q.Refresh = flags&flagLead != 0, flags&flagCredentials != 0, flags&flagRefresh != 0
+	q.Told = flags&flagTold != 0
+	for range d.uint(store.MaxRecent, "purges") {
+		q.Purges = append(q.Purges, store.PurgeID(d.uint(math.MaxUint64, "purge")))
+	}
 	q.Names = d.names("selecting fields")
 	n := int(d.uint(store.MaxFields, "field count"))
 	q.Fields = make(http.Header, min(n, 8))
@@ -286,8 +341,12 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	enc.string(e.Languages)
 	enc.bytes(e.Others[:])
 	f := e.Fresh
+	enc.string(e.URL)
+	enc.strings(e.Tags)
+	enc.strings(e.Groups)
 	enc.dur(now.Sub(f.Received))
-	enc.dur(now.Sub(e.Sent))
+	enc.age(now, e.Fetched)
+	enc.age(now, e.Sent)
 	enc.dur(f.InitialAge)
 	enc.dur(f.Lifetime)
 	enc.dur(f.StaleWhileRevalidate)
@@ -306,10 +365,11 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	}
 }
 
-// entry decodes an entry whose ages count from now. Fields that this node would
+// entry decodes an entry. Its age counts from now; for purges it counts from
+// asOf, which is no later than when it was sent. Fields that this node would
 // not have stored itself are dropped: those that could split a response, or
 // belong to one connection or one client.
-func (d *decoder) entry(now time.Time) *store.Entry {
+func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 	e := &store.Entry{
 		Status:     int(d.uint(599, "status")),
 		Size:       int64(d.uint(math.MaxInt64, "size")),
@@ -324,8 +384,13 @@ func (d *decoder) entry(now time.Time) *store.Entry {
 	e.Codings = d.string(store.MaxNegotiated, "codings")
 	e.Languages = d.string(store.MaxNegotiated, "languages")
 	copy(e.Others[:], d.fixed(len(e.Others), "selection"))
+	e.URL = d.string(maxURL, "URL")
+	e.Tags = d.list(rfc9111.MaxTags, rfc9111.MaxTagLength, "tags")
+	e.Groups = d.list(rfc9111.MaxTags, rfc9111.MaxTagLength, "groups")
 	e.Fresh.Received = now.Add(-d.dur("age"))
-	e.Sent = now.Add(-d.dur("age"))
+	e.Fetched = asOf.Add(-d.dur("age"))
+	e.Sent = asOf.Add(-d.dur("age"))
+	e.Checked = asOf
 	e.Fresh.InitialAge = d.dur("initial age")
 	e.Fresh.Lifetime = d.dur("lifetime")
 	e.Fresh.StaleWhileRevalidate = d.dur("stale-while-revalidate")

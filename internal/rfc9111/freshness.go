@@ -38,6 +38,23 @@ func (f Freshness) TTL(now time.Time) time.Duration {
 	return clamp(f.Lifetime) - f.Age(now)
 }
 
+// StaleAsOf returns the freshness of a response that counts as stale from t on.
+// For as long as it would have been fresh, it may still be served while it is
+// fetched anew, or when that fails, if it may be served stale at all.
+func (f Freshness) StaleAsOf(t time.Time) Freshness {
+	left := f.TTL(t)
+	if left <= 0 {
+		return f
+	}
+	f.Lifetime -= left
+	if !f.MustRevalidate && !f.NoCache {
+		f.StaleWhileRevalidate = clamp(f.StaleWhileRevalidate + left)
+		f.StaleIfError = clamp(f.StaleIfError + left)
+	}
+	f.Immutable = false
+	return f
+}
+
 // lifetimeSource says where a freshness lifetime comes from.
 type lifetimeSource uint8
 

@@ -58,6 +58,7 @@ const (
 	// Later additions: the wire forbids a better place.
 
 	RequestStatus // a status that answers one request's own fields (401, 412, 416 ...)
+	CatchingUp    // the node was away, and has yet to hear what was purged meanwhile
 	NoVarySearch  // other parameters count by now than those that the key was made of
 
 	reasonCount
@@ -99,6 +100,7 @@ var reasonNames = [reasonCount]string{
 	PeerDown:         "peer-down",
 	RequestStatus:    "request-status",
 	NoVarySearch:     "no-vary-search",
+	CatchingUp:       "catching-up",
 }
 
 // String returns the name, "" for None and "unknown" for a value that a newer

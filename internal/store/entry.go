@@ -53,9 +53,25 @@ type Entry struct {
 	Others             Selection
 
 	Fresh rfc9111.Freshness
-	Sent  time.Time // when the request that fetched it left: what a later purge compares with
 
-	bodyKey string // in the Group; "" until the entry is in the index
+	// What the response is purged by: its URL as URLOf makes it, its cache
+	// tags, and its cache groups (RFC 9875), both sorted.
+	URL          string
+	Tags, Groups []string
+
+	// When the request left that fetched the body, and the last one that
+	// fetched or validated it. Neither is ever later than it was: what a purge
+	// compares with.
+	Fetched, Sent time.Time
+
+	// Purges that this node knew of by then have been compared with the entry
+	// by the node that it came from, for sure if Compared, and otherwise those
+	// that are older by PurgeGrace.
+	Checked  time.Time
+	Compared bool
+
+	bodyKey   string   // in the Group; "" until the entry is in the index
+	selectors []uint64 // hashes of what it is purged by; nil until then
 }
 
 // NewEntry makes an entry of a response that may be stored. Size, Digest and
@@ -79,7 +95,9 @@ func NewEntry(status int, stored http.Header, request http.Header, fresh rfc9111
 		Vary:     names,
 		Selected: Select(names, request),
 		Fresh:    fresh,
+		Fetched:  sent,
 		Sent:     sent,
+		Checked:  sent,
 	}
 	if e.negotiated() {
 		if e.variesBy("Accept-Encoding") {
@@ -226,7 +244,8 @@ func (e *Entry) WithFreshness(fields http.Header, fresh rfc9111.Freshness, sent 
 		return nil, rfc9111.HeaderTooBig
 	}
 	renewed := *e
-	renewed.Fields, renewed.Fresh, renewed.Sent = packed, fresh, sent
+	renewed.Fields, renewed.Fresh = packed, fresh
+	renewed.Sent, renewed.Checked, renewed.Compared = sent, sent, false
 	return &renewed, rfc9111.None
 }
 
@@ -236,7 +255,12 @@ const entryOverhead = 900
 
 // cost is what the entry counts for in the index's budget.
 func (e *Entry) cost() int64 {
-	n := int64(entryOverhead + len(e.Codings) + len(e.Languages))
+	n := int64(entryOverhead + len(e.Codings) + len(e.Languages) + len(e.URL) + 8*len(e.selectors))
+	for _, names := range [...][]string{e.Tags, e.Groups} {
+		for _, name := range names {
+			n += int64(len(name)) + 16
+		}
+	}
 	for _, f := range e.Fields {
 		n += int64(len(f.Value)) + 32
 	}

@@ -44,9 +44,7 @@ type resource struct {
 	vary     []string // names in the Vary of the newest response
 	cost     int64
 
-	// What was asked for before this is not to be stored: the resource has
-	// changed since.
-	changed time.Time
+	compared atomic.Uint64 // with the purges up to this one
 
 	// If the key stands for all queries of a path: what their responses say
 	// about them.
@@ -83,6 +81,12 @@ func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 	sh := s.shard(k)
 	sh.mu.RLock()
 	r := sh.resources[k]
+	if r != nil && r.compared.Load() != s.purges.seq.Load() {
+		sh.mu.RUnlock()
+		s.recheck(sh, k)
+		sh.mu.RLock()
+		r = sh.resources[k]
+	}
 	if r == nil {
 		sh.mu.RUnlock()
 		return Known{}
@@ -121,23 +125,25 @@ func match(variants []*Entry, request http.Header) *Entry {
 }
 
 // put makes e the newest variant, in place of the one that it supersedes. It
-// reports false when a variant for the same request fields was fetched later,
-// or the resource has changed since e was asked for.
-func (s *Store) put(space *Namespace, k Key, e *Entry) bool {
+// returns it as stored, or nil when a variant for the same request fields was
+// fetched later, or it has been purged since.
+func (s *Store) put(space *Namespace, k Key, e *Entry) *Entry {
 	sh := s.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	r := sh.resourceLocked(space, k)
-	if !r.changed.IsZero() && !e.Sent.After(r.changed) {
-		return false
+	seq := s.purges.seq.Load()
+	if e = s.purges.admit(space.Name, k, e.sealed(k)); e == nil {
+		return nil
 	}
+	r := s.resourceLocked(sh, space, k)
+	r.compared.Store(min(r.compared.Load(), seq)) // a purge since then has not seen e
 	variants := make([]*Entry, 0, min(len(r.variants)+1, MaxVariants))
 	variants = append(variants, e)
 	for _, old := range r.variants {
 		switch {
 		case old.Selected == e.Selected && slices.Equal(old.Vary, e.Vary):
 			if old.Sent.After(e.Sent) {
-				return false
+				return nil
 			}
 		case len(variants) < MaxVariants:
 			variants = append(variants, old)
@@ -146,7 +152,7 @@ func (s *Store) put(space *Namespace, k Key, e *Entry) bool {
 	r.vary, r.uncacheable = e.Vary, rfc9111.None
 	sh.setVariantsLocked(r, variants)
 	sh.evictLocked(r)
-	return true
+	return e
 }
 
 // drop removes e if it is still there.
@@ -160,28 +166,13 @@ func (s *Store) drop(k Key, e *Entry) {
 	}
 }
 
-// Invalidate drops all that is stored for a key, because the resource changed
-// at the given time. What was asked for before is not stored any more, so that
-// a response that is still on its way doesn't bring the old one back.
-func (s *Store) Invalidate(space *Namespace, k Key, changed time.Time) {
-	sh := s.shard(k)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	r := sh.resourceLocked(space, k)
-	if changed.After(r.changed) {
-		r.changed = changed
-	}
-	sh.setVariantsLocked(r, nil)
-	sh.evictLocked(r)
-}
-
 // LearnVary records the names by which a response is selected before it is
 // stored, so that requests which wait can be told apart.
 func (s *Store) LearnVary(space *Namespace, k Key, names []string) {
 	sh := s.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	r := sh.resourceLocked(space, k)
+	r := s.resourceLocked(sh, space, k)
 	r.vary = names
 	sh.evictLocked(r)
 }
@@ -195,7 +186,7 @@ func (s *Store) LearnSearchVariance(space *Namespace, k Key, v *rfc9111.SearchVa
 	if v == nil && sh.resources[k] == nil {
 		return
 	}
-	r := sh.resourceLocked(space, k)
+	r := s.resourceLocked(sh, space, k)
 	r.search = v
 	s.searches.Store(true)
 	sh.evictLocked(r)
@@ -227,18 +218,19 @@ func (s *Store) MarkUncacheable(space *Namespace, k Key, why rfc9111.Reason, unt
 	sh := s.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	r := sh.resourceLocked(space, k)
+	r := s.resourceLocked(sh, space, k)
 	if len(r.variants) == 0 {
 		r.uncacheable, r.uncacheableUntil = why, until
 	}
 	sh.evictLocked(r)
 }
 
-func (sh *shard) resourceLocked(space *Namespace, k Key) *resource {
+func (s *Store) resourceLocked(sh *shard, space *Namespace, k Key) *resource {
 	if r := sh.resources[k]; r != nil {
 		return r
 	}
 	r := &resource{key: k, space: space, cost: resourceOverhead, older: sh.newest}
+	r.compared.Store(s.purges.seq.Load())
 	if sh.newest != nil {
 		sh.newest.newer = r
 	} else {

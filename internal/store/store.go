@@ -30,6 +30,7 @@ type Store struct {
 	bodies *bodies
 	shards [shardCount]shard
 
+	purges   purges
 	searches atomic.Bool // some search variance was learned
 
 	mu     sync.RWMutex // guards spaces
@@ -51,7 +52,10 @@ func New(bodyBytes, indexBytes int64) *Store {
 }
 
 // Close lets go of the bodies. The Store must not be used afterwards.
-func (s *Store) Close() { s.bodies.close(s.size) }
+func (s *Store) Close() {
+	s.purges.close()
+	s.bodies.close(s.size)
+}
 
 // Digest returns the checksum that entries carry of their bodies.
 func Digest(body []byte) uint64 { return xxhash.Sum64(body) }
@@ -118,14 +122,10 @@ func (s *Store) Commit(space *Namespace, k Key, e *Entry, body []byte) *Entry {
 	if fresh {
 		stored.Generation = Generation(max(rand.Uint64(), 1))
 	}
-	stored.bodyKey = groupKey(k, stored.Generation)
 	if fresh && len(body) > 0 {
-		s.bodies.put(stored.bodyKey, body, false)
+		s.bodies.put(groupKey(k, stored.Generation), body, false)
 	}
-	if !s.put(space, k, &stored) {
-		return nil
-	}
-	return &stored
+	return s.put(space, k, &stored)
 }
 
 // generationOf finds the stored variant with the very same body.
@@ -149,20 +149,15 @@ func (s *Store) generationOf(k Key, e *Entry, body []byte) Generation {
 }
 
 // PutEntry stores an entry whose body is already here, or on its owner.
-func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) bool {
-	stored := *e
-	stored.bodyKey = groupKey(k, e.Generation)
-	return s.put(space, k, &stored)
-}
+func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) { s.put(space, k, e) }
 
 // PutCopy keeps a copy of what the owner sent: the entry until its freshness
 // ends, the body if the Group takes it into its hot cache.
 func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
 	copied := *e
-	copied.bodyKey = groupKey(k, e.Generation)
 	copied.ensureLength()
 	if e.Size > 0 && int64(len(body)) == e.Size {
-		s.bodies.put(copied.bodyKey, body, true)
+		s.bodies.put(groupKey(k, e.Generation), body, true)
 	}
 	s.put(space, k, &copied)
 }

@@ -1,0 +1,90 @@
+package rfc9111
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/dunglas/httpsfv"
+)
+
+// Limits of what one response may be tagged with. A response beyond them is not
+// stored, because it could not be purged by all its tags.
+const (
+	MaxTags      = 256
+	MaxTagLength = 256 // bytes
+)
+
+// Tags returns the cache tags of a response, sorted and each once, from the
+// fields of the given canonical names: Surrogate-Key separates them by white
+// space, Cache-Tag by commas, any other field by either. It is false if there
+// are more, or longer ones, than may be.
+func Tags(response http.Header, names []string) ([]string, bool) {
+	var tags []string
+	for _, name := range names {
+		for _, line := range response[name] {
+			for _, tag := range strings.FieldsFunc(line, separates(name)) {
+				if tag = trimOWS(tag); tag == "" {
+					continue
+				}
+				if len(tag) > MaxTagLength || len(tags) == MaxTags {
+					return nil, false
+				}
+				tags = append(tags, tag)
+			}
+		}
+	}
+	slices.Sort(tags)
+	return slices.Compact(tags), true
+}
+
+func separates(name string) func(rune) bool {
+	return func(c rune) bool {
+		space, comma := c == ' ' || c == '\t', c == ','
+		switch name {
+		case "Surrogate-Key":
+			return space
+		case "Cache-Tag":
+			return comma
+		}
+		return space || comma
+	}
+}
+
+// CacheGroups returns the groups that a response belongs to (RFC 9875 §2),
+// sorted and each once. It is false if there are more, or longer ones, than may
+// be. A field that cannot be read counts as absent.
+func CacheGroups(response http.Header) ([]string, bool) {
+	return groupNames(response["Cache-Groups"])
+}
+
+// InvalidatedGroups returns the groups that the response to an unsafe request
+// invalidates (RFC 9875 §3).
+func InvalidatedGroups(response http.Header) []string {
+	groups, _ := groupNames(response["Cache-Group-Invalidation"])
+	return groups
+}
+
+func groupNames(lines []string) ([]string, bool) {
+	if len(lines) == 0 {
+		return nil, true
+	}
+	list, err := httpsfv.UnmarshalList(lines)
+	if err != nil {
+		return nil, true
+	}
+	var groups []string
+	for _, member := range list {
+		item, _ := member.(httpsfv.Item)
+		group, ok := item.Value.(string)
+		if !ok {
+			continue
+		}
+		if len(group) > MaxTagLength || len(groups) == MaxTags {
+			return nil, false
+		}
+		groups = append(groups, group)
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups), true
+}

@@ -1,0 +1,91 @@
+package rfc9111
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestTags(t *testing.T) {
+	long, tooLong := strings.Repeat("x", MaxTagLength), strings.Repeat("x", MaxTagLength+1)
+	var many []string
+	for i := range MaxTags {
+		many = append(many, strconv.Itoa(1000+i))
+	}
+	tests := []struct {
+		name        string
+		field, line string
+		want        []string
+		ok          bool
+	}{
+		{"none", "Surrogate-Key", "", nil, true},
+		{"by white space", "Surrogate-Key", "b  a,c\tb ", []string{"a,c", "b"}, true},
+		{"by commas", "Cache-Tag", "b, a c ,,b", []string{"a c", "b"}, true},
+		{"by either", "X-Tags", "b, a c", []string{"a", "b", "c"}, true},
+		{"not asked for", "X-Other", "a", nil, true},
+		{"long", "Cache-Tag", "a," + long, []string{"a", long}, true},
+		{"too long", "Cache-Tag", "a," + tooLong, nil, false},
+		{"many", "Cache-Tag", strings.Join(many, ","), many, true},
+		{"too many", "Cache-Tag", strings.Join(many, ",") + ",x", nil, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, ok := Tags(header(tt.field, tt.line), []string{"Surrogate-Key", "Cache-Tag", "X-Tags"})
+			if !slices.Equal(got, tt.want) || ok != tt.ok {
+				t.Errorf("got %q %v, want %q %v", got, ok, tt.want, tt.ok)
+			}
+		})
+	}
+	if got, _ := Tags(header("Surrogate-Key", "b", "Cache-Tag", "a", "Cache-Tag", "c"), []string{"Surrogate-Key", "Cache-Tag"}); !slices.Equal(got, []string{"a", "b", "c"}) {
+		t.Errorf("several fields and lines: %q", got)
+	}
+}
+
+func TestCacheGroups(t *testing.T) {
+	list := func(n int) string { return strings.TrimSuffix(strings.Repeat(`"x", `, n), ", ") }
+	tests := []struct {
+		line string
+		want []string
+		ok   bool
+	}{
+		{"", nil, true},
+		{`"b", "a", "b"`, []string{"a", "b"}, true},
+		{`"a";x=1, b, 5, ("c")`, []string{"a"}, true},
+		{`"with, comma"`, []string{"with, comma"}, true},
+		{`"a", "b`, nil, true},
+		{`a`, nil, true},
+		{list(MaxTags), []string{"x"}, true},
+		{list(MaxTags + 1), nil, false},
+		{`"` + strings.Repeat("x", MaxTagLength+1) + `"`, nil, false},
+	}
+	for _, tt := range tests {
+		if got, ok := CacheGroups(header("Cache-Groups", tt.line)); !slices.Equal(got, tt.want) || ok != tt.ok {
+			t.Errorf("%.40s: got %q %v, want %q %v", tt.line, got, ok, tt.want, tt.ok)
+		}
+	}
+	if got := InvalidatedGroups(header("Cache-Group-Invalidation", `"a"`)); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("got %q", got)
+	}
+	if got := InvalidatedGroups(header("Cache-Groups", `"a"`)); got != nil {
+		t.Errorf("got %q", got)
+	}
+}
+
+func FuzzTags(f *testing.F) {
+	f.Add("a, b  c", `"x", "y";z`)
+	f.Fuzz(func(t *testing.T, line, list string) {
+		for _, name := range []string{"Surrogate-Key", "Cache-Tag", "X-Tags"} {
+			tags, _ := Tags(header(name, line), []string{name})
+			for _, tag := range tags {
+				if tag == "" || tag != strings.Trim(tag, " \t") || !strings.Contains(line, tag) {
+					t.Errorf("%s: %q gives %q", name, line, tag)
+				}
+			}
+		}
+		groups, ok := CacheGroups(header("Cache-Groups", list))
+		if len(groups) > MaxTags || !ok && groups != nil || !slices.IsSorted(groups) {
+			t.Errorf("%q gives %q", list, groups)
+		}
+	})
+}

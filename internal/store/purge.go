@@ -1,0 +1,401 @@
+package store
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// A purge takes back what was fetched before it. It is not carried out on the
+// entries but remembered, and each entry is compared with it when it is next
+// looked up or comes in, so that a purge costs the same however much is stored,
+// and reaches what is still on its way: a fill, or another node's answer.
+//
+// Times are this node's own: a purge counts as of its arrival, an entry as of
+// the latest time at which it can have been fetched. So no clocks of different
+// nodes are ever compared.
+//
+// Invariants:
+//   - seq is raised after a record is in, and a resource is marked with the seq
+//     that was read before it was compared, so no record is skipped;
+//   - a record is dropped only after a sweep has compared all resources with it.
+//     What comes in after that is refused if nobody has looked at it since
+//     (floor): rather store too little than what was purged.
+type purges struct {
+	seq atomic.Uint64 // how many there were
+
+	mu     sync.RWMutex      // guards below
+	scopes map[string]*scope // by group; "": all groups
+	order  []record          // oldest first
+	listed int               // prefixes among them
+	floor  time.Time         // of the youngest record that was dropped
+	sweep  *time.Timer       // nil: no sweep is due
+	closed bool
+}
+
+// A Kind says what the value of a Selector is.
+type Kind uint8
+
+// What can be purged. The values are part of the peer protocol.
+const (
+	All    Kind = iota + 1 // everything; the value is empty
+	URL                    // one URL, as URLOf makes it
+	Prefix                 // URLs that begin so
+	Host                   // a host, with its port or for any port
+	Tag                    // a cache tag
+	Group                  // a cache group of an origin (RFC 9875), as GroupOf makes it
+	OfKey                  // the bytes of a Key
+	kinds
+)
+
+// Valid reports whether a Kind is one of those above.
+func (k Kind) Valid() bool { return k > 0 && k < kinds }
+
+// A Selector names stored responses.
+type Selector struct {
+	Kind  Kind
+	Value string
+}
+
+// A scope is what was purged of one group, or of all.
+type scope struct {
+	all      stamps
+	exact    map[uint64]stamps
+	prefixes []prefix // oldest first
+}
+
+// stamps are the times of the last purges of something. A soft purge makes
+// stale what a hard one drops.
+type stamps struct{ hard, soft time.Time }
+
+type prefix struct {
+	value string
+	at    stamps
+	seq   uint64
+}
+
+// A record is one selector of a purge as it arrived.
+type record struct {
+	scope string
+	kind  Kind
+	hash  uint64
+	at    time.Time
+	seq   uint64
+}
+
+const (
+	// keepRecords is how long a purge is compared with what comes in: longer
+	// than a fill takes by default.
+	keepRecords = 2 * time.Minute
+
+	// maxRecords is how many there may be before they are dropped sooner.
+	maxRecords = 1 << 16
+
+	// maxPrefixes bounds what an entry is compared with one by one.
+	maxPrefixes = 1 << 10
+
+	// PurgeGrace is more than nodes need to pass a purge on. What a node has
+	// answered so long after a purge it has compared with it.
+	PurgeGrace = 10 * time.Second
+)
+
+func (st *stamps) add(at time.Time, soft bool) {
+	t := &st.hard
+	if soft {
+		t = &st.soft
+	}
+	if at.After(*t) {
+		*t = at
+	}
+}
+
+func (st stamps) merge(o stamps) stamps {
+	st.add(o.hard, false)
+	st.add(o.soft, true)
+	return st
+}
+
+func (s Selector) hash() uint64 {
+	var d xxhash.Digest
+	d.Reset()
+	_, _ = d.Write([]byte{byte(s.Kind)}) // never fails
+	_, _ = d.WriteString(s.Value)
+	return d.Sum64()
+}
+
+// Purge takes back what selectors name in a group, or in all groups if that is
+// "". A soft one makes it stale.
+func (s *Store) Purge(group string, soft bool, selectors []Selector) {
+	p := &s.purges
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sc := p.scopes[group]
+	if sc == nil {
+		sc = &scope{exact: make(map[uint64]stamps)}
+		if p.scopes == nil {
+			p.scopes = make(map[string]*scope)
+		}
+		p.scopes[group] = sc
+	}
+	at, seq := time.Now(), p.seq.Load()+1
+	for _, sel := range selectors {
+		r := record{scope: group, kind: sel.Kind, at: at, seq: seq}
+		switch sel.Kind {
+		case All:
+			sc.all.add(at, soft)
+		case Prefix:
+			one := prefix{value: sel.Value, seq: seq}
+			one.at.add(at, soft)
+			sc.prefixes = append(sc.prefixes, one)
+			p.listed++
+		default:
+			r.hash = sel.hash()
+			st := sc.exact[r.hash]
+			st.add(at, soft)
+			sc.exact[r.hash] = st
+		}
+		p.order = append(p.order, r)
+	}
+	p.seq.Store(seq)
+	s.dueLocked()
+}
+
+// compare returns what purges have to say of an entry that has been compared up
+// to since.
+func (p *purges) compare(group string, k Key, e *Entry, since uint64) stamps {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	var st stamps
+	for _, name := range [...]string{group, ""} {
+		sc := p.scopes[name]
+		if sc == nil {
+			continue
+		}
+		st = st.merge(sc.all)
+		if len(sc.exact) > 0 {
+			st = st.merge(sc.exact[Selector{OfKey, string(k[:])}.hash()])
+			for _, h := range e.selectors {
+				st = st.merge(sc.exact[h])
+			}
+		}
+		for i := len(sc.prefixes) - 1; i >= 0 && sc.prefixes[i].seq > since; i-- {
+			if strings.HasPrefix(e.URL, sc.prefixes[i].value) {
+				st = st.merge(sc.prefixes[i].at)
+			}
+		}
+	}
+	return st
+}
+
+// settle returns what is left of an entry: itself, a stale one, or nil.
+func (st stamps) settle(e *Entry) *Entry {
+	var compared time.Time
+	if e.Compared {
+		compared = e.Checked
+	}
+	switch {
+	case st.hard.After(compared) && !e.Fetched.After(st.hard):
+		return nil
+	case st.soft.After(compared) && !e.Sent.After(st.soft) && e.Fresh.TTL(st.soft) > 0:
+		softened := *e
+		softened.Fresh = e.Fresh.StaleAsOf(st.soft)
+		return &softened
+	}
+	return e
+}
+
+// admit is settle for an entry that comes in.
+func (p *purges) admit(group string, k Key, e *Entry) *Entry {
+	if p.seq.Load() == 0 {
+		return e
+	}
+	st := p.compare(group, k, e, 0)
+	p.mu.RLock()
+	floor := p.floor
+	p.mu.RUnlock()
+	if !floor.IsZero() && !e.Checked.After(floor.Add(PurgeGrace)) {
+		return nil
+	}
+	return st.settle(e)
+}
+
+func (s *Store) recheck(sh *shard, k Key) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if r := sh.resources[k]; r != nil {
+		s.recheckLocked(sh, r)
+	}
+}
+
+// recheckLocked compares a resource with the purges since it was last compared.
+func (s *Store) recheckLocked(sh *shard, r *resource) {
+	seq, since := s.purges.seq.Load(), r.compared.Load()
+	left := make([]*Entry, 0, len(r.variants))
+	changed := false
+	for _, e := range r.variants {
+		settled := s.purges.compare(r.space.Name, r.key, e, since).settle(e)
+		changed = changed || settled != e
+		if settled != nil {
+			left = append(left, settled)
+		}
+	}
+	if changed {
+		sh.setVariantsLocked(r, left)
+	}
+	r.compared.Store(seq)
+}
+
+// Purged reports whether a response that nobody has stored yet has been purged
+// since its request left.
+func (s *Store) Purged(space *Namespace, k Key, e *Entry) bool {
+	if s.purges.seq.Load() == 0 {
+		return false
+	}
+	if e.selectors == nil {
+		e = e.sealed(k)
+	}
+	return s.purges.admit(space.Name, k, e) == nil
+}
+
+// dueLocked plans the next sweep.
+func (s *Store) dueLocked() {
+	p := &s.purges
+	if p.sweep != nil || p.closed || len(p.order) == 0 {
+		return
+	}
+	wait := time.Until(p.order[0].at.Add(keepRecords))
+	if len(p.order) > maxRecords || p.listed > maxPrefixes {
+		wait = 0
+	}
+	p.sweep = time.AfterFunc(wait, s.sweepPurges)
+}
+
+// sweepPurges compares all resources with all purges, so that old records can go.
+func (s *Store) sweepPurges() {
+	seq := s.purges.seq.Load()
+	for i := range s.shards {
+		s.shards[i].sweep(s)
+	}
+	p := &s.purges
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dropLocked(seq, time.Now().Add(-keepRecords))
+	p.sweep = nil
+	s.dueLocked()
+}
+
+// sweep compares the resources of a shard, a few at a time: hits go on between.
+func (sh *shard) sweep(s *Store) {
+	sh.mu.RLock()
+	keys := make([]Key, 0, len(sh.resources))
+	for k := range sh.resources {
+		keys = append(keys, k)
+	}
+	sh.mu.RUnlock()
+	for some := range slices.Chunk(keys, 64) {
+		sh.mu.Lock()
+		for _, k := range some {
+			if r := sh.resources[k]; r != nil && r.compared.Load() != s.purges.seq.Load() {
+				s.recheckLocked(sh, r)
+			}
+		}
+		sh.mu.Unlock()
+	}
+}
+
+// dropLocked drops records up to seq that are older than a time. If there are
+// more than there may be it drops younger ones too, until half of that is left.
+func (p *purges) dropLocked(seq uint64, before time.Time) {
+	crowded := len(p.order) > maxRecords || p.listed > maxPrefixes
+	n := 0
+	for n < len(p.order) && p.order[n].seq <= seq {
+		r := p.order[n]
+		if !r.at.Before(before) && !(crowded && (len(p.order)-n > maxRecords/2 || p.listed > maxPrefixes/2)) {
+			break
+		}
+		p.floor = r.at
+		n++
+		sc := p.scopes[r.scope]
+		switch r.kind {
+		case All: // costs nothing
+		case Prefix:
+			p.listed--
+			sc.prefixes = sc.prefixes[1:] // they are in the same order
+		default:
+			if st := sc.exact[r.hash]; !st.hard.After(r.at) && !st.soft.After(r.at) {
+				delete(sc.exact, r.hash)
+			}
+		}
+	}
+	p.order = slices.Clone(p.order[n:])
+	for _, sc := range p.scopes {
+		sc.prefixes = slices.Clone(sc.prefixes)
+	}
+}
+
+// close ends the sweeps.
+func (p *purges) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.sweep != nil {
+		p.sweep.Stop()
+	}
+}
+
+// URLOf returns the URL by which a request's response is purged: as the client
+// sent it, with the host in lower case and without the scheme's own port.
+func URLOf(scheme, host, uri string) string {
+	return scheme + "://" + normalHost(scheme, host) + uri
+}
+
+// GroupOf returns the value of a Group selector (RFC 9875 §2.1): groups of
+// different origins have nothing to do with each other.
+func GroupOf(url, group string) string {
+	origin, _ := cutOrigin(url)
+	return origin + "\n" + group
+}
+
+func normalHost(scheme, host string) string {
+	host = strings.ToLower(host)
+	switch scheme {
+	case "http":
+		return strings.TrimSuffix(host, ":80")
+	case "https":
+		return strings.TrimSuffix(host, ":443")
+	}
+	return host
+}
+
+// cutOrigin splits a URL of URLOf.
+func cutOrigin(url string) (origin, host string) {
+	scheme, rest, _ := strings.Cut(url, "://")
+	if host = rest; strings.IndexByte(rest, '/') >= 0 {
+		host = rest[:strings.IndexByte(rest, '/')]
+	}
+	return scheme + "://" + host, host
+}
+
+// sealed returns an entry with what it is found by, once it is known where.
+func (e *Entry) sealed(k Key) *Entry {
+	stored := *e
+	stored.bodyKey = groupKey(k, e.Generation)
+	_, host := cutOrigin(e.URL)
+	all := make([]uint64, 0, 3+len(e.Tags)+len(e.Groups))
+	all = append(all, Selector{URL, e.URL}.hash(), Selector{Host, host}.hash())
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		all = append(all, Selector{Host, host[:i]}.hash())
+	}
+	for _, tag := range e.Tags {
+		all = append(all, Selector{Tag, tag}.hash())
+	}
+	for _, group := range e.Groups {
+		all = append(all, Selector{Group, GroupOf(e.URL, group)}.hash())
+	}
+	stored.selectors = all
+	return &stored
+}

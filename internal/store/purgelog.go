@@ -1,0 +1,143 @@
+package store
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// A PurgeID tells purges apart, everywhere and for good.
+type PurgeID uint64
+
+// NewPurgeID returns an ID that nobody else has.
+func NewPurgeID() PurgeID { return PurgeID(rand.Uint64()) }
+
+// A Purge is one purge as nodes tell it each other.
+type Purge struct {
+	ID        PurgeID
+	Group     string // "": all groups
+	Soft      bool
+	Selectors []Selector
+	Fleeting  bool      // nobody who was away needs to be told: RFC 9111 §4.4 asks no more
+	At        time.Time // of its arrival here
+}
+
+func (p *Purge) size() int {
+	n := len(p.Group) + 48
+	for _, s := range p.Selectors {
+		n += len(s.Value) + 24
+	}
+	return n
+}
+
+// A PurgeLog remembers recent purges for nodes that were away. The zero value
+// is empty.
+//
+// It is bounded, so a node that was away for too long cannot be told all it has
+// missed. Such a node knows none of the purges that are left here while older
+// ones are gone: that is how it finds out.
+type PurgeLog struct {
+	mu      sync.Mutex // guards below
+	list    []Purge    // oldest first
+	bytes   int
+	dropped time.Time            // of the youngest that is gone; zero: none is
+	known   map[PurgeID]struct{} // of list, and of others that came last
+	order   []arrived            // of known
+}
+
+type arrived struct {
+	id PurgeID
+	at time.Time
+}
+
+const (
+	maxLogged      = 8 << 10
+	maxLoggedBytes = 512 << 10
+	maxKnown       = 64 << 10
+
+	// MaxRecent is how many purges a look-up mentions.
+	MaxRecent = 16
+)
+
+// Announce is called before a purge is applied, and Add after that. In between
+// it is among the recent ones, but not known. Announce reports false for one
+// that is known.
+func (l *PurgeLog) Announce(id PurgeID, at time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.known[id]; ok {
+		return false
+	}
+	if l.order = append(l.order, arrived{id, at}); len(l.order) > maxKnown {
+		delete(l.known, l.order[0].id)
+		l.order = l.order[1:]
+	}
+	return true
+}
+
+// Add remembers a purge that has been applied.
+func (l *PurgeLog) Add(p Purge) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.known[p.ID]; ok {
+		return
+	}
+	if l.known == nil {
+		l.known = make(map[PurgeID]struct{})
+	}
+	l.known[p.ID] = struct{}{}
+	if p.Fleeting {
+		return
+	}
+	l.list, l.bytes = append(l.list, p), l.bytes+p.size()
+	for len(l.list) > maxLogged || l.bytes > maxLoggedBytes && len(l.list) > 1 {
+		l.dropLocked(l.list[0].At)
+		l.bytes -= l.list[0].size()
+		l.list = l.list[1:]
+	}
+}
+
+func (l *PurgeLog) dropLocked(at time.Time) {
+	if at.After(l.dropped) {
+		l.dropped = at
+	}
+}
+
+// Dropped notes that older purges are gone on another node from which this one
+// has learned.
+func (l *PurgeLog) Dropped(at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropLocked(at)
+}
+
+// Recent returns the purges that other nodes may not have heard of yet, or
+// reports false if they are too many.
+func (l *PurgeLog) Recent(now time.Time) ([]PurgeID, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var recent []PurgeID
+	for i := len(l.order) - 1; i >= 0 && now.Sub(l.order[i].at) < PurgeGrace; i-- {
+		if len(recent) == MaxRecent {
+			return nil, false
+		}
+		recent = append(recent, l.order[i].id)
+	}
+	return recent, true
+}
+
+// Knows reports whether a purge was added not too long ago.
+func (l *PurgeLog) Knows(id PurgeID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.known[id]
+	return ok
+}
+
+// All returns the purges, oldest first, and when the youngest arrived that is
+// gone, zero if none is.
+func (l *PurgeLog) All() (list []Purge, dropped time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append(list, l.list...), l.dropped
+}

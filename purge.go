@@ -1,0 +1,344 @@
+package caddygroupcache
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// A purge is a promise: when it reports success, no live node serves anything
+// that was fetched before it began. Three things hold it up:
+//
+//   - every live node acknowledges it (node.purge), and compares with it what it
+//     has and what still comes in (store.Purge);
+//   - an entry never passes for younger than it is, also between nodes: ages are
+//     rounded up, and count from before the question was asked (peer.Reply), or
+//     from when the lease was given (ticket);
+//   - a node that may have missed one learns it from another before it serves a
+//     hit again (catcher): after it was frozen, and whenever it sees a member
+//     that it did not see before, as when a partition heals.
+
+const (
+	// purgeDeadline is how long a node may take to acknowledge a purge.
+	purgeDeadline = 2 * time.Second
+
+	// beat is how often a node notes that it is running. After maxSilence
+	// without, which is less than purgeDeadline, it may have missed a purge.
+	beat       = 100 * time.Millisecond
+	maxSilence = time.Second
+
+	// catchUpFor is how long a node asks one that does not answer what it may
+	// have missed.
+	catchUpFor = time.Second
+)
+
+// An Acknowledgement is what a node answered to a purge.
+type Acknowledgement struct {
+	// The node's name.
+	Name string `json:"name"`
+
+	// Whether it serves nothing any more that was fetched before.
+	Acknowledged bool `json:"acknowledged"`
+
+	// Why it did not acknowledge.
+	Error string `json:"error,omitempty"`
+}
+
+// purge applies purges here and on all live nodes.
+func (n *node) purge(purges []store.Purge) []Acknowledgement {
+	n.Purge(purges)
+	acks := []Acknowledgement{{Name: n.name, Acknowledged: true}}
+	for _, name := range *n.foreign.Load() {
+		acks = append(acks, Acknowledgement{Name: name, Error: "it speaks another version of the protocol: purge it by its own admin API"})
+	}
+	var mu sync.Mutex // guards acks
+	n.tellOthers(operationPurge, purgeDeadline, func(ctx context.Context, to peer.Node) error {
+		err := n.client.Purge(ctx, to, purges)
+		ack := Acknowledgement{Name: to.Name, Acknowledged: err == nil}
+		if err != nil {
+			ack.Error = err.Error()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		acks = append(acks, ack)
+		return err
+	})
+	return acks
+}
+
+// invalidate drops what selectors name, here and on all other nodes, because a
+// request has changed it. It waits for their answers, so that the client who
+// changed it doesn't see the old one afterwards; what a silent node has stored
+// it may serve until that is stale, as RFC 9111 §4.4 allows.
+func (n *node) invalidate(space *store.Namespace, selectors []store.Selector, patience time.Duration) {
+	purges := []store.Purge{{ID: store.NewPurgeID(), Group: space.Name, Selectors: selectors, Fleeting: true}}
+	n.Purge(purges)
+	n.tellOthers(operationPurge, patience, func(ctx context.Context, to peer.Node) error {
+		return n.client.Purge(ctx, to, purges)
+	})
+}
+
+// Purge applies purges on this node.
+func (n *node) Purge(purges []store.Purge) {
+	for _, p := range purges {
+		p.At = time.Now()
+		if !n.purged.Announce(p.ID, p.At) {
+			continue
+		}
+		n.store.Purge(p.Group, p.Soft, p.Selectors)
+		for _, s := range p.Selectors {
+			if s.Kind == store.OfKey && !p.Soft {
+				k := store.Key([]byte(s.Value))
+				n.fills.detach(k)
+				n.asks.detach(k)
+			}
+		}
+		n.purged.Add(p)
+	}
+}
+
+// Purges returns the purges that this node remembers.
+func (n *node) Purges() ([]store.Purge, time.Time) { return n.purged.All() }
+
+// learnPurges takes in what another node remembers. If older purges are gone
+// there, and this node knows none of those that are left, it has missed some
+// that nobody can tell any more: then it drops everything.
+func (n *node) learnPurges(purges []store.Purge, dropped time.Time) {
+	if !dropped.IsZero() {
+		knows := false
+		for _, p := range purges {
+			knows = knows || n.purged.Knows(p.ID)
+		}
+		if !knows {
+			n.store.Purge("", false, []store.Selector{{Kind: store.All}})
+		}
+		n.purged.Dropped(dropped)
+	}
+	n.Purge(purges)
+}
+
+// knowsAll reports whether this node knows all purges that a query tells of.
+func (n *node) knowsAll(q *peer.Query) bool {
+	for _, id := range q.Purges {
+		if !n.purged.Knows(id) {
+			return false
+		}
+	}
+	return q.Told
+}
+
+// selectorOf names the responses stored under a key.
+func selectorOf(k store.Key) store.Selector {
+	return store.Selector{Kind: store.OfKey, Value: string(k[:])}
+}
+
+// A clock gives other nodes times of this node, to be handed back.
+type clock struct {
+	nonce uint64 // of this process: times of an earlier one are no good
+	start time.Time
+}
+
+func newClock() clock { return clock{nonce: rand.Uint64(), start: time.Now()} }
+
+// ticket is what goes with an answer at this time.
+func (c clock) ticket(lease uint64) peer.Ticket {
+	t := peer.Ticket{Lease: lease}
+	binary.BigEndian.PutUint64(t.At[:8], c.nonce)
+	binary.BigEndian.PutUint64(t.At[8:], uint64(time.Since(c.start)))
+	return t
+}
+
+// date dates an entry that came with a ticket: it was not asked for before the
+// ticket was given, but perhaps right after that, however long it was on its
+// way. One without a ticket of this node was on its way for less than the
+// grace that purges have.
+func (c clock) date(e *store.Entry, t peer.Ticket) {
+	since := time.Duration(binary.BigEndian.Uint64(t.At[8:]))
+	if binary.BigEndian.Uint64(t.At[:8]) == c.nonce && since >= 0 && since <= time.Since(c.start) {
+		given := c.start.Add(since)
+		e.Sent, e.Fetched = earlier(e.Sent, given), earlier(e.Fetched, given)
+	} else {
+		e.Sent, e.Fetched = e.Sent.Add(-store.PurgeGrace), e.Fetched.Add(-store.PurgeGrace)
+	}
+	e.Checked, e.Compared = e.Sent, false
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// A catcher knows whether this node may have missed purges.
+type catcher struct {
+	beat atomic.Pointer[time.Time] // when this node was last seen to run; nil: nobody looks
+
+	mu     sync.Mutex    // guards below
+	behind int           // how many rounds of asking are under way
+	done   chan struct{} // closed when behind is 0 again
+	lag    atomic.Bool   // behind > 0
+}
+
+func (c *catcher) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.behind++; c.behind == 1 {
+		c.done = make(chan struct{})
+		c.lag.Store(true)
+	}
+}
+
+func (c *catcher) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.behind--; c.behind == 0 {
+		c.lag.Store(false)
+		close(c.done)
+	}
+}
+
+// wait returns when no round is under way, or reports false.
+func (c *catcher) wait(ctx context.Context, patience time.Duration) bool {
+	c.mu.Lock()
+	behind, done := c.behind, c.done
+	c.mu.Unlock()
+	if behind == 0 {
+		return true
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// upToDate reports whether this node has heard of all purges that it could have
+// missed. It waits for that for a while.
+func (n *node) upToDate(ctx context.Context, now time.Time, patience time.Duration) bool {
+	if n.slept(now) {
+		n.wake(now)
+	}
+	return !n.catcher.lag.Load() || n.catcher.wait(ctx, patience)
+}
+
+func (n *node) slept(now time.Time) bool {
+	last := n.catcher.beat.Load()
+	if last == nil {
+		return false
+	}
+	// By the clock that stands still while a machine is suspended, and by the
+	// one that may be set.
+	return now.Sub(*last) > maxSilence || now.Round(0).Sub(last.Round(0)) > maxSilence
+}
+
+// wake is called when this node was seen to have been frozen.
+func (n *node) wake(now time.Time) {
+	n.waking.Lock()
+	defer n.waking.Unlock()
+	if !n.slept(now) || !n.slept(time.Now()) {
+		return // somebody else was faster
+	}
+	n.catchUp(n.others(), 1)
+	n.noteBeat() // after catchUp: whoever sees it sees that we are behind
+}
+
+func (n *node) noteBeat() {
+	now := time.Now()
+	n.catcher.beat.Store(&now)
+}
+
+// keepBeat notes that this node runs, until ctx ends.
+func (n *node) keepBeat(ctx context.Context) {
+	ticks := time.NewTicker(beat)
+	defer ticks.Stop()
+	n.noteBeat()
+	for {
+		select {
+		case <-ctx.Done():
+			n.catcher.beat.Store(nil)
+			return
+		case <-ticks.C:
+			if now := time.Now(); n.slept(now) {
+				n.wake(now)
+			} else {
+				n.noteBeat()
+			}
+		}
+	}
+}
+
+// others are the other nodes on the ring.
+func (n *node) others() []peer.Node {
+	var others []peer.Node
+	for _, o := range n.ring.Load().Nodes() {
+		if o.Name != n.name {
+			others = append(others, o)
+		}
+	}
+	return others
+}
+
+// catchUp learns what purges some nodes know of. No hit is served until enough
+// of them have answered, or the others cannot be asked.
+func (n *node) catchUp(nodes []peer.Node, enough int) {
+	if len(nodes) == 0 {
+		return
+	}
+	n.catcher.begin()
+	go func() {
+		defer n.catcher.end()
+		ctx, cancel := context.WithTimeoutCause(context.Background(), catchUpFor, peer.ErrTimeout)
+		defer cancel()
+		answers := make(chan bool, len(nodes))
+		for _, from := range nodes {
+			go func() { answers <- n.askPurges(ctx, from) }()
+		}
+		for range nodes {
+			if <-answers {
+				if enough--; enough == 0 {
+					return
+				}
+			}
+		}
+	}()
+}
+
+func (n *node) askPurges(ctx context.Context, from peer.Node) bool {
+	start := time.Now()
+	purges, dropped, err := n.client.Purges(ctx, from)
+	observePeer(operationPurges, err, time.Since(start))
+	if err != nil {
+		return false
+	}
+	n.learnPurges(purges, dropped)
+	return true
+}
+
+// mergePurges takes in the purges that memberlist brings from another node.
+func (n *node) mergePurges(state []byte) {
+	if purges, dropped, err := peer.DecodePurges(bytes.NewReader(state)); err == nil {
+		n.learnPurges(purges, dropped)
+	}
+}
+
+// purgedSince reports whether a response that is still on its way has been
+// purged. Then nobody follows it any more but who does already.
+func (n *node) purgedSince(q *question, f *flight, e *store.Entry) bool {
+	if !n.store.Purged(q.space, q.key, e) {
+		return false
+	}
+	f.detach()
+	return true
+}

@@ -2,6 +2,7 @@ package rfc9111
 
 import (
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -105,9 +106,11 @@ func FuzzStorable(f *testing.F) {
 	})
 }
 
+var spelled = regexp.MustCompile(`;q=[01]\.[0-9]*`)
+
 // loose is what two values have in common if Selecting may take them for one:
-// their members without white space, for negotiation lists in lower case and in
-// any order.
+// their members without white space, for negotiation lists in lower case, in any
+// order, and with weights that may be spelled in several ways.
 func loose(name string, lines []string) string {
 	s := strings.Join(lines, ",")
 	s = strings.NewReplacer(" ", "", "\t", "").Replace(s)
@@ -115,6 +118,12 @@ func loose(name string, lines []string) string {
 		return s
 	}
 	members := strings.Split(strings.ToLower(s), ",")
+	for i, member := range members {
+		members[i] = spelled.ReplaceAllStringFunc(member, func(q string) string {
+			return strings.TrimRight(strings.TrimRight(q, "0"), ".") // a 1 stays, if spelled out
+		})
+		members[i] = strings.ReplaceAll(members[i]+";", ";q=1;", ";")
+	}
 	slices.Sort(members)
 	return strings.Join(members, ",")
 }
@@ -127,6 +136,7 @@ func FuzzSelecting(f *testing.F) {
 	f.Add("a", "1:b-", "a1:b", "-", byte(0))
 	f.Add(`a;p="x,Y"`, `"a , b"`, `a;p="x,y"`, `"a, b"`, byte(0))
 	f.Add(`"`, `\"`, `"\`, ` " `, byte(0))
+	f.Add(" ", "0", ";q=1", "0", byte(0))
 	f.Fuzz(func(t *testing.T, a1, a2, b1, b2 string, absent byte) {
 		for _, first := range []string{"Accept", "Accept-Encoding", "Accept-Language", "X-A"} {
 			names := []string{first, "X-B"}

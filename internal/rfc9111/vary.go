@@ -180,11 +180,11 @@ func appendWeighted(dst, member []byte) []byte {
 // weight returns the q of a list member in thousandths (RFC 9110 §12.4.2), 1000
 // where it has none and -1 where it cannot be read.
 func weight(member []byte) int {
-	_, q, found := bytes.Cut(member, []byte(";q="))
+	name, q, found := bytes.Cut(member, []byte(";q="))
 	if !found {
 		return 1000
 	}
-	if bytes.Contains(q, []byte(";q=")) {
+	if len(name) == 0 || bytes.Contains(q, []byte(";q=")) {
 		return -1
 	}
 	q, _, _ = bytes.Cut(q, []byte(";"))

@@ -84,6 +84,7 @@ func TestSelecting(t *testing.T) {
 		{"languages: 0.5 and 0.500", "Accept-Language", lines("de;q=0.5"), lines("de;q=0.500"), true},
 		{"languages: 0 and 0.0", "Accept-Language", lines("de;q=0"), lines("de;q=0.0"), true},
 		{"languages: weight 0", "Accept-Language", lines("de;q=0, en"), lines("en, de;q=0"), true},
+		{"languages: a weight of nothing", "Accept-Language", lines(";q=1"), lines(""), false},
 		{"languages: weight 0.9", "Accept-Language", lines("de;q=0.9, en;q=1"), lines("en;q=1, de;q=0.9"), true},
 		{"languages: 1.001 keeps the order", "Accept-Language", lines("de;q=1.001, en"), lines("en, de;q=1.001"), false},
 		{"languages: no digit keeps the order", "Accept-Language", lines("de;q=0.9/, en"), lines("en, de;q=0.9/"), false},

@@ -315,20 +315,32 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		out.fwd = "method"
 	}
 	m := &marker{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, out: out}
-	if why == rfc9111.Method && !rfc9111.Safe(r.Method) {
-		m.changed = func(status int, header http.Header) { h.invalidate(r, status, header) }
+	if why != rfc9111.Method || rfc9111.Safe(r.Method) {
+		return next.ServeHTTP(m, r)
 	}
-	return next.ServeHTTP(m, r)
+	k := newKeeper(h, r, w)
+	defer k.close()
+	m.changed = func(status int, header http.Header) {
+		id := store.NewPurgeID()
+		if h.invalidate(r, status, header, id) && r.Method == http.MethodPost && k.wants(status, header, id) {
+			m.keep, out.stored = k, true
+		}
+	}
+	if err := next.ServeHTTP(m, r); err != nil {
+		return err
+	}
+	k.store()
+	return nil
 }
 
 // invalidate drops what is stored of the resources that an unsafe request has
 // changed (RFC 9111 §4.4): its own target, what Location and Content-Location
 // name on the same origin, and the origin's groups that the response names (RFC
-// 9875 §3). A key template may tell more apart
+// 9875 §3). It reports whether there was anything to drop. A key template may tell more apart
 // than targets; then only what this request's own key names is dropped.
-func (h *Handler) invalidate(r *http.Request, status int, header http.Header) {
+func (h *Handler) invalidate(r *http.Request, status int, header http.Header, id store.PurgeID) bool {
 	if status < 200 || status > 399 {
-		return
+		return false
 	}
 	targets := []string{requestURI(r)}
 	if h.Key == "" {
@@ -344,8 +356,9 @@ func (h *Handler) invalidate(r *http.Request, status int, header http.Header) {
 		selectors = append(selectors, store.Selector{Kind: store.Group, Value: store.GroupOf(urlOf(r), group)})
 	}
 	if len(selectors) > 0 {
-		h.node.invalidate(h.space, selectors, time.Duration(h.PeerTimeout))
+		h.node.invalidate(id, h.space, selectors, time.Duration(h.PeerTimeout))
 	}
+	return len(selectors) > 0
 }
 
 // unavailable answers only-if-cached when nothing is (RFC 9111 §5.2.1.7).

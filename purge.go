@@ -77,8 +77,8 @@ func (n *node) purge(purges []store.Purge) []Acknowledgement {
 // request has changed it. It waits for their answers, so that the client who
 // changed it doesn't see the old one afterwards; what a silent node has stored
 // it may serve until that is stale, as RFC 9111 §4.4 allows.
-func (n *node) invalidate(space *store.Namespace, selectors []store.Selector, patience time.Duration) {
-	purges := []store.Purge{{ID: store.NewPurgeID(), Group: space.Name, Selectors: selectors, Fleeting: true}}
+func (n *node) invalidate(id store.PurgeID, space *store.Namespace, selectors []store.Selector, patience time.Duration) {
+	purges := []store.Purge{{ID: id, Group: space.Name, Selectors: selectors, Fleeting: true}}
 	n.Purge(purges)
 	n.tellOthers(operationPurge, patience, func(ctx context.Context, to peer.Node) error {
 		return n.client.Purge(ctx, to, purges)
@@ -92,7 +92,7 @@ func (n *node) Purge(purges []store.Purge) {
 		if !n.purged.Announce(p.ID, p.At) {
 			continue
 		}
-		n.store.Purge(p.Group, p.Soft, p.Selectors)
+		n.store.Purge(p)
 		for _, s := range p.Selectors {
 			if s.Kind == store.OfKey && !p.Soft {
 				k := store.Key([]byte(s.Value))
@@ -117,7 +117,7 @@ func (n *node) learnPurges(purges []store.Purge, dropped time.Time) {
 			knows = knows || n.purged.Knows(p.ID)
 		}
 		if !knows {
-			n.store.Purge("", false, []store.Selector{{Kind: store.All}})
+			n.store.Purge(store.Purge{Selectors: []store.Selector{{Kind: store.All}}})
 		}
 		n.purged.Dropped(dropped)
 	}
@@ -160,6 +160,9 @@ func (c clock) ticket(lease uint64) peer.Ticket {
 // way. One without a ticket of this node was on its way for less than the
 // grace that purges have.
 func (c clock) date(e *store.Entry, t peer.Ticket) {
+	if e.MadeBy != 0 {
+		return // it is dated by the purge that its request caused
+	}
 	since := time.Duration(binary.BigEndian.Uint64(t.At[8:]))
 	if binary.BigEndian.Uint64(t.At[:8]) == c.nonce && since >= 0 && since <= time.Since(c.start) {
 		given := c.start.Add(since)

@@ -439,15 +439,21 @@ func (x *fetch) judge(t *tee, status int, received time.Time) (*store.Entry, rfc
 		}
 		t.length = n
 	}
-	tags, few := rfc9111.Tags(own, x.h.Tags)
+	return x.h.newEntry(x.r, status, own, fresh, x.sent)
+}
+
+// newEntry makes an entry of a storable response to a request that left at the
+// given time.
+func (h *Handler) newEntry(r *http.Request, status int, own http.Header, fresh rfc9111.Freshness, sent time.Time) (*store.Entry, rfc9111.Reason) {
+	tags, few := rfc9111.Tags(own, h.Tags)
 	groups, fewGroups := rfc9111.CacheGroups(own)
 	if !few || !fewGroups {
 		return nil, rfc9111.HeaderTooBig
 	}
-	x.h.hideTags(own)
-	e, why := store.NewEntry(status, rfc9111.StoredHeader(own, x.h.policy), x.r.Header, fresh, x.sent)
+	h.hideTags(own)
+	e, why := store.NewEntry(status, rfc9111.StoredHeader(own, h.policy), r.Header, fresh, sent)
 	if why == rfc9111.None {
-		e.URL, e.Tags, e.Groups = urlOf(x.r), tags, groups
+		e.URL, e.Tags, e.Groups = urlOf(r), tags, groups
 	}
 	return e, why
 }
@@ -566,7 +572,7 @@ func (x *fetch) compareHead(own http.Header) {
 	stale := x.grant.stale
 	switch rfc9111.CompareHead(stale.Header(), own) {
 	case rfc9111.Other:
-		x.h.node.invalidate(x.q.space, []store.Selector{selectorOf(x.q.key)}, x.q.patience)
+		x.h.node.invalidate(store.NewPurgeID(), x.q.space, []store.Selector{selectorOf(x.q.key)}, x.q.patience)
 	case rfc9111.Same:
 		fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
 			Method: x.r.Method, Request: x.asked,
@@ -727,18 +733,20 @@ type marker struct {
 	out     *outcome
 	wrote   bool
 	changed func(status int, header http.Header) // called before the header is sent; nil if nothing can have changed
+	keep    *keeper                              // gets the body too; nil: nobody
 }
 
 // WriteHeader marks the final response, and leaves interim ones as they are.
 func (m *marker) WriteHeader(status int) {
 	if !m.wrote && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		m.wrote = true
-		m.out.fwdStatus = status
-		m.out.h.hideTags(m.ResponseWriter.Header())
-		m.out.write(m.ResponseWriter.Header())
+		header := m.ResponseWriter.Header()
 		if m.changed != nil {
-			m.changed(status, m.ResponseWriter.Header())
+			m.changed(status, header)
 		}
+		m.out.fwdStatus = status
+		m.out.h.hideTags(header)
+		m.out.write(header)
 	}
 	m.ResponseWriter.WriteHeader(status)
 }
@@ -747,6 +755,9 @@ func (m *marker) Write(p []byte) (int, error) {
 	if !m.wrote {
 		m.WriteHeader(http.StatusOK)
 	}
+	if m.keep != nil {
+		_, _ = m.keep.Write(p) // never fails
+	}
 	return m.ResponseWriter.Write(p)
 }
 
@@ -754,6 +765,9 @@ func (m *marker) Write(p []byte) (int, error) {
 func (m *marker) ReadFrom(r io.Reader) (int64, error) {
 	if !m.wrote {
 		m.WriteHeader(http.StatusOK)
+	}
+	if m.keep != nil {
+		r = io.TeeReader(r, m.keep)
 	}
 	return m.ResponseWriterWrapper.ReadFrom(r)
 }

@@ -70,6 +70,10 @@ type Entry struct {
 	Checked  time.Time
 	Compared bool
 
+	// The invalidation that the response's own request has caused, if it was
+	// an unsafe one; 0: none.
+	MadeBy PurgeID
+
 	bodyKey   string   // in the Group; "" until the entry is in the index
 	selectors []uint64 // hashes of what it is purged by; nil until then
 }

@@ -80,6 +80,7 @@ type prefix struct {
 
 // A record is one selector of a purge as it arrived.
 type record struct {
+	purge PurgeID
 	scope string
 	kind  Kind
 	hash  uint64
@@ -127,9 +128,9 @@ func (s Selector) hash() uint64 {
 	return d.Sum64()
 }
 
-// Purge takes back what selectors name in a group, or in all groups if that is
-// "". A soft one makes it stale.
-func (s *Store) Purge(group string, soft bool, selectors []Selector) {
+// Purge takes back what a purge names.
+func (s *Store) Purge(which Purge) {
+	group, soft := which.Group, which.Soft
 	p := &s.purges
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -142,8 +143,8 @@ func (s *Store) Purge(group string, soft bool, selectors []Selector) {
 		p.scopes[group] = sc
 	}
 	at, seq := time.Now(), p.seq.Load()+1
-	for _, sel := range selectors {
-		r := record{scope: group, kind: sel.Kind, at: at, seq: seq}
+	for _, sel := range which.Selectors {
+		r := record{purge: which.ID, scope: group, kind: sel.Kind, at: at, seq: seq}
 		switch sel.Kind {
 		case All:
 			sc.all.add(at, soft)
@@ -220,7 +221,38 @@ func (p *purges) admit(group string, k Key, e *Entry) *Entry {
 	if !floor.IsZero() && !e.Checked.After(floor.Add(PurgeGrace)) {
 		return nil
 	}
+	if e.MadeBy != 0 {
+		return p.admitMade(e)
+	}
 	return st.settle(e)
+}
+
+// admitMade is admit for a response to the very request that caused a purge. It
+// is as good as one that was fetched now, if there was no other purge since the
+// request left, whatever that was about. If the request came to another node,
+// the purge was acknowledged there before the entry was sent, so the request
+// left no earlier than the entry's age before the purge arrived here.
+func (p *purges) admitMade(e *Entry) *Entry {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	left, age, found := e.Fetched, e.Checked.Sub(e.Fetched), false
+	for i := len(p.order) - 1; i >= 0 && !p.order[i].at.Before(left); i-- {
+		if p.order[i].purge != e.MadeBy {
+			return nil
+		}
+		found = true
+		if before := p.order[i].at.Add(-age); before.Before(left) {
+			left = before
+		}
+	}
+	if !found {
+		return nil
+	}
+	made := *e
+	made.MadeBy, made.Compared = 0, false
+	made.Sent = time.Now()
+	made.Fetched, made.Checked = made.Sent, made.Sent
+	return &made
 }
 
 func (s *Store) recheck(sh *shard, k Key) {

@@ -235,18 +235,21 @@ func (p *purges) admit(group string, k Key, e *Entry) *Entry {
 func (p *purges) admitMade(e *Entry) *Entry {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	left, age, found := e.Fetched, e.Checked.Sub(e.Fetched), false
+	own := len(p.order) - 1
+	for own >= 0 && p.order[own].purge != e.MadeBy {
+		own--
+	}
+	if own < 0 {
+		return nil
+	}
+	left := e.Fetched
+	if before := p.order[own].at.Add(-e.Checked.Sub(e.Fetched)); before.Before(left) {
+		left = before
+	}
 	for i := len(p.order) - 1; i >= 0 && !p.order[i].at.Before(left); i-- {
 		if p.order[i].purge != e.MadeBy {
 			return nil
 		}
-		found = true
-		if before := p.order[i].at.Add(-age); before.Before(left) {
-			left = before
-		}
-	}
-	if !found {
-		return nil
 	}
 	made := *e
 	made.MadeBy, made.Compared = 0, false

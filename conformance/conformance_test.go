@@ -116,6 +116,7 @@ func TestCompare(t *testing.T) {
 		{ID: "breaks", Kind: "optimal", Single: depends, Cluster: fail, Why: "not yet"},
 		{ID: "cannot-tell", Kind: "check", Single: no, Cluster: no},
 		{ID: "unexplained", Kind: "optimal", Single: fail, Cluster: pass},
+		{ID: "switched-off", Kind: "required", Single: setup, Cluster: setup, Switched: pass, Why: "right"},
 		{ID: "gone", Kind: "check", Single: yes, Cluster: yes},
 	}
 	verdicts := []verdict{
@@ -127,14 +128,20 @@ func TestCompare(t *testing.T) {
 		{id: "breaks", kind: "optimal", single: broken, cluster: fail},
 		{id: "cannot-tell", kind: "check", single: setup, cluster: no},
 		{id: "unexplained", kind: "optimal", single: fail, cluster: pass},
+		{id: "switched-off", kind: "required", single: setup, cluster: setup, switched: setup},
 		{id: "new", kind: "check", single: yes, cluster: yes},
+	}
+	for i, v := range verdicts {
+		if v.switched == "" {
+			verdicts[i].switched = v.cluster
+		}
 	}
 	d := expected.compare(verdicts)
 	for _, c := range []struct {
 		what      string
 		got, want []string
 	}{
-		{"worse", ids(d.worse), []string{"worse", "breaks", "cannot-tell", "new", "gone"}},
+		{"worse", ids(d.worse), []string{"worse", "breaks", "cannot-tell", "switched-off", "new", "gone"}},
 		{"better", ids(d.better), []string{"better"}},
 		{"changed", ids(d.changed), []string{"behaves-otherwise", "fails-otherwise"}},
 		{"unexplained", d.unexplained, []string{"unexplained"}},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ type expectation struct {
 	Kind    string `json:"kind"`
 	Single  string `json:"single"`
 	Cluster string `json:"cluster"`
+	// Switched is the verdict with the switches, where it is another one.
+	Switched string `json:"switched,omitempty"`
 	// Why says, for a required or optimal test that does not pass, why that is
 	// right, or that it is not implemented yet.
 	Why string `json:"why,omitempty"`
@@ -82,6 +85,9 @@ func (e expectations) updated(verdicts []verdict) expectations {
 	var u expectations
 	for _, v := range verdicts {
 		test := expectation{ID: v.id, Kind: v.kind, Single: v.single, Cluster: v.cluster, Why: known[v.id].Why}
+		if v.switched != v.single || v.switched != v.cluster {
+			test.Switched = v.switched
+		}
 		if good(v.single) && good(v.cluster) {
 			test.Why = ""
 		}
@@ -110,6 +116,7 @@ func (e expectations) compare(verdicts []verdict) difference {
 		was := known[v.id]
 		d.add(change{v.id, "one node", was.Single, v.single, v.singleMessage})
 		d.add(change{v.id, "three nodes", was.Cluster, v.cluster, v.clusterMessage})
+		d.add(change{v.id, "with switches", cmp.Or(was.Switched, was.Cluster), v.switched, v.switchedMessage})
 		delete(known, v.id)
 	}
 	for _, test := range e {
@@ -186,6 +193,9 @@ func (e expectations) printReasons(w io.Writer, verdicts []verdict) {
 			}
 			if v.clusterMessage != "" && v.clusterMessage != v.singleMessage {
 				fmt.Fprintf(w, "      three nodes: %s\n", v.clusterMessage)
+			}
+			if good(v.switched) {
+				fmt.Fprintln(w, "      passes with the switches")
 			}
 		}
 	}

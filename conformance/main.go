@@ -11,7 +11,8 @@
 // asks one node first. Then it asks a cluster of three nodes, and every request of
 // a test goes to another node than the one before. Which node owns a test's URL
 // is chance, so the cluster runs the suite three times, and a test has passed
-// there if it passed each time.
+// there if it passed each time. All of it is done a second time on nodes with
+// options for what some tests are about and a careful operator leaves off.
 //
 // What became of every test is compared with expected.json, which also says of
 // each required or optimal test that does not pass why that is right, or that
@@ -58,7 +59,7 @@ func main() {
 	flag.BoolVar(&o.update, "update", false, "write the results to "+expectedFile)
 	flag.BoolVar(&o.verbose, "v", false, "list every required or optimal test that does not pass")
 	flag.StringVar(&o.id, "id", "", "run this test alone, and print its requests and responses")
-	timeout := flag.Duration("timeout", 3*time.Minute, "give up after this time")
+	timeout := flag.Duration("timeout", 5*time.Minute, "give up after this time")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -71,6 +72,43 @@ func main() {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
 		os.Exit(1)
 	}
+}
+
+// A place is where the suite runs: one node, and a cluster behind a balancer.
+type place struct {
+	one, three nodes
+	balancer   *balancer
+}
+
+func startPlace(ctx context.Context, dir, caddy, options string, o *origin) (_ *place, err error) {
+	p := new(place)
+	defer func() {
+		if err != nil {
+			_ = p.end() // err says more
+		}
+	}()
+	if p.one, err = startNodes(ctx, dir, caddy, 1, options, o); err != nil {
+		return nil, err
+	}
+	if p.three, err = startNodes(ctx, dir, caddy, clusterSize, options, o); err != nil {
+		return nil, err
+	}
+	p.balancer, err = startBalancer(p.three.addresses())
+	return p, err
+}
+
+func (p *place) single() string  { return p.one.addresses()[0] }
+func (p *place) cluster() string { return p.balancer.address() }
+
+// end ends all of it. It returns an error if something was wrong before.
+func (p *place) end() error {
+	var errs []error
+	if p.balancer != nil {
+		errs = append(errs, p.balancer.err())
+		p.balancer.close()
+		p.balancer = nil
+	}
+	return errors.Join(append(errs, p.one.end(), p.three.end())...)
 }
 
 type options struct {
@@ -105,23 +143,18 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer origin.end()
 
-	one, err := startNodes(ctx, dir, o.caddy, 1, origin)
+	plain, err := startPlace(ctx, dir, o.caddy, "", origin)
 	if err != nil {
 		return err
 	}
-	defer one.end()
-	three, err := startNodes(ctx, dir, o.caddy, clusterSize, origin)
+	defer plain.end()
+	switched, err := startPlace(ctx, dir, o.caddy, switches, origin)
 	if err != nil {
 		return err
 	}
-	defer three.end()
-	balancer, err := startBalancer(three.addresses())
-	if err != nil {
-		return err
-	}
-	defer balancer.close()
+	defer switched.end()
 
-	bench := &bench{suite: suite, single: one.addresses()[0], cluster: balancer.address()}
+	bench := &bench{suite: suite, plain: plain, switched: switched}
 	if o.id != "" {
 		return bench.dump(ctx, o.id)
 	}
@@ -139,7 +172,7 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		ran.replace(again)
 	}
-	for _, cause := range []error{balancer.err(), one.end(), three.end(), origin.end()} {
+	for _, cause := range []error{plain.end(), switched.end(), origin.end()} {
 		if cause != nil {
 			return cause
 		}

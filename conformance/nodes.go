@@ -24,7 +24,14 @@ type node struct {
 	http, admin, gossip, peers string // addresses
 }
 
-// The directive has its defaults. All nodes make the same key of a URL because
+// switches are options for what a careful operator leaves off, and some tests
+// are about.
+const switches = `{
+		set_cookie store
+		stale if_error 1h
+	}`
+
+// The directive has its defaults, or the switches. All nodes make the same key of a URL because
 // the client's Host field reaches them as it is.
 const nodeConfig = `{
 	admin %s
@@ -36,7 +43,7 @@ const nodeConfig = `{
 
 http://:%s {
 	bind 127.0.0.1
-	groupcache
+	groupcache %s
 	reverse_proxy %s
 }
 `
@@ -48,8 +55,9 @@ const clusterConfig = `groupcache {
 		join %s
 	}`
 
-// startNodes starts n nodes, and returns when each of them sees all.
-func startNodes(ctx context.Context, dir, caddy string, n int, o *origin) (_ nodes, err error) {
+// startNodes starts n nodes with the given block of options, and returns when
+// each of them sees all.
+func startNodes(ctx context.Context, dir, caddy string, n int, options string, o *origin) (_ nodes, err error) {
 	ports, err := freePorts(4 * n)
 	if err != nil {
 		return nil, err
@@ -68,13 +76,16 @@ func startNodes(ctx context.Context, dir, caddy string, n int, o *origin) (_ nod
 		p := ports[4*i:]
 		c := &node{http: p[0], admin: p[1], gossip: p[2], peers: p[3]}
 		name := fmt.Sprintf("node-%d-of-%d", i+1, n)
+		if options != "" {
+			name = "switched-" + name
+		}
 		app := ""
 		if n > 1 {
 			app = fmt.Sprintf(clusterConfig, name, c.gossip, c.peers, strings.Join(join, " "))
 		}
 		_, port, _ := strings.Cut(c.http, ":")
 		config := filepath.Join(dir, name+".Caddyfile")
-		if err := os.WriteFile(config, fmt.Appendf(nil, nodeConfig, c.admin, app, port, o.address), 0o600); err != nil {
+		if err := os.WriteFile(config, fmt.Appendf(nil, nodeConfig, c.admin, app, port, options, o.address), 0o600); err != nil {
 			return nil, err
 		}
 		env := []string{"HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "XDG_DATA_HOME=" + dir}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -124,44 +125,60 @@ func (s *suite) runClient(ctx context.Context, name, address string, ids []strin
 	return results, nil
 }
 
-// A bench is where the suite runs.
+// A bench is what the suite runs on.
 type bench struct {
 	suite           *suite
-	single, cluster string // addresses
+	plain, switched *place
 	runs            int
 }
 
 // run runs the tests with these ids, or all, on one node and then in the
-// cluster.
+// cluster, and the same with the switches.
 func (b *bench) run(ctx context.Context, ids []string) (*ran, error) {
 	b.runs++
-	single, err := b.suite.runClient(ctx, fmt.Sprintf("single-%d", b.runs), b.single, ids, false)
+	single, cluster, err := b.runAt(ctx, "plain", b.plain, clusterRounds, ids)
 	if err != nil {
 		return nil, err
+	}
+	one, three, err := b.runAt(ctx, "switched", b.switched, 1, ids)
+	if err != nil {
+		return nil, err
+	}
+	switched, err := worst([][]result{one, three})
+	if err != nil {
+		return nil, err
+	}
+	return &ran{single: single, cluster: cluster, switched: switched}, nil
+}
+
+func (b *bench) runAt(ctx context.Context, name string, p *place, clusterRounds int, ids []string) (single, cluster []result, err error) {
+	single, err = b.suite.runClient(ctx, fmt.Sprintf("%s-single-%d", name, b.runs), p.single(), ids, false)
+	if err != nil {
+		return nil, nil, err
 	}
 	rounds := make([][]result, clusterRounds)
 	errs := make([]error, clusterRounds)
 	var all sync.WaitGroup
 	for i := range rounds {
 		all.Go(func() {
-			name := fmt.Sprintf("cluster-%d-%d", b.runs, i+1)
-			rounds[i], errs[i] = b.suite.runClient(ctx, name, b.cluster, ids, false)
+			name := fmt.Sprintf("%s-cluster-%d-%d", name, b.runs, i+1)
+			rounds[i], errs[i] = b.suite.runClient(ctx, name, p.cluster(), ids, false)
 		})
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	cluster, err := worst(rounds)
-	if err != nil {
-		return nil, err
-	}
-	return &ran{single: single, cluster: cluster}, nil
+	cluster, err = worst(rounds)
+	return single, cluster, err
 }
 
-// dump runs one test in both places, and shows all that was said.
+// dump runs one test in all places, and shows all that was said.
 func (b *bench) dump(ctx context.Context, id string) error {
-	for _, where := range []struct{ name, address string }{{"one node", b.single}, {"three nodes", b.cluster}} {
+	for _, where := range []struct{ name, address string }{
+		{"one node", b.plain.single()}, {"three nodes", b.plain.cluster()},
+		{"one node with switches", b.switched.single()}, {"three nodes with switches", b.switched.cluster()},
+	} {
 		fmt.Printf("\n=== %s\n\n", where.name)
 		results, err := b.suite.runClient(ctx, strings.ReplaceAll(where.name, " ", "-"), where.address, []string{id}, true)
 		if err != nil {
@@ -182,7 +199,7 @@ func (b *bench) dump(ctx context.Context, id string) error {
 
 // worst joins several runs: a test has passed if it has in all of them.
 func worst(rounds [][]result) ([]result, error) {
-	joined := rounds[0]
+	joined := slices.Clone(rounds[0])
 	for _, round := range rounds[1:] {
 		if len(round) != len(joined) {
 			return nil, errors.New("the client did not run the same tests in each round")

@@ -18,13 +18,13 @@ const (
 	broken  = "broken"  // the client got no answer, or could make nothing of it
 )
 
-// ran is what the client said, on one node and in the cluster, in the order of
-// the suite.
-type ran struct{ single, cluster []result }
+// ran is what the client said, on one node, in the cluster, and on both with the
+// switches, in the order of the suite.
+type ran struct{ single, cluster, switched []result }
 
 // replace takes over the results of tests that were run again.
 func (r *ran) replace(again *ran) {
-	for _, pair := range []struct{ old, new []result }{{r.single, again.single}, {r.cluster, again.cluster}} {
+	for _, pair := range []struct{ old, new []result }{{r.single, again.single}, {r.cluster, again.cluster}, {r.switched, again.switched}} {
 		fresh := make(map[string]result)
 		for _, t := range pair.new {
 			fresh[t.ID] = t
@@ -41,18 +41,19 @@ func (r *ran) replace(again *ran) {
 type verdict struct {
 	id, section, kind string
 	single, cluster   string
+	switched          string // the worse one of both, with the switches
 	// What the client said, where the test has not passed.
-	singleMessage, clusterMessage string
+	singleMessage, clusterMessage, switchedMessage string
 }
 
 func (r *ran) verdicts() []verdict {
-	single, cluster := judge(r.single), judge(r.cluster)
+	single, cluster, switched := judge(r.single), judge(r.cluster), judge(r.switched)
 	all := make([]verdict, len(r.single))
 	for i, t := range r.single {
 		all[i] = verdict{
 			id: t.ID, section: t.Section, kind: t.Kind,
-			single: single[t.ID], cluster: cluster[t.ID],
-			singleMessage: t.Message, clusterMessage: r.cluster[i].Message,
+			single: single[t.ID], cluster: cluster[t.ID], switched: switched[t.ID],
+			singleMessage: t.Message, clusterMessage: r.cluster[i].Message, switchedMessage: r.switched[i].Message,
 		}
 	}
 	return all
@@ -172,4 +173,18 @@ func printTable(w io.Writer, verdicts []verdict) {
 	}
 	line("all", total)
 	tab.Flush()
+	fmt.Fprint(w, "\nwith set_cookie store and stale if_error, on one node and on three:")
+	for _, kind := range kinds {
+		passed, all := 0, 0
+		for _, v := range verdicts {
+			if v.kind == kind {
+				all++
+				if good(v.switched) {
+					passed++
+				}
+			}
+		}
+		fmt.Fprintf(w, " %s %d/%d", kind, passed, all)
+	}
+	fmt.Fprintln(w)
 }

@@ -146,10 +146,14 @@ func dateOf(x Exchange) time.Time {
 // receipt is cut to whole seconds for apparent_age, because Date is: otherwise a
 // response with max-age=1 would lose up to all of it.
 func initialAge(x Exchange) time.Duration {
-	apparent := clamp(x.Received.Truncate(time.Second).Sub(dateOf(x)))
+	date := dateOf(x)
+	apparent := clamp(x.Received.Truncate(time.Second).Sub(date))
 	var delay time.Duration
 	if !x.Sent.IsZero() {
 		delay = clamp(x.Received.Sub(x.Sent))
+		if !date.Before(x.Sent.Truncate(time.Second)) {
+			apparent = 0 // it was made for this request, and is no older than the delay
+		}
 	}
 	return clamp(max(apparent, ageValue(x.Response)+delay))
 }

@@ -178,7 +178,7 @@ func (p *purges) compare(group string, k Key, e *Entry, since uint64) stamps {
 		}
 		st = st.merge(sc.all)
 		if len(sc.exact) > 0 {
-			st = st.merge(sc.exact[Selector{OfKey, string(k[:])}.hash()])
+			st = st.merge(sc.exact[selectorHash(k)])
 			for _, h := range e.selectors {
 				st = st.merge(sc.exact[h])
 			}
@@ -222,17 +222,17 @@ func (p *purges) admit(group string, k Key, e *Entry) *Entry {
 		return nil
 	}
 	if e.MadeBy != 0 {
-		return p.admitMade(e)
+		return p.admitMade(group, k, e)
 	}
 	return st.settle(e)
 }
 
 // admitMade is admit for a response to the very request that caused a purge. It
-// is as good as one that was fetched now, if there was no other purge since the
-// request left, whatever that was about. If the request came to another node,
-// the purge was acknowledged there before the entry was sent, so the request
-// left no earlier than the entry's age before the purge arrived here.
-func (p *purges) admitMade(e *Entry) *Entry {
+// is as good as one that was fetched now, if no other purge since the request
+// left is about it. If the request came to another node, the purge was
+// acknowledged there before the entry was sent, so the request left no earlier
+// than the entry's age before the purge arrived here.
+func (p *purges) admitMade(group string, k Key, e *Entry) *Entry {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	own := len(p.order) - 1
@@ -247,7 +247,7 @@ func (p *purges) admitMade(e *Entry) *Entry {
 		left = before
 	}
 	for i := len(p.order) - 1; i >= 0 && !p.order[i].at.Before(left); i-- {
-		if p.order[i].purge != e.MadeBy {
+		if p.order[i].purge != e.MadeBy && p.order[i].mayBeAbout(group, k, e) {
 			return nil
 		}
 	}
@@ -265,6 +265,18 @@ func (s *Store) recheck(sh *shard, k Key) {
 		s.recheckLocked(sh, r)
 	}
 }
+
+func (r record) mayBeAbout(group string, k Key, e *Entry) bool {
+	switch {
+	case r.scope != "" && r.scope != group:
+		return false
+	case r.kind == All, r.kind == Prefix:
+		return true
+	}
+	return r.hash == selectorHash(k) || slices.Contains(e.selectors, r.hash)
+}
+
+func selectorHash(k Key) uint64 { return Selector{OfKey, string(k[:])}.hash() }
 
 // recheckLocked compares a resource with the purges since it was last compared.
 func (s *Store) recheckLocked(sh *shard, r *resource) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,13 +20,15 @@ const (
 	maxConns     = 1024 // connections that have
 )
 
+var errTooMany = errors.New("peer: too many connections")
+
 // door is a listener that lets in whoever shows that it is a peer: with a TLS
 // handshake where there is a secret, with the preface of HTTP/2 where there is
 // none. net/http gets to see nobody else.
 type door struct {
 	net.Listener
 	identity *Identity
-	refuse   func()
+	refuse   func(why error)
 	lobby    Lobby
 
 	admitted chan net.Conn
@@ -37,7 +40,7 @@ type door struct {
 	conns map[*serverConn]struct{}
 }
 
-func newDoor(l net.Listener, id *Identity, refuse func()) *door {
+func newDoor(l net.Listener, id *Identity, refuse func(why error)) *door {
 	d := &door{
 		Listener: l, identity: id, refuse: refuse,
 		lobby:    Lobby{Room: maxStrangers},
@@ -102,30 +105,36 @@ func (d *door) receive(conn net.Conn) {
 	leave := d.lobby.Enter(c)
 	peer, err := c.identify(d.identity)
 	leave()
-	if err == nil && d.admit(c) {
+	if err == nil {
+		err = d.admit(c)
+	}
+	if err == nil {
 		select {
 		case d.admitted <- peer:
 			return
 		case <-d.closed:
 		}
 	} else if c.spoke.Load() { // who says nothing is not refused
-		d.refuse()
+		d.refuse(fmt.Errorf("connection from %s: %w", conn.RemoteAddr(), err))
 	}
 	_ = c.Close()
 }
 
 // admit keeps account of a connection, unless there are too many or what it
 // was accepted for is gone by now.
-func (d *door) admit(c *serverConn) bool {
+func (d *door) admit(c *serverConn) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.identity.authorities()
-	if len(d.conns) >= maxConns || !now.trusts(c.by) {
-		return false
+	switch {
+	case len(d.conns) >= maxConns:
+		return errTooMany
+	case !now.trusts(c.by):
+		return ErrUnauthorized
 	}
 	c.outdated.Store(c.under != now)
 	d.conns[c] = struct{}{}
-	return true
+	return nil
 }
 
 // rekey is called when the secrets have changed. What was accepted under one

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,10 @@ type Backend interface {
 
 // A Server answers other nodes. All bytes from them enter here.
 type Server struct {
+	// OnRefusal, if not nil, is told of each connection and request that was
+	// refused, and must not wait. It is set before Serve.
+	OnRefusal func(why error)
+
 	backend  Backend
 	identity *Identity
 	http     *http.Server
@@ -86,8 +91,15 @@ func NewServer(b Backend, id *Identity) *Server {
 type refusals struct{ s *Server }
 
 func (r refusals) Write(p []byte) (int, error) {
-	r.s.refused.Add(1)
+	r.s.note(malformed(strings.TrimSpace(string(p))))
 	return len(p), nil
+}
+
+func (s *Server) note(refusal error) {
+	s.refused.Add(1)
+	if s.OnRefusal != nil {
+		s.OnRefusal(refusal)
+	}
 }
 
 // Refused returns how many requests and connections were refused.
@@ -95,7 +107,7 @@ func (s *Server) Refused() int64 { return s.refused.Load() }
 
 // Serve answers on l until Close. It returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	d := newDoor(l, s.identity, func() { s.refused.Add(1) })
+	d := newDoor(l, s.identity, s.note)
 	s.mu.Lock()
 	s.door = d
 	s.mu.Unlock()
@@ -121,7 +133,7 @@ func (s *Server) Rekey() {
 func (s *Server) Close() error { return s.http.Close() }
 
 func (s *Server) refuse(w http.ResponseWriter) {
-	s.refused.Add(1)
+	s.note(malformed("no request of this protocol"))
 	w.WriteHeader(http.StatusNotFound)
 }
 

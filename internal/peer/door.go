@@ -18,6 +18,10 @@ const (
 
 	maxStrangers = 128  // connections that have not shown yet who they are
 	maxConns     = 1024 // connections that have
+
+	// lastWords is how long what had begun under a secret may take to end when
+	// the secret goes.
+	lastWords = 2 * time.Second
 )
 
 var errTooMany = errors.New("peer: too many connections")
@@ -138,8 +142,8 @@ func (d *door) admit(c *serverConn) error {
 }
 
 // rekey is called when the secrets have changed. What was accepted under one
-// that is gone is closed; the others are asked to come again, so that nobody
-// uses an old secret for longer than need be.
+// that is gone is closed, at once or after its last words; the others are asked
+// to come again, so that nobody uses an old secret for longer than need be.
 func (d *door) rekey() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -147,7 +151,7 @@ func (d *door) rekey() {
 	for c := range d.conns {
 		c.outdated.Store(c.under != now)
 		if !now.trusts(c.by) {
-			_ = c.Conn.Close()
+			c.expire()
 		}
 	}
 }
@@ -160,6 +164,44 @@ type serverConn struct {
 	by       *authority   // who vouches for the other side; nil without secrets
 	spoke    atomic.Bool  // something was read
 	outdated atomic.Bool  // the secrets have changed since
+
+	mu      sync.Mutex // guards below; comes after door.mu
+	active  int        // requests under way
+	expired bool       // the secret is gone: no other request may begin
+}
+
+// begin reports whether a request may begin. It ends with end.
+func (c *serverConn) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.expired {
+		return false
+	}
+	c.active++
+	return true
+}
+
+func (c *serverConn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.active--
+	if c.expired && c.active == 0 {
+		// The end of the last answer is still to be written.
+		time.AfterFunc(lastWords/20, func() { _ = c.Conn.Close() })
+	}
+}
+
+func (c *serverConn) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.expired:
+	case c.active == 0:
+		_ = c.Conn.Close()
+	default:
+		time.AfterFunc(lastWords, func() { _ = c.Conn.Close() })
+	}
+	c.expired = true
 }
 
 // identify waits until the other side has shown that it is a peer, and returns
@@ -251,10 +293,23 @@ func withConn(ctx context.Context, conn net.Conn) context.Context {
 // in place of the one that a response came on.
 const comeAgain = "Groupcache-Come-Again"
 
-// hint asks whoever uses a connection from before the secrets changed for
-// another one.
-func hint(w http.ResponseWriter, r *http.Request) {
-	if c, ok := r.Context().Value(connKey{}).(*serverConn); ok && c.outdated.Load() {
+// attend has next answer a request, unless it comes over a connection whose
+// secret is gone. Who uses a connection from before the secrets changed is
+// asked for another one.
+func (d *door) attend(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	c, ok := r.Context().Value(connKey{}).(*serverConn)
+	if !ok { // no secret, or none when it was accepted
+		next.ServeHTTP(w, r)
+		return
+	}
+	if !c.begin() {
+		d.refuse(fmt.Errorf("request from %s: %w", c.RemoteAddr(), ErrUnauthorized))
+		w.WriteHeader(http.StatusMisdirectedRequest)
+		return
+	}
+	defer c.end()
+	if c.outdated.Load() {
 		w.Header().Set(comeAgain, "1")
 	}
+	next.ServeHTTP(w, r)
 }

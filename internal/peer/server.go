@@ -54,7 +54,7 @@ type Server struct {
 	http     *http.Server
 	refused  atomic.Int64
 
-	mu   sync.Mutex // guards door
+	mu   sync.Mutex // guards door outside of requests
 	door *door      // nil before Serve
 }
 
@@ -73,8 +73,7 @@ func NewServer(b Backend, id *Identity) *Server {
 	protocols.SetUnencryptedHTTP2(true) // the door does not let it in where there is a secret
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			hint(w, r)
-			mux.ServeHTTP(w, r)
+			s.door.attend(w, r, mux)
 		}),
 		ConnContext:       withConn,
 		Protocols:         &protocols,
@@ -118,8 +117,8 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Rekey is called after the secrets of the identity have changed: connections
-// under one that is gone are closed at once.
+// Rekey is called after the secrets of the identity have changed: nothing more
+// is taken from connections under one that is gone.
 func (s *Server) Rekey() {
 	s.mu.Lock()
 	d := s.door

@@ -441,31 +441,72 @@ func TestServerHasTheClientComeAgain(t *testing.T) {
 	}
 }
 
-func TestConnectionsUnderARemovedSecretAreClosedAtOnce(t *testing.T) {
+// What had begun may end, for a moment; nothing else begins.
+func TestRemovedSecretIsWorthNothing(t *testing.T) {
 	for _, side := range []string{"server", "client"} {
-		t.Run(side, func(t *testing.T) {
-			b := newSlow()
-			theirs, ours := identity(t, "o"), identity(t, "o")
-			to, s := serveAs(t, b, theirs)
-			c := newClientAs(t, ours)
-			end := b.follow(t, c, to)
-			before := s.Refused()
-			removed := time.Now()
-			if side == "server" {
-				hold(t, theirs, "n")
-				s.Rekey()
-			} else {
-				hold(t, ours, "n")
-				c.Rekey()
-			}
-			if err := <-end; err == nil || time.Since(removed) > time.Second {
-				t.Errorf("the fill ended after %v with %v", time.Since(removed), err)
-			}
-			if err := ask(c, to); err == nil {
-				t.Error("they still talk")
-			}
-			eventually(t, "that is counted", func() bool { return s.Refused() > before })
+		for _, ends := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, ends=%v", side, ends), func(t *testing.T) {
+				b := newSlow()
+				theirs, ours := identity(t, "o"), identity(t, "o")
+				to, s := serveAs(t, b, theirs)
+				c := newClientAs(t, ours)
+				end := b.follow(t, c, to)
+				before := s.Refused()
+				removed := time.Now()
+				if side == "server" {
+					hold(t, theirs, "n")
+					s.Rekey()
+				} else {
+					hold(t, ours, "n")
+					c.Rekey()
+				}
+				if err := ask(c, to); err == nil {
+					t.Error("they still talk")
+				}
+				if ends {
+					close(b.goOn)
+				}
+				if err := <-end; (err == nil) != ends || time.Since(removed) > lastWords+time.Second {
+					t.Errorf("the fill ended after %v with %v", time.Since(removed), err)
+				}
+				eventually(t, "what they tried is counted", func() bool { return s.Refused() > before })
+				eventually(t, "the connection is closed", func() bool {
+					s.mu.Lock()
+					d := s.door
+					s.mu.Unlock()
+					d.mu.Lock()
+					defer d.mu.Unlock()
+					return len(d.conns) == 0
+				})
+			})
+		}
+	}
+}
+
+func TestIdleConnectionUnderARemovedSecretIsClosedAtOnce(t *testing.T) {
+	for _, side := range []string{"server", "client"} {
+		theirs, ours := identity(t, "o"), identity(t, "o")
+		to, s := serveAs(t, nothing, theirs)
+		c := newClientAs(t, ours)
+		if err := ask(c, to); err != nil {
+			t.Fatal(err)
+		}
+		removed := time.Now()
+		if side == "server" {
+			hold(t, theirs, "n")
+			s.Rekey()
+		} else {
+			hold(t, ours, "n")
+			c.Rekey()
+		}
+		eventually(t, "the connection is closed", func() bool {
+			c.lines.mu.Lock()
+			defer c.lines.mu.Unlock()
+			return len(c.lines.conns) == 0
 		})
+		if took := time.Since(removed); took > lastWords {
+			t.Errorf("that took %v", took)
+		}
 	}
 }
 

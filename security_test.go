@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -255,8 +256,18 @@ func rotate(t *testing.T, c cluster, older, newer string) {
 	reload := func(p *process, secrets string) {
 		t.Helper()
 		p.app = "secret " + secrets
-		if status, answer := p.load(p.caddyfile("")); status != http.StatusOK {
-			t.Fatalf("%s: %d %s", p.name, status, answer)
+		// The admin endpoint of the config before may close the connection.
+		resp, err := adminClient.Post("http://"+p.admin+"/load", "text/caddyfile", strings.NewReader(p.caddyfile("")))
+		for try := 1; errors.Is(err, syscall.ECONNRESET) && try < 5; try++ {
+			resp, err = adminClient.Post("http://"+p.admin+"/load", "text/caddyfile", strings.NewReader(p.caddyfile("")))
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", p.name, err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			answer, _ := io.ReadAll(resp.Body)
+			t.Fatalf("%s: %s %s", p.name, resp.Status, answer)
 		}
 	}
 	for _, p := range c {

@@ -19,9 +19,12 @@ const (
 	maxStrangers = 128  // connections that have not shown yet who they are
 	maxConns     = 1024 // connections that have
 
-	// lastWords is how long what had begun under a secret may take to end when
-	// the secret goes.
+	// When a secret goes, nobody new gets in with it. Whoever is in has notice
+	// to come again with another one; after that no request begins, and what
+	// has begun has lastWords to end. parting is for what is on the wire.
+	notice    = 500 * time.Millisecond
 	lastWords = 2 * time.Second
+	parting   = 100 * time.Millisecond
 )
 
 var errTooMany = errors.New("peer: too many connections")
@@ -141,9 +144,9 @@ func (d *door) admit(c *serverConn) error {
 	return nil
 }
 
-// rekey is called when the secrets have changed. What was accepted under one
-// that is gone is closed, at once or after its last words; the others are asked
-// to come again, so that nobody uses an old secret for longer than need be.
+// rekey is called when the secrets have changed. Everybody is asked to come
+// again, so that nobody uses an old secret for longer than need be, and who was
+// let in with one that is gone is given notice.
 func (d *door) rekey() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -151,7 +154,7 @@ func (d *door) rekey() {
 	for c := range d.conns {
 		c.outdated.Store(c.under != now)
 		if !now.trusts(c.by) {
-			c.expire()
+			time.AfterFunc(notice, c.expire)
 		}
 	}
 }
@@ -186,22 +189,23 @@ func (c *serverConn) end() {
 	defer c.mu.Unlock()
 	c.active--
 	if c.expired && c.active == 0 {
-		// The end of the last answer is still to be written.
-		time.AfterFunc(lastWords/20, func() { _ = c.Conn.Close() })
+		c.closeAfter(parting)
 	}
 }
 
 func (c *serverConn) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.expired:
-	case c.active == 0:
-		_ = c.Conn.Close()
-	default:
-		time.AfterFunc(lastWords, func() { _ = c.Conn.Close() })
-	}
 	c.expired = true
+	if c.active == 0 {
+		c.closeAfter(parting)
+	} else {
+		c.closeAfter(lastWords)
+	}
+}
+
+func (c *serverConn) closeAfter(d time.Duration) {
+	time.AfterFunc(d, func() { _ = c.Conn.Close() })
 }
 
 // identify waits until the other side has shown that it is a peer, and returns

@@ -122,23 +122,23 @@ func (l *lines) roundTrip(req *http.Request, addr string) (*http.Response, error
 		req.URL.Scheme = conn.scheme()
 		sent := time.Now()
 		resp, err := conn.RoundTrip(req)
-		misdirected := err == nil && resp.StatusCode == http.StatusMisdirectedRequest
 		switch {
-		case misdirected: // the secret of the connection is gone on the other side
-			l.abandon(conn)
+		case err == nil && resp.StatusCode == http.StatusMisdirectedRequest: // its secret is gone on the other side
 		case err == nil:
 			if resp.Header.Get(comeAgain) != "" {
 				l.replace(addr, conn)
 			}
 			return resp, nil
+		case time.Since(sent) > pingAfter || req.Context().Err() != nil:
+			return nil, err
 		}
-		// A connection that breaks sooner than a ping could have found out was
-		// closed by the other side, perhaps before it saw the request.
-		broken := !misdirected && conn.Err() != nil && time.Since(sent) < pingAfter
-		if again || !misdirected && !broken || req.GetBody == nil || req.Context().Err() != nil {
+		// What breaks sooner than a ping could have found out was closed by the
+		// other side, perhaps before it saw the request.
+		l.abandon(conn)
+		if again || req.GetBody == nil {
 			return resp, err
 		}
-		if misdirected {
+		if err == nil {
 			_ = resp.Body.Close()
 		}
 		body, err := req.GetBody()

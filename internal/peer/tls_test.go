@@ -460,13 +460,17 @@ func TestRemovedSecretIsWorthNothing(t *testing.T) {
 					hold(t, ours, "n")
 					c.Rekey()
 				}
-				if err := ask(c, to); err == nil {
-					t.Error("they still talk")
+				if side == "server" && ask(newClientAs(t, identity(t, "o")), to) == nil {
+					t.Error("somebody gets in with the old secret")
+				}
+				eventually(t, "they talk no more", func() bool { return ask(c, to) != nil })
+				if took := time.Since(removed); took > notice+time.Second {
+					t.Errorf("they talked for %v", took)
 				}
 				if ends {
 					close(b.goOn)
 				}
-				if err := <-end; (err == nil) != ends || time.Since(removed) > lastWords+time.Second {
+				if err := <-end; (err == nil) != ends || time.Since(removed) > notice+lastWords+time.Second {
 					t.Errorf("the fill ended after %v with %v", time.Since(removed), err)
 				}
 				eventually(t, "what they tried is counted", func() bool { return s.Refused() > before })
@@ -483,7 +487,7 @@ func TestRemovedSecretIsWorthNothing(t *testing.T) {
 	}
 }
 
-func TestIdleConnectionUnderARemovedSecretIsClosedAtOnce(t *testing.T) {
+func TestIdleConnectionUnderARemovedSecretIsClosedSoon(t *testing.T) {
 	for _, side := range []string{"server", "client"} {
 		theirs, ours := identity(t, "o"), identity(t, "o")
 		to, s := serveAs(t, nothing, theirs)
@@ -504,7 +508,7 @@ func TestIdleConnectionUnderARemovedSecretIsClosedAtOnce(t *testing.T) {
 			defer c.lines.mu.Unlock()
 			return len(c.lines.conns) == 0
 		})
-		if took := time.Since(removed); took > lastWords {
+		if took := time.Since(removed); took > notice+parting+time.Second {
 			t.Errorf("that took %v", took)
 		}
 	}
@@ -520,9 +524,38 @@ func TestConnectionThatWasIdleWhenTheSecretWentMakesNoRequestFail(t *testing.T) 
 		}
 		hold(t, theirs, "n")
 		s.Rekey()
-		if err := ask(c, to); err != nil || c.by(to.Addr) != "n" {
-			t.Fatalf("%v, under %q", err, c.by(to.Addr))
+		for deadline := time.Now().Add(patience); c.by(to.Addr) != "n" && time.Now().Before(deadline); {
+			if err := ask(c, to); err != nil {
+				t.Fatal(err)
+			}
 		}
+		if c.by(to.Addr) != "n" {
+			t.Error("still under the old secret")
+		}
+	}
+}
+
+// A request that comes over a connection whose notice is over is sent again
+// over another one.
+func TestRequestUnderASecretThatIsGoneIsSentAgain(t *testing.T) {
+	theirs := identity(t, "on")
+	to, s := serveAs(t, nothing, theirs)
+	c := newClientAs(t, identity(t, "on"))
+	if err := ask(c, to); err != nil || c.by(to.Addr) != "o" {
+		t.Fatalf("%v, under %q", err, c.by(to.Addr))
+	}
+	hold(t, theirs, "n")
+	before := s.Refused()
+	s.door.mu.Lock()
+	for conn := range s.door.conns {
+		conn.expire()
+	}
+	s.door.mu.Unlock()
+	if err := ask(c, to); err != nil || c.by(to.Addr) != "n" {
+		t.Errorf("%v, under %q", err, c.by(to.Addr))
+	}
+	if n := s.Refused() - before; n != 1 {
+		t.Errorf("counted %d times", n)
 	}
 }
 

@@ -410,11 +410,11 @@ func (n *node) release(q *question, g grant, why rfc9111.Reason) {
 	if g.reply == nil {
 		return
 	}
+	query := peer.NewQuery(q.space.Name, q.key, q.header, nil) // now: the next look may change the question
 	go func() {
 		defer g.close()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		query := peer.NewQuery(q.space.Name, q.key, q.header, nil)
 		start := time.Now()
 		err := n.client.Release(ctx, *g.owner, query, g.ticket, why)
 		observePeer(operationRelease, err, time.Since(start))

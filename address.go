@@ -155,7 +155,7 @@ func (x *fetch) teach(e *store.Entry, body *follower) {
 
 // Learn takes in what another node has learned of the queries of a path.
 func (n *node) Learn(q *peer.Query) {
-	if space := n.store.Namespace(q.Group); space != nil {
+	if space := n.store.NamespaceOfPeer(q.Group); space != nil {
 		n.store.LearnSearchVariance(space, q.Key, rfc9111.ParseSearchVariance(q.Fields))
 	}
 }

@@ -1,8 +1,10 @@
 package caddygroupcache
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -73,27 +75,83 @@ func BenchmarkLocalHit(b *testing.B) {
 	}
 }
 
+// What the owner sends a node for a request of its client, without a secret in
+// plaintext, with one over mutual TLS; one client at a time, and as many as keep
+// all processors busy.
 func BenchmarkRemoteHit(b *testing.B) {
-	for _, size := range sizes {
-		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
-			c := newCluster(b, 2)
-			target := c.target(0)
-			n, h, up := c.nodes[1], c.handlers[1], typical(size)
-			do(c.handlers[0], typical(size), request(b.Context(), target, "Accept-Encoding", "gzip"))
-			k, _ := keyOf(h, request(b.Context(), target))
-			r := request(b.Context(), target, "Accept-Encoding", "gzip")
-			w := &nullWriter{header: make(http.Header, 16)}
-			b.ReportAllocs()
-			for b.Loop() {
-				n.store.Drop(k, n.store.Lookup(k, r.Header, time.Now()).Entry) // or else the copy here would do
-				clear(w.header)
-				w.n = 0
-				if err := h.ServeHTTP(w, r, up); err != nil || w.n != size {
-					b.Fatalf("%d bytes, %v", w.n, err)
+	for _, secured := range []string{"plain", "secret"} {
+		for _, size := range sizes {
+			b.Run(fmt.Sprintf("%s/%dKiB", secured, size>>10), func(b *testing.B) {
+				c := newCluster(b, 2)
+				if secured == "secret" {
+					c.secure(b)
 				}
+				hit := c.remoteHits(b, 1, size)
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for b.Loop() {
+					hit[0]()
+				}
+			})
+			b.Run(fmt.Sprintf("%s/%dKiB/parallel", secured, size>>10), func(b *testing.B) {
+				c := newCluster(b, 2)
+				if secured == "secret" {
+					c.secure(b)
+				}
+				const clients = 4
+				hits := c.remoteHits(b, clients*runtime.GOMAXPROCS(0), size)
+				var next atomic.Int64
+				b.SetBytes(int64(size))
+				b.SetParallelism(clients)
+				b.ResetTimer()
+				b.RunParallel(func(pb *testing.PB) {
+					hit := hits[next.Add(1)-1]
+					for pb.Next() {
+						hit()
+					}
+				})
+			})
+		}
+	}
+}
+
+// secure gives all nodes one secret.
+func (c *testCluster) secure(t testing.TB) {
+	t.Helper()
+	for _, n := range c.nodes {
+		if err := n.identity.SetSecrets(peerSecrets(keysOf(t, "s"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// remoteHits stores pages at the first node, and returns a function for each
+// that has the second node bring it.
+func (c *testCluster) remoteHits(b *testing.B, pages, size int) []func() {
+	n, h := c.nodes[1], c.handlers[1]
+	up := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+		return errors.New("it was fetched, not brought")
+	})
+	var hits []func()
+	for i := 0; len(hits) < pages; i++ {
+		target := "/" + strconv.Itoa(i)
+		r := request(b.Context(), target, "Accept-Encoding", "gzip")
+		k, _ := keyOf(h, r)
+		if owner, _ := n.ring.Load().Owner(k); owner.Name != c.nodes[0].name {
+			continue
+		}
+		do(c.handlers[0], typical(size), request(b.Context(), target, "Accept-Encoding", "gzip"))
+		w := &nullWriter{header: make(http.Header, 16)}
+		hits = append(hits, func() {
+			n.store.Drop(k, n.store.Lookup(k, r.Header, time.Now()).Entry) // or else the copy here would do
+			clear(w.header)
+			w.n = 0
+			if err := h.ServeHTTP(w, r, up); err != nil || w.n != size {
+				b.Errorf("%d bytes, %v", w.n, err)
 			}
 		})
 	}
+	return hits
 }
 
 func BenchmarkMiss(b *testing.B) {

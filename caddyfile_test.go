@@ -84,7 +84,7 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"bad address":               {global("gossip nowhere.example:7946"), []string{"Caddyfile:4", "IP address"}},
 		"bad port":                  {global("gossip 127.0.0.1:99999"), []string{"Caddyfile:4", "65535"}},
 		"bad peers":                 {global("peers x:y"), []string{"Caddyfile:4", "peers"}},
-		"beyond loopback":           {global("gossip 10.0.0.1:7946"), []string{"10.0.0.1", "insecure", "127.0.0.1"}},
+		"beyond loopback":           {global("gossip 10.0.0.1:7946"), []string{"10.0.0.1", "keygen", "insecure", "127.0.0.1"}},
 		"peers beyond loopback":     {global("peers 10.0.0.1:8000"), []string{"10.0.0.1", "insecure"}},
 		"any address to dial":       {global("gossip 0.0.0.0:7946\n\t\tinsecure"), []string{"advertise"}},
 		"bad advertise":             {global("advertise a b c"), []string{"Caddyfile:4", "advertise"}},
@@ -94,6 +94,8 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"bad name":                  {global("name " + strings.Repeat("x", 256)), []string{"name", "too long"}},
 		"short secret":              {global("secret c2hvcnQ="), []string{"keygen"}},
 		"secret not in base64":      {global("secret correct-horse-battery-staple-correct-horse"), []string{"keygen"}},
+		"passphrase in base64":      {global("secret Q29ycmVjdCBob3JzZSBiYXR0ZXJ5IHN0YXBsZSwgYW5kIG9uZSBtb3Jl"), []string{"keygen"}},
+		"too many secrets":          {global("secret " + strings.Join([]string{good, "a" + good[1:], "b" + good[1:], "c" + good[1:], "d" + good[1:]}, " ")), []string{"at most 4"}},
 		"second secret is bad":      {global("secret " + good + " short"), []string{"secret 2", "keygen"}},
 		"argument to insecure":      {global("insecure yes"), []string{"Caddyfile:4"}},
 		"argument to the option":    {"{\n\tgroupcache fast\n}\n", []string{"Caddyfile:2"}},
@@ -139,6 +141,7 @@ func TestRightConfigurationIsAccepted(t *testing.T) {
 		"localhost":                   "groupcache {\n\tgossip localhost\n}",
 		"beyond, insecure":            "groupcache {\n\tgossip 10.0.0.1\n\tinsecure\n}",
 		"advertised":                  "groupcache {\n\tgossip 0.0.0.0:7946\n\tadvertise 203.0.113.7:7946 203.0.113.7:8000\n\tinsecure\n}",
+		"beyond, with a secret":       "groupcache {\n\tgossip 10.0.0.1\n\tsecret {env.GROUPCACHE_TEST_SECRET}\n}",
 		"secret from the environment": "groupcache {\n\tgossip 127.0.0.1:7946\n\tsecret {env.GROUPCACHE_TEST_SECRET}\n}",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/dustin/go-humanize"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 )
@@ -259,6 +260,8 @@ func (p *process) start(a *App) error {
 		return fmt.Errorf("listening for other nodes at peers %s: %w", c.peers, err)
 	}
 	server := peer.NewServer(p.node, p.node.identity)
+	refusals := &gossipLog{log: logger, kinds: make(map[string]*logKind)} // for its limit only
+	server.OnRefusal = func(why error) { refusals.limited(zapcore.WarnLevel, "refused at the peers port: "+why.Error()) }
 	members, err := startMembership(membershipConfig{
 		Name: p.node.name, Gossip: c.gossip, AdvertiseGossip: c.advertiseGossip,
 		Peers: c.advertisePeers, Join: c.join, Keys: c.keys, Identity: p.node.identity, Logger: logger,

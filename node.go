@@ -410,11 +410,11 @@ func (n *node) release(q *question, g grant, why rfc9111.Reason) {
 	if g.reply == nil {
 		return
 	}
+	query := peer.NewQuery(q.space.Name, q.key, q.header, nil) // now: the next look may change the question
 	go func() {
 		defer g.close()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		query := peer.NewQuery(q.space.Name, q.key, q.header, nil)
 		start := time.Now()
 		err := n.client.Release(ctx, *g.owner, query, g.ticket, why)
 		observePeer(operationRelease, err, time.Since(start))
@@ -462,7 +462,7 @@ func (g grant) close() {
 // this node has, and never asks a third one.
 func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 	n.served.Add(1)
-	space := n.store.Namespace(query.Group)
+	space := n.store.NamespaceOfPeer(query.Group)
 	if space == nil {
 		a.None(n.clock.ticket(0), nil)
 		return
@@ -560,7 +560,7 @@ func (n *node) relay(ctx context.Context, q *question, f *flight, r *follower, a
 // fetched, so why throw it away?
 func (n *node) Publish(ctx context.Context, p *peer.Publication) (store.Generation, rfc9111.Reason) {
 	q := &question{address: address{key: p.Query.Key}, header: p.Query.Fields, maxBody: n.store.BodyLimit()}
-	if q.space = n.store.Namespace(p.Query.Group); q.space == nil {
+	if q.space = n.store.NamespaceOfPeer(p.Query.Group); q.space == nil {
 		return 0, rfc9111.Memory
 	}
 	f := n.fills.take(p.Ticket.Lease)

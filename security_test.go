@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -229,20 +230,23 @@ func rotate(t *testing.T, c cluster, older, newer string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dial := func(p *process) (*tls.Conn, error) {
-		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 5 * time.Second}, "tcp", p.peers, id.Client("h2"))
+	var protocols http.Protocols
+	protocols.SetHTTP2(true)
+	dial := func(p *process) (*http.ClientConn, error) {
+		transport := &http.Transport{TLSClientConfig: id.Client("h2"), Protocols: &protocols}
+		conn, err := transport.NewClientConn(t.Context(), "https", p.peers)
 		if err != nil {
 			return nil, err
 		}
-		// A server tells a client only after its own handshake that it is refused.
-		conn.SetDeadline(time.Now().Add(hang))
-		_, err = io.WriteString(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+		// A server tells only after the client's part of the handshake that it refuses.
+		req, _ := http.NewRequest(http.MethodPost, "https://"+p.peers+"/", nil)
+		resp, err := conn.RoundTrip(req)
 		if err == nil {
-			_, err = conn.Read(make([]byte, 9))
+			resp.Body.Close()
 		}
 		return conn, err
 	}
-	conns := make([]*tls.Conn, len(c))
+	conns := make([]*http.ClientConn, len(c))
 	for i, p := range c {
 		if conns[i], err = dial(p); err != nil {
 			t.Fatalf("before the rotation: %v", err)
@@ -252,19 +256,30 @@ func rotate(t *testing.T, c cluster, older, newer string) {
 	reload := func(p *process, secrets string) {
 		t.Helper()
 		p.app = "secret " + secrets
-		if status, answer := p.load(p.caddyfile("")); status != http.StatusOK {
-			t.Fatalf("%s: %d %s", p.name, status, answer)
+		// The admin endpoint of the config before may close the connection.
+		resp, err := adminClient.Post("http://"+p.admin+"/load", "text/caddyfile", strings.NewReader(p.caddyfile("")))
+		for try := 1; errors.Is(err, syscall.ECONNRESET) && try < 5; try++ {
+			resp, err = adminClient.Post("http://"+p.admin+"/load", "text/caddyfile", strings.NewReader(p.caddyfile("")))
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", p.name, err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			answer, _ := io.ReadAll(resp.Body)
+			t.Fatalf("%s: %s %s", p.name, resp.Status, answer)
 		}
 	}
 	for _, p := range c {
 		reload(p, newer+" "+older)
 	}
 	for i, p := range c {
+		if err := conns[i].Err(); err != nil && !raceEnabled() { // or else a busy node took us for frozen
+			t.Errorf("%s has closed a connection under a secret that it holds: %v", p.name, err)
+		}
 		reload(p, newer)
 		removed := time.Now()
-		if _, err := io.Copy(io.Discard, conns[i]); os.IsTimeout(err) {
-			t.Errorf("%s: a connection under the old secret stays open", p.name)
-		}
+		eventually(t, p.name+" closes a connection under the old secret", func() bool { return conns[i].Err() != nil })
 		if conn, err := dial(p); err == nil {
 			conn.Close()
 			t.Errorf("%s takes the old secret", p.name)
@@ -293,7 +308,7 @@ func TestSecretsRotateUnderLoad(t *testing.T) {
 
 	// As in TestReloadsUnderLoadLoseNothing, clients ask again when the old
 	// config's listener closed their connection without a word.
-	var requests, again atomic.Int64
+	var requests, again, alone atomic.Int64
 	get := func(p *process, path string) answer {
 		for try := 1; ; try++ {
 			a := p.get(path)
@@ -319,6 +334,9 @@ func TestSecretsRotateUnderLoad(t *testing.T) {
 				}
 				a := get(c[n%3], path)
 				a.is(t, c[n%3].name+path, bodyOf(path))
+				if strings.Contains(a.cacheStatus(), "detail=peer-") {
+					alone.Add(1)
+				}
 				requests.Add(1)
 			}
 		})
@@ -357,14 +375,20 @@ func TestSecretsRotateUnderLoad(t *testing.T) {
 	load.Wait()
 	<-dead
 
+	twice := 0
 	o.mu.Lock()
 	for path, n := range o.count {
 		if n != 1 {
-			t.Errorf("%s: %d fetches", path, n)
+			twice++
+			t.Logf("%s: %d fetches", path, n)
 		}
 	}
 	o.mu.Unlock()
-	t.Logf("%d requests (%d asked again), %d fetches, of which none twice", requests.Load(), again.Load(), o.fetches("")-fetched)
+	t.Logf("%d requests (%d asked again), %d fetches, %d of them again", requests.Load(), again.Load(), o.fetches("")-fetched, twice)
+	// As in fetchedOnce: under the race detector nodes take each other for frozen.
+	if twice > 0 && !(raceEnabled() && alone.Load() > 0) {
+		t.Errorf("%d pages were fetched again; %d answers say that a node was of no help", twice, alone.Load())
+	}
 	c.awaitMembers()
 
 	before := c[0].refused("gossip")

@@ -68,7 +68,7 @@ func (c *Client) SetRing(r *Ring) {
 }
 
 // Rekey is called after the secrets of the identity have changed: connections
-// under one that is gone are closed at once, and the others replaced.
+// under one that is gone are not used any more, and the others replaced.
 func (c *Client) Rekey() { c.lines.rekey() }
 
 // Close closes all connections.

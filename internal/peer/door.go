@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,7 +18,16 @@ const (
 
 	maxStrangers = 128  // connections that have not shown yet who they are
 	maxConns     = 1024 // connections that have
+
+	// When a secret goes, nobody new gets in with it. Whoever is in has notice
+	// to come again with another one; after that no request begins, and what
+	// has begun has lastWords to end. parting is for what is on the wire.
+	notice    = 500 * time.Millisecond
+	lastWords = 2 * time.Second
+	parting   = 100 * time.Millisecond
 )
+
+var errTooMany = errors.New("peer: too many connections")
 
 // door is a listener that lets in whoever shows that it is a peer: with a TLS
 // handshake where there is a secret, with the preface of HTTP/2 where there is
@@ -25,7 +35,7 @@ const (
 type door struct {
 	net.Listener
 	identity *Identity
-	refuse   func()
+	refuse   func(why error)
 	lobby    Lobby
 
 	admitted chan net.Conn
@@ -37,7 +47,7 @@ type door struct {
 	conns map[*serverConn]struct{}
 }
 
-func newDoor(l net.Listener, id *Identity, refuse func()) *door {
+func newDoor(l net.Listener, id *Identity, refuse func(why error)) *door {
 	d := &door{
 		Listener: l, identity: id, refuse: refuse,
 		lobby:    Lobby{Room: maxStrangers},
@@ -102,35 +112,41 @@ func (d *door) receive(conn net.Conn) {
 	leave := d.lobby.Enter(c)
 	peer, err := c.identify(d.identity)
 	leave()
-	if err == nil && d.admit(c) {
+	if err == nil {
+		err = d.admit(c)
+	}
+	if err == nil {
 		select {
 		case d.admitted <- peer:
 			return
 		case <-d.closed:
 		}
 	} else if c.spoke.Load() { // who says nothing is not refused
-		d.refuse()
+		d.refuse(fmt.Errorf("connection from %s: %w", conn.RemoteAddr(), err))
 	}
 	_ = c.Close()
 }
 
 // admit keeps account of a connection, unless there are too many or what it
 // was accepted for is gone by now.
-func (d *door) admit(c *serverConn) bool {
+func (d *door) admit(c *serverConn) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := d.identity.authorities()
-	if len(d.conns) >= maxConns || !now.trusts(c.by) {
-		return false
+	switch {
+	case len(d.conns) >= maxConns:
+		return errTooMany
+	case !now.trusts(c.by):
+		return ErrUnauthorized
 	}
 	c.outdated.Store(c.under != now)
 	d.conns[c] = struct{}{}
-	return true
+	return nil
 }
 
-// rekey is called when the secrets have changed. What was accepted under one
-// that is gone is closed; the others are asked to come again, so that nobody
-// uses an old secret for longer than need be.
+// rekey is called when the secrets have changed. Everybody is asked to come
+// again, so that nobody uses an old secret for longer than need be, and who was
+// let in with one that is gone is given notice.
 func (d *door) rekey() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -138,7 +154,7 @@ func (d *door) rekey() {
 	for c := range d.conns {
 		c.outdated.Store(c.under != now)
 		if !now.trusts(c.by) {
-			_ = c.Conn.Close()
+			time.AfterFunc(notice, c.expire)
 		}
 	}
 }
@@ -151,6 +167,45 @@ type serverConn struct {
 	by       *authority   // who vouches for the other side; nil without secrets
 	spoke    atomic.Bool  // something was read
 	outdated atomic.Bool  // the secrets have changed since
+
+	mu      sync.Mutex // guards below; comes after door.mu
+	active  int        // requests under way
+	expired bool       // the secret is gone: no other request may begin
+}
+
+// begin reports whether a request may begin. It ends with end.
+func (c *serverConn) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.expired {
+		return false
+	}
+	c.active++
+	return true
+}
+
+func (c *serverConn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.active--
+	if c.expired && c.active == 0 {
+		c.closeAfter(parting)
+	}
+}
+
+func (c *serverConn) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expired = true
+	if c.active == 0 {
+		c.closeAfter(parting)
+	} else {
+		c.closeAfter(lastWords)
+	}
+}
+
+func (c *serverConn) closeAfter(d time.Duration) {
+	time.AfterFunc(d, func() { _ = c.Conn.Close() })
 }
 
 // identify waits until the other side has shown that it is a peer, and returns
@@ -242,10 +297,23 @@ func withConn(ctx context.Context, conn net.Conn) context.Context {
 // in place of the one that a response came on.
 const comeAgain = "Groupcache-Come-Again"
 
-// hint asks whoever uses a connection from before the secrets changed for
-// another one.
-func hint(w http.ResponseWriter, r *http.Request) {
-	if c, ok := r.Context().Value(connKey{}).(*serverConn); ok && c.outdated.Load() {
+// attend has next answer a request, unless it comes over a connection whose
+// secret is gone. Who uses a connection from before the secrets changed is
+// asked for another one.
+func (d *door) attend(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	c, ok := r.Context().Value(connKey{}).(*serverConn)
+	if !ok { // no secret, or none when it was accepted
+		next.ServeHTTP(w, r)
+		return
+	}
+	if !c.begin() {
+		d.refuse(fmt.Errorf("request from %s: %w", c.RemoteAddr(), ErrUnauthorized))
+		w.WriteHeader(http.StatusMisdirectedRequest)
+		return
+	}
+	defer c.end()
+	if c.outdated.Load() {
 		w.Header().Set(comeAgain, "1")
 	}
+	next.ServeHTTP(w, r)
 }

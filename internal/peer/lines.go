@@ -122,19 +122,27 @@ func (l *lines) roundTrip(req *http.Request, addr string) (*http.Response, error
 		req.URL.Scheme = conn.scheme()
 		sent := time.Now()
 		resp, err := conn.RoundTrip(req)
-		if err == nil {
+		switch {
+		case err == nil && resp.StatusCode == http.StatusMisdirectedRequest: // its secret is gone on the other side
+		case err == nil:
 			if resp.Header.Get(comeAgain) != "" {
 				l.replace(addr, conn)
 			}
 			return resp, nil
-		}
-		// A connection that breaks sooner than a ping could have found out was
-		// closed by the other side, perhaps before it saw the request.
-		if again || conn.Err() == nil || time.Since(sent) > pingAfter || req.GetBody == nil || req.Context().Err() != nil {
+		case time.Since(sent) > pingAfter || req.Context().Err() != nil:
 			return nil, err
 		}
-		body, bodyErr := req.GetBody()
-		if bodyErr != nil {
+		// What breaks sooner than a ping could have found out was closed by the
+		// other side, perhaps before it saw the request.
+		l.abandon(conn)
+		if again || req.GetBody == nil {
+			return resp, err
+		}
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		body, err := req.GetBody()
+		if err != nil {
 			return nil, err
 		}
 		req = req.Clone(req.Context())
@@ -231,7 +239,7 @@ func (l *lines) useLocked(addr string, n *line, conn *clientConn, err error) err
 	old := n.conn
 	n.conn = conn
 	if old != nil {
-		l.drainLocked(old)
+		l.drainLocked(old, drainTimeout)
 	}
 	if conn.under != now {
 		l.dialLocked(addr, n)
@@ -239,11 +247,24 @@ func (l *lines) useLocked(addr string, n *line, conn *clientConn, err error) err
 	return nil
 }
 
-// drainLocked lets a connection end that no call will use any more.
-func (l *lines) drainLocked(conn *clientConn) {
+// drainLocked lets a connection end, within some time, that no call will use
+// any more.
+func (l *lines) drainLocked(conn *clientConn, within time.Duration) {
 	conn.replaced.Store(true)
-	time.AfterFunc(drainTimeout, func() { conn.Close() })
+	time.AfterFunc(within, func() { conn.Close() })
 	go l.tidy(conn)
+}
+
+// abandon has no call use a connection any more.
+func (l *lines) abandon(conn *clientConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.byAddr {
+		if n.conn == conn {
+			n.conn = nil
+			l.drainLocked(conn, lastWords)
+		}
+	}
 }
 
 // tidy forgets a connection that is closed, and closes one that is done with.
@@ -277,8 +298,8 @@ func (l *lines) replace(addr string, conn *clientConn) {
 	}
 }
 
-// rekey closes what was accepted under a secret that is gone, and replaces
-// what is in use.
+// rekey closes what was accepted under a secret that is gone, at once or after
+// its last words, and replaces what is in use.
 func (l *lines) rekey() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -294,7 +315,7 @@ func (l *lines) rekey() {
 	}
 	for conn := range l.conns {
 		if !now.trusts(conn.by) {
-			go conn.Close()
+			l.drainLocked(conn, lastWords)
 		}
 	}
 }
@@ -311,7 +332,7 @@ func (l *lines) keep(r *Ring) {
 		if gone {
 			delete(l.byAddr, addr)
 			if n.conn != nil {
-				l.drainLocked(n.conn)
+				l.drainLocked(n.conn, drainTimeout)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,12 +45,16 @@ type Backend interface {
 
 // A Server answers other nodes. All bytes from them enter here.
 type Server struct {
+	// OnRefusal, if not nil, is told of each connection and request that was
+	// refused, and must not wait. It is set before Serve.
+	OnRefusal func(why error)
+
 	backend  Backend
 	identity *Identity
 	http     *http.Server
 	refused  atomic.Int64
 
-	mu   sync.Mutex // guards door
+	mu   sync.Mutex // guards door outside of requests
 	door *door      // nil before Serve
 }
 
@@ -68,8 +73,7 @@ func NewServer(b Backend, id *Identity) *Server {
 	protocols.SetUnencryptedHTTP2(true) // the door does not let it in where there is a secret
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			hint(w, r)
-			mux.ServeHTTP(w, r)
+			s.door.attend(w, r, mux)
 		}),
 		ConnContext:       withConn,
 		Protocols:         &protocols,
@@ -86,8 +90,15 @@ func NewServer(b Backend, id *Identity) *Server {
 type refusals struct{ s *Server }
 
 func (r refusals) Write(p []byte) (int, error) {
-	r.s.refused.Add(1)
+	r.s.note(malformed(strings.TrimSpace(string(p))))
 	return len(p), nil
+}
+
+func (s *Server) note(refusal error) {
+	s.refused.Add(1)
+	if s.OnRefusal != nil {
+		s.OnRefusal(refusal)
+	}
 }
 
 // Refused returns how many requests and connections were refused.
@@ -95,7 +106,7 @@ func (s *Server) Refused() int64 { return s.refused.Load() }
 
 // Serve answers on l until Close. It returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	d := newDoor(l, s.identity, func() { s.refused.Add(1) })
+	d := newDoor(l, s.identity, s.note)
 	s.mu.Lock()
 	s.door = d
 	s.mu.Unlock()
@@ -106,8 +117,8 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Rekey is called after the secrets of the identity have changed: connections
-// under one that is gone are closed at once.
+// Rekey is called after the secrets of the identity have changed: nothing more
+// is taken from connections under one that is gone.
 func (s *Server) Rekey() {
 	s.mu.Lock()
 	d := s.door
@@ -121,7 +132,7 @@ func (s *Server) Rekey() {
 func (s *Server) Close() error { return s.http.Close() }
 
 func (s *Server) refuse(w http.ResponseWriter) {
-	s.refused.Add(1)
+	s.note(malformed("no request of this protocol"))
 	w.WriteHeader(http.StatusNotFound)
 }
 

@@ -441,31 +441,76 @@ func TestServerHasTheClientComeAgain(t *testing.T) {
 	}
 }
 
-func TestConnectionsUnderARemovedSecretAreClosedAtOnce(t *testing.T) {
+// What had begun may end, for a moment; nothing else begins.
+func TestRemovedSecretIsWorthNothing(t *testing.T) {
 	for _, side := range []string{"server", "client"} {
-		t.Run(side, func(t *testing.T) {
-			b := newSlow()
-			theirs, ours := identity(t, "o"), identity(t, "o")
-			to, s := serveAs(t, b, theirs)
-			c := newClientAs(t, ours)
-			end := b.follow(t, c, to)
-			before := s.Refused()
-			removed := time.Now()
-			if side == "server" {
-				hold(t, theirs, "n")
-				s.Rekey()
-			} else {
-				hold(t, ours, "n")
-				c.Rekey()
-			}
-			if err := <-end; err == nil || time.Since(removed) > time.Second {
-				t.Errorf("the fill ended after %v with %v", time.Since(removed), err)
-			}
-			if err := ask(c, to); err == nil {
-				t.Error("they still talk")
-			}
-			eventually(t, "that is counted", func() bool { return s.Refused() > before })
+		for _, ends := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, ends=%v", side, ends), func(t *testing.T) {
+				b := newSlow()
+				theirs, ours := identity(t, "o"), identity(t, "o")
+				to, s := serveAs(t, b, theirs)
+				c := newClientAs(t, ours)
+				end := b.follow(t, c, to)
+				before := s.Refused()
+				removed := time.Now()
+				if side == "server" {
+					hold(t, theirs, "n")
+					s.Rekey()
+				} else {
+					hold(t, ours, "n")
+					c.Rekey()
+				}
+				if side == "server" && ask(newClientAs(t, identity(t, "o")), to) == nil {
+					t.Error("somebody gets in with the old secret")
+				}
+				eventually(t, "they talk no more", func() bool { return ask(c, to) != nil })
+				if took := time.Since(removed); took > notice+time.Second {
+					t.Errorf("they talked for %v", took)
+				}
+				if ends {
+					close(b.goOn)
+				}
+				if err := <-end; (err == nil) != ends || time.Since(removed) > notice+lastWords+time.Second {
+					t.Errorf("the fill ended after %v with %v", time.Since(removed), err)
+				}
+				eventually(t, "what they tried is counted", func() bool { return s.Refused() > before })
+				eventually(t, "the connection is closed", func() bool {
+					s.mu.Lock()
+					d := s.door
+					s.mu.Unlock()
+					d.mu.Lock()
+					defer d.mu.Unlock()
+					return len(d.conns) == 0
+				})
+			})
+		}
+	}
+}
+
+func TestIdleConnectionUnderARemovedSecretIsClosedSoon(t *testing.T) {
+	for _, side := range []string{"server", "client"} {
+		theirs, ours := identity(t, "o"), identity(t, "o")
+		to, s := serveAs(t, nothing, theirs)
+		c := newClientAs(t, ours)
+		if err := ask(c, to); err != nil {
+			t.Fatal(err)
+		}
+		removed := time.Now()
+		if side == "server" {
+			hold(t, theirs, "n")
+			s.Rekey()
+		} else {
+			hold(t, ours, "n")
+			c.Rekey()
+		}
+		eventually(t, "the connection is closed", func() bool {
+			c.lines.mu.Lock()
+			defer c.lines.mu.Unlock()
+			return len(c.lines.conns) == 0
 		})
+		if took := time.Since(removed); took > notice+parting+time.Second {
+			t.Errorf("that took %v", took)
+		}
 	}
 }
 
@@ -479,9 +524,38 @@ func TestConnectionThatWasIdleWhenTheSecretWentMakesNoRequestFail(t *testing.T) 
 		}
 		hold(t, theirs, "n")
 		s.Rekey()
-		if err := ask(c, to); err != nil || c.by(to.Addr) != "n" {
-			t.Fatalf("%v, under %q", err, c.by(to.Addr))
+		for deadline := time.Now().Add(patience); c.by(to.Addr) != "n" && time.Now().Before(deadline); {
+			if err := ask(c, to); err != nil {
+				t.Fatal(err)
+			}
 		}
+		if c.by(to.Addr) != "n" {
+			t.Error("still under the old secret")
+		}
+	}
+}
+
+// A request that comes over a connection whose notice is over is sent again
+// over another one.
+func TestRequestUnderASecretThatIsGoneIsSentAgain(t *testing.T) {
+	theirs := identity(t, "on")
+	to, s := serveAs(t, nothing, theirs)
+	c := newClientAs(t, identity(t, "on"))
+	if err := ask(c, to); err != nil || c.by(to.Addr) != "o" {
+		t.Fatalf("%v, under %q", err, c.by(to.Addr))
+	}
+	hold(t, theirs, "n")
+	before := s.Refused()
+	s.door.mu.Lock()
+	for conn := range s.door.conns {
+		conn.expire()
+	}
+	s.door.mu.Unlock()
+	if err := ask(c, to); err != nil || c.by(to.Addr) != "n" {
+		t.Errorf("%v, under %q", err, c.by(to.Addr))
+	}
+	if n := s.Refused() - before; n != 1 {
+		t.Errorf("counted %d times", n)
 	}
 }
 

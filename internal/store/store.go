@@ -80,6 +80,18 @@ func (s *Store) Namespace(name string) *Namespace {
 	return s.spaces[name]
 }
 
+// NamespaceOfPeer is Namespace for a name that another node has sent. It leaves
+// room for those of this node's own configuration.
+func (s *Store) NamespaceOfPeer(name string) *Namespace {
+	s.mu.RLock()
+	space, full := s.spaces[name], len(s.spaces) >= maxNamespaces/2
+	s.mu.RUnlock()
+	if space != nil || full {
+		return space
+	}
+	return s.Namespace(name)
+}
+
 // Namespaces returns all namespaces.
 func (s *Store) Namespaces() []*Namespace {
 	s.mu.RLock()

@@ -379,3 +379,17 @@ func TestManyAtOnce(t *testing.T) {
 	}
 	all.Wait()
 }
+
+func TestPeersLeaveRoomForOwnNamespaces(t *testing.T) {
+	s := New(1<<20, 1<<20)
+	defer s.Close()
+	for i := range 2 * maxNamespaces {
+		s.NamespaceOfPeer(fmt.Sprint(i))
+	}
+	if n := len(s.Namespaces()); n != maxNamespaces/2 {
+		t.Errorf("peers made %d namespaces", n)
+	}
+	if s.NamespaceOfPeer("7") == nil || s.NamespaceOfPeer("new") != nil || s.Namespace("new") == nil || s.NamespaceOfPeer("new") == nil {
+		t.Error("what peers made is in the way")
+	}
+}

@@ -49,11 +49,12 @@ type node struct {
 
 	served atomic.Int64 // look-ups of other nodes
 
-	purged  store.PurgeLog           // what it can tell nodes that were away
-	clock   clock                    // what it dates leases with
-	catcher catcher                  // whether it was away itself
-	waking  sync.Mutex               // one at a time notices that
-	foreign atomic.Pointer[[]string] // live members that are not on the ring
+	purged  store.PurgeLog                // what it can tell nodes that were away
+	purges  [store.KindCount]atomic.Int64 // selectors of purges, by kind, without what traffic invalidates
+	clock   clock                         // what it dates leases with
+	catcher catcher                       // whether it was away itself
+	waking  sync.Mutex                    // one at a time notices that
+	foreign atomic.Pointer[[]string]      // live members that are not on the ring
 }
 
 const (

@@ -94,6 +94,9 @@ func (n *node) Purge(purges []store.Purge) {
 		}
 		n.store.Purge(p)
 		for _, s := range p.Selectors {
+			if !p.Fleeting {
+				n.purges[s.Kind].Add(1)
+			}
 			if s.Kind == store.OfKey && !p.Soft {
 				k := store.Key([]byte(s.Value))
 				n.fills.detach(k)

@@ -76,28 +76,33 @@ func (api *adminAPI) purge(w http.ResponseWriter, r *http.Request) error {
 	}
 	result := p.purge(purges, caddy.Log().Named("groupcache"))
 	w.Header().Set("Content-Type", "application/json")
-	if slices.ContainsFunc(result.Nodes, func(a Acknowledgement) bool { return !a.Acknowledged }) {
+	if len(result.missing()) > 0 {
 		w.WriteHeader(http.StatusBadGateway)
 	}
 	return json.NewEncoder(w).Encode(result)
+}
+
+// missing names the nodes that have not acknowledged.
+func (r PurgeResult) missing() []string {
+	missing := []string{}
+	for _, a := range r.Nodes {
+		if !a.Acknowledged {
+			missing = append(missing, a.Name)
+		}
+	}
+	return missing
 }
 
 // purge applies purges in the whole cluster.
 func (p *process) purge(purges []store.Purge, logger *zap.Logger) PurgeResult {
 	result := PurgeResult{ID: fmt.Sprintf("%016x", uint64(purges[0].ID)), Nodes: p.node.purge(purges)}
 	slices.SortFunc(result.Nodes, func(a, b Acknowledgement) int { return strings.Compare(a.Name, b.Name) })
-	missing := []string{}
-	for _, a := range result.Nodes {
-		if !a.Acknowledged {
-			missing = append(missing, a.Name)
-		}
-	}
 	selectors := 0
 	for _, one := range purges {
 		selectors += len(one.Selectors)
 	}
 	logger.Info("purged", zap.String("id", result.ID), zap.Int("selectors", selectors), zap.Bool("soft", purges[0].Soft),
-		zap.Int("nodes", len(result.Nodes)), zap.Strings("not_acknowledged", missing))
+		zap.Int("nodes", len(result.Nodes)), zap.Strings("not_acknowledged", result.missing()))
 	return result
 }
 

@@ -49,11 +49,19 @@ const (
 	Tag                    // a cache tag
 	Group                  // a cache group of an origin (RFC 9875), as GroupOf makes it
 	OfKey                  // the bytes of a Key
-	kinds
+	// KindCount is one more than the last.
+	KindCount
 )
 
+var kindNames = [KindCount]string{All: "all", URL: "url", Prefix: "prefix", Host: "host", Tag: "tag", Group: "group", OfKey: "key"}
+
+// Kinds returns all kinds.
+func Kinds() []Kind { return []Kind{All, URL, Prefix, Host, Tag, Group, OfKey} }
+
+func (k Kind) String() string { return kindNames[k] }
+
 // Valid reports whether a Kind is one of those above.
-func (k Kind) Valid() bool { return k > 0 && k < kinds }
+func (k Kind) Valid() bool { return k > 0 && k < KindCount }
 
 // A Selector names stored responses.
 type Selector struct {

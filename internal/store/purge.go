@@ -23,8 +23,9 @@ import (
 //   - seq is raised after a record is in, and a resource is marked with the seq
 //     that was read before it was compared, so no record is skipped;
 //   - a record is dropped only after a sweep has compared all resources with it.
-//     What comes in after that is refused if nobody has looked at it since
-//     (floor): rather store too little than what was purged.
+//     What comes in after that is refused if it was fetched before and nobody
+//     has looked at it since (floor): rather store too little than what was
+//     purged.
 type purges struct {
 	seq atomic.Uint64 // how many there were
 
@@ -225,7 +226,7 @@ func (p *purges) admit(group string, k Key, e *Entry) *Entry {
 	p.mu.RLock()
 	floor := p.floor
 	p.mu.RUnlock()
-	if !floor.IsZero() && !e.Checked.After(floor.Add(PurgeGrace)) {
+	if !floor.IsZero() && !e.Fetched.After(floor) && !e.Checked.After(floor.Add(PurgeGrace)) {
 		return nil
 	}
 	return st.settle(e)
@@ -269,18 +270,25 @@ func (s *Store) Purged(space *Namespace, k Key, e *Entry) bool {
 	return s.purges.admit(space.Name, k, e) == nil
 }
 
-// dueLocked plans the next sweep.
+// dueLocked plans the next sweep, or has it begin at once.
 func (s *Store) dueLocked() {
 	p := &s.purges
-	if p.sweep != nil || p.closed || len(p.order) == 0 {
+	if p.closed || len(p.order) == 0 {
 		return
 	}
 	wait := time.Until(p.order[0].at.Add(keepRecords))
-	if len(p.order) > maxRecords || p.listed > maxPrefixes {
+	if p.crowdedLocked() {
 		wait = 0
 	}
-	p.sweep = time.AfterFunc(wait, s.sweepPurges)
+	switch {
+	case p.sweep == nil:
+		p.sweep = time.AfterFunc(wait, s.sweepPurges)
+	case wait == 0 && p.sweep.Stop(): // it has not begun
+		p.sweep.Reset(0)
+	}
 }
+
+func (p *purges) crowdedLocked() bool { return len(p.order) > maxRecords || p.listed > maxPrefixes }
 
 // sweepPurges compares all resources with all purges, so that old records can go.
 func (s *Store) sweepPurges() {
@@ -315,14 +323,14 @@ func (sh *shard) sweep(s *Store) {
 	}
 }
 
-// dropLocked drops records up to seq that are older than a time. If there are
+// dropLocked drops records up to seq that are as old as a time. If there are
 // more than there may be it drops younger ones too, until half of that is left.
 func (p *purges) dropLocked(seq uint64, before time.Time) {
-	crowded := len(p.order) > maxRecords || p.listed > maxPrefixes
+	crowded := p.crowdedLocked()
 	n := 0
 	for n < len(p.order) && p.order[n].seq <= seq {
 		r := p.order[n]
-		if !r.at.Before(before) && !(crowded && (len(p.order)-n > maxRecords/2 || p.listed > maxPrefixes/2)) {
+		if r.at.After(before) && !(crowded && (len(p.order)-n > maxRecords/2 || p.listed > maxPrefixes/2)) {
 			break
 		}
 		p.floor = r.at
@@ -397,6 +405,10 @@ func (e *Entry) sealed(k Key) *Entry {
 	all = append(all, Selector{URL, e.URL}.hash(), Selector{Host, host}.hash())
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
 		all = append(all, Selector{Host, host[:i]}.hash())
+	} else if strings.HasPrefix(e.URL, "https:") {
+		all = append(all, Selector{Host, host + ":443"}.hash())
+	} else {
+		all = append(all, Selector{Host, host + ":80"}.hash())
 	}
 	for _, tag := range e.Tags {
 		all = append(all, Selector{Tag, tag}.hash())

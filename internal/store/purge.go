@@ -175,7 +175,7 @@ func (s *Store) Purge(group string, soft bool, selectors []Selector) {
 
 // compare returns what purges have to say of an entry that has been compared up
 // to since.
-func (p *purges) compare(group string, k Key, e *Entry, since uint64) stamps {
+func (p *purges) compare(group string, e *Entry, since uint64) stamps {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	var st stamps
@@ -186,7 +186,6 @@ func (p *purges) compare(group string, k Key, e *Entry, since uint64) stamps {
 		}
 		st = st.merge(sc.all)
 		if len(sc.exact) > 0 {
-			st = st.merge(sc.exact[Selector{OfKey, string(k[:])}.hash()])
 			for _, h := range e.selectors {
 				st = st.merge(sc.exact[h])
 			}
@@ -218,11 +217,11 @@ func (st stamps) settle(e *Entry) *Entry {
 }
 
 // admit is settle for an entry that comes in.
-func (p *purges) admit(group string, k Key, e *Entry) *Entry {
+func (p *purges) admit(group string, e *Entry) *Entry {
 	if p.seq.Load() == 0 {
 		return e
 	}
-	st := p.compare(group, k, e, 0)
+	st := p.compare(group, e, 0)
 	p.mu.RLock()
 	floor := p.floor
 	p.mu.RUnlock()
@@ -246,7 +245,7 @@ func (s *Store) recheckLocked(sh *shard, r *resource) {
 	left := make([]*Entry, 0, len(r.variants))
 	changed := false
 	for _, e := range r.variants {
-		settled := s.purges.compare(r.space.Name, r.key, e, since).settle(e)
+		settled := s.purges.compare(r.space.Name, e, since).settle(e)
 		changed = changed || settled != e
 		if settled != nil {
 			left = append(left, settled)
@@ -258,6 +257,19 @@ func (s *Store) recheckLocked(sh *shard, r *resource) {
 	r.compared.Store(seq)
 }
 
+// unaffected reports whether a resource is as good as before the purges since it
+// was last compared, as most are. The shard is locked for reading.
+func (s *Store) unaffected(r *resource) bool {
+	seq, since := s.purges.seq.Load(), r.compared.Load()
+	for _, e := range r.variants {
+		if s.purges.compare(r.space.Name, e, since).settle(e) != e {
+			return false
+		}
+	}
+	r.compared.Store(seq) // another reader may have stored a later one: then it is compared once more
+	return true
+}
+
 // Purged reports whether a response that nobody has stored yet has been purged
 // since its request left.
 func (s *Store) Purged(space *Namespace, k Key, e *Entry) bool {
@@ -267,7 +279,7 @@ func (s *Store) Purged(space *Namespace, k Key, e *Entry) bool {
 	if e.selectors == nil {
 		e = e.sealed(k)
 	}
-	return s.purges.admit(space.Name, k, e) == nil
+	return s.purges.admit(space.Name, e) == nil
 }
 
 // dueLocked plans the next sweep, or has it begin at once.
@@ -401,8 +413,8 @@ func (e *Entry) sealed(k Key) *Entry {
 	stored := *e
 	stored.bodyKey = groupKey(k, e.Generation)
 	_, host := cutOrigin(e.URL)
-	all := make([]uint64, 0, 3+len(e.Tags)+len(e.Groups))
-	all = append(all, Selector{URL, e.URL}.hash(), Selector{Host, host}.hash())
+	all := make([]uint64, 0, 4+len(e.Tags)+len(e.Groups))
+	all = append(all, Selector{OfKey, string(k[:])}.hash(), Selector{URL, e.URL}.hash(), Selector{Host, host}.hash())
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
 		all = append(all, Selector{Host, host[:i]}.hash())
 	} else if strings.HasPrefix(e.URL, "https:") {

@@ -66,6 +66,10 @@ func (api *adminAPI) purge(w http.ResponseWriter, r *http.Request) error {
 	if p == nil {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the running config has no groupcache")}
 	}
+	return p.servePurge(w, r)
+}
+
+func (p *process) servePurge(w http.ResponseWriter, r *http.Request) error {
 	req, err := readPurgeRequest(w, r)
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
@@ -74,12 +78,15 @@ func (api *adminAPI) purge(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 	}
-	result := p.purge(purges, caddy.Log().Named("groupcache"))
+	return p.purge(purges, caddy.Log().Named("groupcache")).write(w)
+}
+
+func (r PurgeResult) write(w http.ResponseWriter) error {
 	w.Header().Set("Content-Type", "application/json")
-	if len(result.missing()) > 0 {
+	if len(r.missing()) > 0 {
 		w.WriteHeader(http.StatusBadGateway)
 	}
-	return json.NewEncoder(w).Encode(result)
+	return json.NewEncoder(w).Encode(r)
 }
 
 // missing names the nodes that have not acknowledged.
@@ -201,8 +208,12 @@ func purgeURL(text string, whole bool) (string, error) {
 	case len(text) > peer.MaxSelectorLength:
 		return "", fmt.Errorf("it is longer than %d bytes", peer.MaxSelectorLength)
 	}
-	_, rest, _ := strings.Cut(text, "://")
-	uri := rest[len(u.Host):]
+	_, uri, _ := strings.Cut(text, "://")
+	if i := strings.IndexAny(uri, "/?"); i >= 0 {
+		uri = uri[i:]
+	} else {
+		uri = ""
+	}
 	switch {
 	case !strings.HasPrefix(uri, "/") && whole:
 		uri = "/" + uri

@@ -200,16 +200,17 @@ func (p *purges) compare(group string, e *Entry, since uint64) stamps {
 	return st
 }
 
-// settle returns what is left of an entry: itself, a stale one, or nil.
+// settle returns what is left of an entry: itself, a stale one, or nil. Of two
+// things at one time it takes the one that purges more.
 func (st stamps) settle(e *Entry) *Entry {
 	var compared time.Time
 	if e.Compared {
 		compared = e.Checked
 	}
 	switch {
-	case st.hard.After(compared) && !e.Fetched.After(st.hard):
+	case !st.hard.Before(compared) && !e.Fetched.After(st.hard):
 		return nil
-	case st.soft.After(compared) && !e.Sent.After(st.soft) && e.Fresh.TTL(st.soft) > 0:
+	case !st.soft.Before(compared) && !e.Sent.After(st.soft) && e.Fresh.TTL(st.soft) > 0:
 		softened := *e
 		softened.Fresh = e.Fresh.StaleAsOf(st.soft)
 		return &softened

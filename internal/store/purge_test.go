@@ -277,6 +277,7 @@ func TestEntriesOfOtherNodes(t *testing.T) {
 	}{
 		{"compared with it", true, time.Millisecond, "fresh"},
 		{"compared before", true, -time.Millisecond, "gone"},
+		{"compared at that time", true, 0, "gone"},
 		{"not compared", false, time.Millisecond, "gone"},
 	} {
 		inBubble(t, func(t *testing.T, p purgeTest) {

@@ -64,7 +64,39 @@ func (h *Handler) appendOrigin(b []byte, r *http.Request) []byte {
 		scheme = "https"
 	}
 	b = part(part(b, h.Group), "")
-	return part(part(b, scheme), r.Host)
+	return part(part(b, scheme+overrides(r.Header)), r.Host)
+}
+
+// overriding are the fields that make many upstreams take a request for one with
+// another scheme, host, path or method, whatever its Vary says. They belong to
+// the default key, or one client could choose what others get. Proxies in front
+// of Caddy set some of them, always alike; that costs nothing.
+var overriding = []string{
+	"Forwarded", "Front-End-Https",
+	"X-Forwarded-Host", "X-Forwarded-Path", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Proto",
+	"X-Forwarded-Protocol", "X-Forwarded-Scheme", "X-Forwarded-Server", "X-Forwarded-Ssl", "X-Forwarded-Uri",
+	"X-Host", "X-Http-Host-Override", "X-Http-Method", "X-Http-Method-Override", "X-Method-Override",
+	"X-Original-Host", "X-Original-Uri", "X-Original-Url", "X-Rewrite-Uri", "X-Rewrite-Url",
+	"X-Scheme", "X-Script-Name", "X-Url-Scheme",
+}
+
+// overrides returns the overriding fields of a request as one string, which is
+// empty for most.
+func overrides(header http.Header) string {
+	may := false
+	for name := range header {
+		may = may || strings.HasPrefix(name, "X-") || strings.HasPrefix(name, "F")
+	}
+	if !may {
+		return ""
+	}
+	var b []byte
+	for _, name := range overriding {
+		for _, value := range header[name] {
+			b = part(part(b, name), value)
+		}
+	}
+	return string(b)
 }
 
 // urlOf returns the URL by which the response to a request is purged.
@@ -197,16 +229,7 @@ func (q *Query) normalize(uri string) string {
 		return uri
 	}
 	params := strings.Split(query, "&")
-	params = slices.DeleteFunc(params, func(p string) bool {
-		name, _, _ := strings.Cut(p, "=")
-		if plain, err := url.QueryUnescape(name); err == nil {
-			name = plain
-		}
-		if len(q.Only) > 0 {
-			return !slices.ContainsFunc(q.Only, func(pattern string) bool { return matchName(pattern, name) })
-		}
-		return slices.ContainsFunc(q.Ignore, func(pattern string) bool { return matchName(pattern, name) })
-	})
+	params = slices.DeleteFunc(params, q.drops)
 	if q.Sort {
 		slices.Sort(params)
 	}
@@ -214,6 +237,32 @@ func (q *Query) normalize(uri string) string {
 		return path
 	}
 	return path + "?" + strings.Join(params, "&")
+}
+
+// drops reports whether a parameter makes no difference. It does wherever the
+// upstream may read another name than we do: in what can't be decoded, where a
+// semicolon begins another parameter for some (CVE-2021-23336), and, since only
+// makes little of much, in names that some servers change: white space, dots,
+// brackets, letters of the other case.
+func (q *Query) drops(param string) bool {
+	name, _, _ := strings.Cut(param, "=")
+	name, err := url.QueryUnescape(name)
+	if err != nil || strings.Contains(param, ";") {
+		return false
+	}
+	if len(q.Only) == 0 {
+		return slices.ContainsFunc(q.Ignore, func(pattern string) bool { return matchName(pattern, name) })
+	}
+	if strings.ContainsFunc(name, func(c rune) bool { return c != '_' && c != '-' && !isAlphanumeric(c) }) {
+		return false
+	}
+	return !slices.ContainsFunc(q.Only, func(pattern string) bool {
+		return matchName(strings.ToLower(pattern), strings.ToLower(name))
+	})
+}
+
+func isAlphanumeric(c rune) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
 func matchName(pattern, name string) bool {

@@ -91,6 +91,8 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 		return nil, rfc9111.Upgrade
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
 		return nil, rfc9111.RequestBody
+	case rfc9111.NamesFields(r.Header["Connection"]):
+		return nil, rfc9111.Connection
 	}
 	q := &question{
 		space:       h.space,

@@ -184,6 +184,7 @@ func TestBypass(t *testing.T) {
 		"detail=request-body": func(r *http.Request) {
 			r.Body, r.ContentLength = io.NopCloser(strings.NewReader("x")), 1
 		},
+		"detail=connection":       func(r *http.Request) { r.Header.Set("Connection", "close, Accept-Language") },
 		"detail=request-no-store": func(r *http.Request) { r.Header.Set("Cache-Control", "no-store") },
 		"detail=bad-target":       func(r *http.Request) { r.Host = "" },
 	} {
@@ -1137,6 +1138,55 @@ func TestKeysKeepRequestsApart(t *testing.T) {
 			t.Errorf("%s and %s have one key", target, other)
 		}
 		seen[k] = target
+	}
+	for _, fields := range [][]string{
+		{"X-Forwarded-Host", "b.test"}, {"X-Host", "b.test"}, {"X-Forwarded-Proto", "https"}, {"X-Original-Url", "/b"},
+		{"X-Host", "a", "X-Host", "b"}, {"X-Host", "a, b"}, {"X-Host", ""}, {"X-Http-Method-Override", "DELETE"}, {"Forwarded", "host=b.test"},
+	} {
+		k, _ := keyOf(h, request(t.Context(), "http://a.test/", fields...))
+		if other, dup := seen[k]; dup {
+			t.Errorf("%q and %s have one key", fields, other)
+		}
+		seen[k] = fields[0]
+	}
+	plain, _ := keyOf(h, request(t.Context(), "/a"))
+	for _, name := range []string{"Cookie", "User-Agent", "X-Forwarded-For", "X-Request-Id"} {
+		if k, _ := keyOf(h, request(t.Context(), "/a", name, "x")); k != plain {
+			t.Errorf("%s makes another key", name)
+		}
+	}
+}
+
+func TestWhatNamesFieldsInConnectionIsNotStored(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	// What reverse_proxy makes of it: the upstream sees no language.
+	up := func(w http.ResponseWriter, r *http.Request) error {
+		if c := r.Header.Get("Connection"); c != "" {
+			r.Header.Del(c)
+		}
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Header().Set("Vary", "Accept-Language")
+		_, err := io.WriteString(w, "in "+r.Header.Get("Accept-Language"))
+		return err
+	}
+	wantStatus(t, do(h, up, request(t.Context(), "/a", "Accept-Language", "de", "Connection", "Accept-Language")), "fwd=bypass; fwd-status=200; detail=connection")
+	w := do(h, up, request(t.Context(), "/a", "Accept-Language", "de"))
+	if w.Body.String() != "in de" {
+		t.Errorf("%s: %s", w.Body, w.Header().Get("Cache-Status"))
+	}
+}
+
+func TestManyRangesAreAnsweredWithTheWhole(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	body := strings.Repeat("0123456789", 10)
+	up := fixed(&calls, body, "Cache-Control", "max-age=60", "Content-Type", "text/plain")
+	do(h, up, request(t.Context(), "/a"))
+	few := do(h, up, request(t.Context(), "/a", "Range", "bytes=0-0"+strings.Repeat(",2-2", 15)))
+	many := do(h, up, request(t.Context(), "/a", "Range", "bytes=0-0"+strings.Repeat(",2-2", 16)))
+	twice := do(h, up, request(t.Context(), "/a", "Range", "bytes=0-1", "Range", "bytes=2-3"))
+	if few.Code != 206 || many.Code != 200 || many.Body.String() != body || twice.Code != 200 {
+		t.Errorf("16: %d, 17: %d %q, in two lines: %d", few.Code, many.Code, many.Body, twice.Code)
 	}
 }
 

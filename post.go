@@ -37,7 +37,7 @@ func newKeeper(h *Handler, r *http.Request, w http.ResponseWriter) *keeper {
 // was stored has been invalidated under the given ID by then.
 func (k *keeper) wants(status int, header http.Header, id store.PurgeID) bool {
 	own := ownFields(header, k.before)
-	if status != http.StatusOK || len(own["Trailer"]) > 0 || len(k.r.Header["Authorization"]) > 0 {
+	if status != http.StatusOK || len(own["Trailer"]) > 0 || len(k.r.Header["Authorization"]) > 0 || rfc9111.NamesFields(k.r.Header["Connection"]) {
 		return false
 	}
 	location := http.Header{"Content-Location": own["Content-Location"]}

@@ -14,7 +14,7 @@ import (
 // §14).
 func servePart(w http.ResponseWriter, r *http.Request, body []byte) {
 	header := w.Header()
-	if !rfc9111.RangeApplies(r.Header, header) {
+	if !rfc9111.FewRanges(r.Header["Range"]) || !rfc9111.RangeApplies(r.Header, header) {
 		w.WriteHeader(http.StatusOK)
 		_, _ = w.Write(body) // a client that is gone needs no error
 		return

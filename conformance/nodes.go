@@ -29,6 +29,7 @@ type node struct {
 const switches = `{
 		set_cookie store
 		stale if_error 1h
+		ttl 0s 400
 	}`
 
 // The directive has its defaults, or the switches. All nodes make the same key of a URL because

@@ -68,6 +68,24 @@ func connectionOptions(h http.Header) []string {
 	return names
 }
 
+// NamesFields reports whether the Connection of a request names a field that a
+// proxy passes on otherwise (RFC 9110 §7.6.1). Upstream does not get such a
+// field: it answers another request than the one that the cache has seen. The
+// other names are those of connection options, and of fields that end here
+// anyway.
+func NamesFields(connection []string) bool {
+	for _, line := range connection {
+		for name := range strings.SplitSeq(line, ",") {
+			switch strings.ToLower(trimOWS(name)) {
+			case "", "close", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings", "proxy-connection":
+			default:
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Refresh returns the stored header as a 304 updates it (RFC 9111 §3.2, §4.3.4),
 // in a new map. Neither argument is changed. Revalidated does this and judges
 // the result.

@@ -96,6 +96,17 @@ func TestCookiesAreStoredIfTheOptionsSaySo(t *testing.T) {
 	equalHeader(t, StoredHeader(private, o), header("Cache-Control", `private="set-cookie"`))
 }
 
+func TestNamesFields(t *testing.T) {
+	for value, want := range map[string]bool{
+		"": false, "close": false, "Keep-Alive, TE": false, "Upgrade, HTTP2-Settings": false, ",": false,
+		"Cookie": true, "close, X-A": true, "close,\tauthorization": true, "cache-control": true, "\"close\"": true,
+	} {
+		if got := NamesFields([]string{"keep-alive", value}); got != want {
+			t.Errorf("%q: %v", value, got)
+		}
+	}
+}
+
 func BenchmarkStoredHeader(b *testing.B) {
 	h := header("Cache-Control", "public, max-age=60", "Vary", "Accept-Encoding", "Etag", `"a"`,
 		"Date", date(noon), "Content-Type", "text/html", "Last-Modified", date(noon), "Connection", "close")

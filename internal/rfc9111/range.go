@@ -43,6 +43,16 @@ func SingleRange(lines []string, size int64) (start, length int64, ok bool) {
 	return start, end - start + 1, true
 }
 
+// maxRanges is how many ranges one request may ask for.
+const maxRanges = 16
+
+// FewRanges reports whether a Range field is one line of not too many ranges.
+// Another is answered with the whole, because each part of an answer costs more
+// than it takes to ask for it (RFC 9110 §14.2, §17.15).
+func FewRanges(lines []string) bool {
+	return len(lines) == 1 && strings.Count(lines[0], ",") < maxRanges
+}
+
 // position reads digits. Those of a number beyond all sizes mean the end.
 func position(s string) (int64, error) {
 	n, err := strconv.ParseUint(s, 10, 63)

@@ -2,6 +2,7 @@ package rfc9111
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -56,6 +57,24 @@ func FuzzSingleRange(f *testing.F) {
 			t.Errorf("%q of %d: %d, %d", s, size, start, length)
 		}
 	})
+}
+
+func TestFewRanges(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		lines []string
+		want  bool
+	}{
+		{"one", []string{"bytes=0-1"}, true},
+		{"16", []string{"bytes=0-0" + strings.Repeat(",5-5", 15)}, true},
+		{"17", []string{"bytes=0-0" + strings.Repeat(",5-5", 16)}, false},
+		{"empty ones", []string{"bytes=0-0" + strings.Repeat(",", 16)}, false},
+		{"two lines", []string{"bytes=0-1", "bytes=2-3"}, false},
+	} {
+		if got := FewRanges(tt.lines); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
 }
 
 func TestRangeApplies(t *testing.T) {

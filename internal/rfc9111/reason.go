@@ -60,6 +60,7 @@ const (
 	RequestStatus // a status that answers one request's own fields (401, 412, 416 ...)
 	CatchingUp    // the node was away, and has yet to hear what was purged meanwhile
 	NoVarySearch  // other parameters count by now than those that the key was made of
+	Connection    // the request's Connection names fields: upstream will not get what the client sent
 
 	reasonCount
 )
@@ -101,6 +102,7 @@ var reasonNames = [reasonCount]string{
 	RequestStatus:    "request-status",
 	NoVarySearch:     "no-vary-search",
 	CatchingUp:       "catching-up",
+	Connection:       "connection",
 }
 
 // String returns the name, "" for None and "unknown" for a value that a newer

@@ -57,7 +57,7 @@ func Storable(x Exchange, o Options) (Freshness, Reason) {
 	if reason := requestForbids(x, d, o); reason != None {
 		return Freshness{}, reason
 	}
-	if reason := statusForbids(x.Status, d); reason != None {
+	if reason := statusForbids(x.Status, d, o); reason != None {
 		return Freshness{}, reason
 	}
 	if reason := responseForbids(x, d, o); reason != None {
@@ -93,13 +93,14 @@ func (d ResponseDirectives) sharedAuth() bool {
 }
 
 // statusForbids judges the status code (RFC 9111 §3).
-func statusForbids(status int, d ResponseDirectives) Reason {
+func statusForbids(status int, d ResponseDirectives, o Options) Reason {
+	_, named := o.TTL[status]
 	switch {
 	case status == http.StatusPartialContent:
 		return Partial
 	case status < 200, status > 599, status == http.StatusNotModified:
 		return Status
-	case answersRequestFields(status):
+	case answersRequestFields(status), blamesClient(status) && !named:
 		return RequestStatus
 	case d.MustUnderstand && !understood(status):
 		return Status
@@ -133,6 +134,19 @@ func heuristicallyCacheable(status int) bool {
 func answersRequestFields(status int) bool {
 	switch status {
 	case 401, 407, 412, 416, 417, 421, 425, 426, 431:
+		return true
+	}
+	return false
+}
+
+// blamesClient are statuses that say that something is wrong with one client's
+// request, which may be any field of it, or with how often it comes. RFC 9111 §3
+// would let them be stored with explicit freshness. We do so only where a TTL
+// names the status, because one client's oversized or odd header would make an
+// error of a URL for everybody, and many servers put Cache-Control on error pages.
+func blamesClient(status int) bool {
+	switch status {
+	case 400, 408, 411, 413, 415, 429:
 		return true
 	}
 	return false

@@ -89,7 +89,7 @@ func TestStorableReasons(t *testing.T) {
 		{"431", exchange(431, cc, "max-age=5"), Options{}, RequestStatus},
 		{"599 with a lifetime", exchange(599, cc, "max-age=5"), Options{}, None},
 		{"299 with a lifetime", exchange(299, "Expires", date(noon.Add(sec))), Options{}, None},
-		{"400 with a lifetime", exchange(400, cc, "max-age=5"), Options{}, None},
+		{"400 with a lifetime", exchange(400, cc, "max-age=5"), Options{}, RequestStatus},
 		{"500 with a lifetime", exchange(500, cc, "max-age=5"), Options{}, None},
 		{"503 with no lifetime", exchange(503, "Etag", `"a"`), Options{}, NoFreshness},
 		{"503 with a ttl for any", exchange(503, "Etag", `"a"`), Options{TTL: map[int]time.Duration{0: sec}}, NoFreshness},
@@ -138,11 +138,16 @@ func TestStorableStatuses(t *testing.T) {
 		404: true, 405: true, 410: true, 414: true, 501: true}
 	refused := map[int]bool{206: true, 304: true, 401: true, 407: true, 412: true, 416: true,
 		417: true, 421: true, 425: true, 426: true, 431: true}
+	blaming := map[int]bool{400: true, 408: true, 411: true, 413: true, 415: true, 429: true}
 	mustUnderstand := map[int]bool{302: true, 303: true, 307: true}
 	for status := 200; status < 600; status++ {
 		_, reason := Storable(exchange(status, "Cache-Control", "max-age=5"), Options{})
-		if got := reason == None; got == refused[status] {
+		if got := reason == None; got == (refused[status] || blaming[status]) {
 			t.Errorf("%d, max-age: %q", status, reason)
+		}
+		_, reason = Storable(exchange(status, "Cache-Control", "max-age=5"), Options{TTL: map[int]time.Duration{status: 0}})
+		if got := reason == None; got == refused[status] {
+			t.Errorf("%d, max-age, and a ttl that names it: %q", status, reason)
 		}
 		_, reason = Storable(exchange(status), Options{TTL: map[int]time.Duration{0: sec}})
 		if got := reason == None; got != heuristic[status] {

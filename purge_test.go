@@ -500,7 +500,7 @@ func TestNewNodeLearnsWhatItsOwnersMayNotKnow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBubble(t, 2, nil)
 		b.nodes[0].purge(t, `{"tags": ["all"]}`)
-		b.nodes[0].invalidate(b.nodes[0].handler.space, []store.Selector{{Kind: store.Tag, Value: "x"}}, time.Second)
+		b.nodes[0].invalidate(store.NewPurgeID(), b.nodes[0].handler.space, []store.Selector{{Kind: store.Tag, Value: "x"}}, time.Second)
 		newcomer := b.start("newcomer", nil)
 		for _, m := range b.nodes {
 			m.setRing(b.addrs())

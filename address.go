@@ -199,12 +199,26 @@ func part(b []byte, s string) []byte {
 }
 
 // requestURI returns the request target as the client sent it, before any
-// rewrite.
+// rewrite. Of one with scheme and host (RFC 9112 §3.2.2) these are left out: the
+// host is the request's anyhow.
 func requestURI(r *http.Request) string {
+	uri := r.RequestURI
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		return original.RequestURI
+		uri = original.RequestURI
 	}
-	return r.RequestURI
+	if strings.HasPrefix(uri, "/") {
+		return uri
+	}
+	_, rest, absolute := strings.Cut(uri, "://")
+	if !absolute {
+		return uri
+	}
+	if i := strings.IndexAny(rest, "/?"); i >= 0 && rest[i] == '/' {
+		return rest[i:]
+	} else if i >= 0 {
+		return "/" + rest[i:]
+	}
+	return "/"
 }
 
 // normalize drops and sorts parameters of the query, and leaves what remains

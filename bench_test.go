@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // nullWriter is a client's writer that keeps nothing.
@@ -71,6 +73,37 @@ func BenchmarkLocalHit(b *testing.B) {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
 			h := newHandler(b, newNode("alone", 64<<20), nil)
 			benchmark(b, h, typical(size), func(int) string { return "/a" }, size)
+		})
+	}
+}
+
+// BenchmarkHitDuringPurges: the second should take no more than 10 % longer than
+// the first.
+func BenchmarkHitDuringPurges(b *testing.B) {
+	for _, perSecond := range []int{0, 10_000} {
+		b.Run(strconv.Itoa(perSecond), func(b *testing.B) {
+			h := newHandler(b, newNode("alone", 64<<20), nil)
+			done, ended := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(ended)
+				const batch = 10
+				ticks := time.NewTicker(time.Second * batch / time.Duration(max(perSecond, 1)))
+				defer ticks.Stop()
+				for n := 0; perSecond > 0; {
+					select {
+					case <-done:
+						return
+					case <-ticks.C:
+					}
+					for range batch {
+						n++
+						h.node.Purge([]store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.Tag, Value: fmt.Sprint("deploy", n)}}}})
+					}
+				}
+			}()
+			benchmark(b, h, typical(10<<10), func(i int) string { return fmt.Sprint("/", i%1000) }, 10<<10)
+			close(done)
+			<-ended
 		})
 	}
 }

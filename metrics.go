@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // Caddy makes a new registry for every config, so the collectors belong to the
@@ -128,6 +129,7 @@ var (
 	bytesDesc     = desc("bytes", "Memory in use; main and hot bodies, the index and bodies in flight are shared by all groups.", "group", "cache")
 	entriesDesc   = desc("entries", "Stored responses that this node knows of.", "group")
 	evictionsDesc = desc("evictions_total", "Bodies and entries thrown out to make room.", "group", "cache")
+	purgesDesc    = desc("purges_total", "What was named in purges that this node has applied, by kind.", "kind")
 	refusedDesc   = desc("refused_total", "Connections, requests and packets from strangers that were refused.", "port")
 )
 
@@ -138,7 +140,7 @@ type collector struct{ p *process }
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, notStoredDesc, fillsDesc, membersDesc, shareDesc,
-		bytesDesc, entriesDesc, evictionsDesc, refusedDesc,
+		bytesDesc, entriesDesc, evictionsDesc, purgesDesc, refusedDesc,
 	} {
 		ch <- d
 	}
@@ -176,6 +178,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(evictionsDesc, usage.Main.Evictions, allGroups, "main")
 	count(evictionsDesc, usage.Hot.Evictions, allGroups, "hot")
 	count(evictionsDesc, usage.IndexEvicted, allGroups, "index")
+	for _, kind := range store.Kinds() {
+		if kind != store.OfKey { // these only accompany others
+			count(purgesDesc, c.p.node.purges[kind].Load(), kind.String())
+		}
+	}
 	gauge(membersDesc, float64(max(1, len(c.p.node.ring.Load().Nodes()))))
 	gauge(shareDesc, c.p.share())
 	gossip, peers := c.p.refused()

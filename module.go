@@ -125,6 +125,7 @@ type process struct {
 	running *clusterConfig
 	members *membership
 	server  *peer.Server
+	peers   net.Listener // the server's
 	// While one config takes over from another: the App that started last, and
 	// what to go back to if its config fails.
 	newest *App
@@ -280,6 +281,7 @@ func (p *process) start(a *App) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	go p.node.keepBeat(ctx)
 	p.running, p.members, p.server, p.newest, p.endBeat = &c, members, server, a, cancel
+	p.peers = listener
 	return nil
 }
 
@@ -342,6 +344,7 @@ func (p *process) Destruct() error {
 		p.endBeat()
 		err = p.members.Leave(leaveTimeout)
 		p.server.Close()
+		p.peers.Close() // which the server does by itself, but perhaps not yet
 	}
 	p.node.close()
 	return err

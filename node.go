@@ -49,11 +49,16 @@ type node struct {
 
 	served atomic.Int64 // look-ups of other nodes
 
-	purged  store.PurgeLog           // what it can tell nodes that were away
-	clock   clock                    // what it dates leases with
-	catcher catcher                  // whether it was away itself
-	waking  sync.Mutex               // one at a time notices that
-	foreign atomic.Pointer[[]string] // live members that are not on the ring
+	over context.Context // ends with the node
+	end  context.CancelFunc
+
+	purged    store.PurgeLog                // what it can tell nodes that were away
+	purges    [store.KindCount]atomic.Int64 // selectors of purges, by kind, without what traffic invalidates
+	clock     clock                         // what it dates leases with
+	catcher   catcher                       // whether it was away itself
+	waking    sync.Mutex                    // one at a time notices that
+	reminders reminders                     // who has not acknowledged a purge
+	foreign   atomic.Pointer[[]string]      // live members that are not on the ring
 }
 
 const (
@@ -77,6 +82,7 @@ func newNode(name string, cacheSize int64) *node {
 		identity: new(peer.Identity),
 		clock:    newClock(),
 	}
+	n.over, n.end = context.WithCancel(context.Background())
 	n.foreign.Store(new([]string))
 	n.client = peer.NewClient(n.identity)
 	n.setRing(nil)
@@ -98,7 +104,7 @@ func (n *node) setRing(nodes []peer.Node) {
 			new = append(new, o)
 		}
 	}
-	n.catchUp(new, len(new))
+	n.catchUp(new, false)
 }
 
 // A question is what a request asks of the cache.
@@ -645,6 +651,7 @@ func (n *node) remember(q *question, why rfc9111.Reason) {
 
 // close lets go of the memory and the connections.
 func (n *node) close() {
+	n.end()
 	n.client.Close()
 	n.store.Close()
 }

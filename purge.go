@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,9 @@ import (
 //   - a node that may have missed one learns it from another before it serves a
 //     hit again (catcher): after it was frozen, and whenever it sees a member
 //     that it did not see before, as when a partition heals.
+//
+// A purge that has failed on some nodes is told to them again as long as they
+// are on the ring (reminders).
 
 const (
 	// purgeDeadline is how long a node may take to acknowledge a purge.
@@ -34,9 +38,15 @@ const (
 	beat       = 100 * time.Millisecond
 	maxSilence = time.Second
 
-	// catchUpFor is how long a node asks one that does not answer what it may
-	// have missed.
+	// retryPurge is how soon a purge is told again to a node that has not
+	// acknowledged it, and remindEvery after the purge has failed there.
+	retryPurge  = 100 * time.Millisecond
+	remindEvery = time.Second
+
+	// catchUpFor is how long a node waits for others to tell what it may have
+	// missed, and lonelyFor if it was away itself and nobody has answered yet.
 	catchUpFor = time.Second
+	lonelyFor  = 10 * time.Second
 )
 
 // An Acknowledgement is what a node answered to a purge.
@@ -60,10 +70,11 @@ func (n *node) purge(purges []store.Purge) []Acknowledgement {
 	}
 	var mu sync.Mutex // guards acks
 	n.tellOthers(operationPurge, purgeDeadline, func(ctx context.Context, to peer.Node) error {
-		err := n.client.Purge(ctx, to, purges)
+		err := n.tellPurges(ctx, to, purges)
 		ack := Acknowledgement{Name: to.Name, Acknowledged: err == nil}
 		if err != nil {
 			ack.Error = err.Error()
+			n.remind(to)
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -71,6 +82,72 @@ func (n *node) purge(purges []store.Purge) []Acknowledgement {
 		return err
 	})
 	return acks
+}
+
+// tellPurges has another node apply purges, and tries again until ctx ends: a
+// connection may break that was idle or busy for too long.
+func (n *node) tellPurges(ctx context.Context, to peer.Node, purges []store.Purge) error {
+	for {
+		err := n.client.Purge(ctx, to, purges)
+		if err == nil || !pause(ctx, retryPurge) {
+			return err
+		}
+	}
+}
+
+// pause waits, and reports false if ctx ends before.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// reminders are the nodes on the ring that have not acknowledged a purge, and
+// whether that has happened since they were last told.
+type reminders struct {
+	mu    sync.Mutex // guards nodes
+	nodes map[peer.Node]bool
+}
+
+// remind tells another node again what it has not acknowledged.
+func (n *node) remind(to peer.Node) {
+	r := &n.reminders
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, going := r.nodes[to]; !going {
+		go n.keepReminding(to)
+	}
+	if r.nodes == nil {
+		r.nodes = make(map[peer.Node]bool)
+	}
+	r.nodes[to] = true
+}
+
+// keepReminding tells another node all purges that this one remembers, until it
+// has taken them in or is not on the ring any more: if it comes back there, it
+// is this node's turn to be asked (setRing).
+func (n *node) keepReminding(to peer.Node) {
+	r := &n.reminders
+	for acknowledged := false; ; {
+		r.mu.Lock()
+		if acknowledged && !r.nodes[to] || n.over.Err() != nil || !slices.Contains(n.others(), to) {
+			delete(r.nodes, to)
+			r.mu.Unlock()
+			return
+		}
+		r.nodes[to] = false
+		r.mu.Unlock()
+		pause(n.over, remindEvery)
+		purges, _ := n.Purges()
+		ctx, cancel := context.WithTimeoutCause(n.over, purgeDeadline, peer.ErrTimeout)
+		acknowledged = n.client.Purge(ctx, to, purges) == nil
+		cancel()
+	}
 }
 
 // invalidate drops what selectors name, here and on all other nodes, because a
@@ -94,6 +171,9 @@ func (n *node) Purge(purges []store.Purge) {
 		}
 		n.store.Purge(p)
 		for _, s := range p.Selectors {
+			if !p.Fleeting {
+				n.purges[s.Kind].Add(1)
+			}
 			if s.Kind == store.OfKey && !p.Soft {
 				k := store.Key([]byte(s.Value))
 				n.fills.detach(k)
@@ -253,7 +333,7 @@ func (n *node) wake(now time.Time) {
 	if !n.slept(now) || !n.slept(time.Now()) {
 		return // somebody else was faster
 	}
-	n.catchUp(n.others(), 1)
+	n.catchUp(n.others(), true)
 	n.noteBeat() // after catchUp: whoever sees it sees that we are behind
 }
 
@@ -273,12 +353,16 @@ func (n *node) keepBeat(ctx context.Context) {
 			n.catcher.beat.Store(nil)
 			return
 		case <-ticks.C:
-			if now := time.Now(); n.slept(now) {
-				n.wake(now)
-			} else {
-				n.noteBeat()
-			}
+			n.tick()
 		}
+	}
+}
+
+func (n *node) tick() {
+	if now := time.Now(); n.slept(now) {
+		n.wake(now)
+	} else {
+		n.noteBeat()
 	}
 }
 
@@ -293,33 +377,53 @@ func (n *node) others() []peer.Node {
 	return others
 }
 
-// catchUp learns what purges some nodes know of. No hit is served until enough
-// of them have answered, or the others cannot be asked.
-func (n *node) catchUp(nodes []peer.Node, enough int) {
+// catchUp learns what purges some nodes know of. No hit is served until all of
+// them have answered or have been silent for catchUpFor. A node that was away
+// needs an answer, and waits longer for the first: those that it asks may all
+// have been away with it, but not for long.
+func (n *node) catchUp(nodes []peer.Node, away bool) {
 	if len(nodes) == 0 {
 		return
 	}
 	n.catcher.begin()
 	go func() {
 		defer n.catcher.end()
-		ctx, cancel := context.WithTimeoutCause(context.Background(), catchUpFor, peer.ErrTimeout)
+		ctx, cancel := context.WithTimeoutCause(n.over, lonelyFor, peer.ErrTimeout)
 		defer cancel()
 		answers := make(chan bool, len(nodes))
 		for _, from := range nodes {
-			go func() { answers <- n.askPurges(ctx, from) }()
+			go func() { answers <- n.learnFrom(ctx, from) }()
 		}
-		for range nodes {
-			if <-answers {
-				if enough--; enough == 0 {
-					return
-				}
+		patience := time.NewTimer(catchUpFor)
+		defer patience.Stop()
+		for waiting, expired := len(nodes), false; waiting > 0 && !(expired && !away); {
+			select {
+			case answered := <-answers:
+				waiting--
+				away = away && !answered
+			case <-patience.C:
+				expired = true
 			}
 		}
 	}()
 }
 
+// learnFrom asks a node until it answers, or is not on the ring any more.
+func (n *node) learnFrom(ctx context.Context, from peer.Node) bool {
+	for {
+		if n.askPurges(ctx, from) {
+			return true
+		}
+		if !pause(ctx, retryPurge) || !slices.Contains(n.others(), from) {
+			return false
+		}
+	}
+}
+
 func (n *node) askPurges(ctx context.Context, from peer.Node) bool {
 	start := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, catchUpFor, peer.ErrTimeout)
+	defer cancel()
 	purges, dropped, err := n.client.Purges(ctx, from)
 	observePeer(operationPurges, err, time.Since(start))
 	if err != nil {

@@ -66,6 +66,10 @@ func (api *adminAPI) purge(w http.ResponseWriter, r *http.Request) error {
 	if p == nil {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the running config has no groupcache")}
 	}
+	return p.servePurge(w, r)
+}
+
+func (p *process) servePurge(w http.ResponseWriter, r *http.Request) error {
 	req, err := readPurgeRequest(w, r)
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
@@ -74,30 +78,38 @@ func (api *adminAPI) purge(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 	}
-	result := p.purge(purges, caddy.Log().Named("groupcache"))
+	return p.purge(purges, caddy.Log().Named("groupcache")).write(w)
+}
+
+func (r PurgeResult) write(w http.ResponseWriter) error {
 	w.Header().Set("Content-Type", "application/json")
-	if slices.ContainsFunc(result.Nodes, func(a Acknowledgement) bool { return !a.Acknowledged }) {
+	if len(r.missing()) > 0 {
 		w.WriteHeader(http.StatusBadGateway)
 	}
-	return json.NewEncoder(w).Encode(result)
+	return json.NewEncoder(w).Encode(r)
+}
+
+// missing names the nodes that have not acknowledged.
+func (r PurgeResult) missing() []string {
+	missing := []string{}
+	for _, a := range r.Nodes {
+		if !a.Acknowledged {
+			missing = append(missing, a.Name)
+		}
+	}
+	return missing
 }
 
 // purge applies purges in the whole cluster.
 func (p *process) purge(purges []store.Purge, logger *zap.Logger) PurgeResult {
 	result := PurgeResult{ID: fmt.Sprintf("%016x", uint64(purges[0].ID)), Nodes: p.node.purge(purges)}
 	slices.SortFunc(result.Nodes, func(a, b Acknowledgement) int { return strings.Compare(a.Name, b.Name) })
-	missing := []string{}
-	for _, a := range result.Nodes {
-		if !a.Acknowledged {
-			missing = append(missing, a.Name)
-		}
-	}
 	selectors := 0
 	for _, one := range purges {
 		selectors += len(one.Selectors)
 	}
 	logger.Info("purged", zap.String("id", result.ID), zap.Int("selectors", selectors), zap.Bool("soft", purges[0].Soft),
-		zap.Int("nodes", len(result.Nodes)), zap.Strings("not_acknowledged", missing))
+		zap.Int("nodes", len(result.Nodes)), zap.Strings("not_acknowledged", result.missing()))
 	return result
 }
 
@@ -196,8 +208,12 @@ func purgeURL(text string, whole bool) (string, error) {
 	case len(text) > peer.MaxSelectorLength:
 		return "", fmt.Errorf("it is longer than %d bytes", peer.MaxSelectorLength)
 	}
-	_, rest, _ := strings.Cut(text, "://")
-	uri := rest[len(u.Host):]
+	_, uri, _ := strings.Cut(text, "://")
+	if i := strings.IndexAny(uri, "/?"); i >= 0 {
+		uri = uri[i:]
+	} else {
+		uri = ""
+	}
 	switch {
 	case !strings.HasPrefix(uri, "/") && whole:
 		uri = "/" + uri

@@ -188,3 +188,26 @@ func TestParseDate(t *testing.T) {
 		}
 	}
 }
+
+func TestStaleAsOf(t *testing.T) {
+	// Fresh for 10 s, 4 s of which are over.
+	plain := Freshness{Received: noon, Lifetime: 10 * sec, StaleWhileRevalidate: 2 * sec, StaleIfError: 3 * sec, Immutable: true}
+	at := noon.Add(4 * sec)
+	must, noCache := plain, plain
+	must.MustRevalidate = true
+	noCache.NoCache = true
+	if got, want := plain.StaleAsOf(at), (Freshness{Received: noon, Lifetime: 4 * sec, StaleWhileRevalidate: 8 * sec, StaleIfError: 9 * sec}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	for name, f := range map[string]Freshness{"must-revalidate": must, "no-cache": noCache} {
+		got := f.StaleAsOf(at)
+		if got.TTL(at) != 0 || got.StaleWhileRevalidate != f.StaleWhileRevalidate || got.StaleIfError != f.StaleIfError || got.Immutable {
+			t.Errorf("%s: got %+v", name, got)
+		}
+	}
+	for _, late := range []time.Duration{10 * sec, 11 * sec} { // it is stale anyway
+		if got := plain.StaleAsOf(noon.Add(late)); got != plain {
+			t.Errorf("after %v: got %+v", late, got)
+		}
+	}
+}

@@ -75,6 +75,17 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
+func TestStorableField(t *testing.T) {
+	for name, want := range map[string]bool{
+		"X-A": true, "Etag": true, "Set-Cookie": true,
+		"Connection": false, "Age": false, "Proxy-Status": false, "x-a": false, "X A": false, "": false, "Transfer-Encoding": false,
+	} {
+		if got := StorableField(name); got != want {
+			t.Errorf("%q: %v", name, got)
+		}
+	}
+}
+
 func TestCookiesAreStoredIfTheOptionsSaySo(t *testing.T) {
 	o := Options{StoreSetCookie: true}
 	stored := StoredHeader(header("Set-Cookie", "a=b", "X", "y"), o)

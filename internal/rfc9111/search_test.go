@@ -78,6 +78,7 @@ func TestSearchVarianceNormal(t *testing.T) {
 		{"what is no escape", "key-order", "a=%zz", "a=%25zz", true},
 		{"an escape in upper case", "key-order", "a=%zz%C3", "a=%zz%c3", true},
 		{"a plus beside what is no escape", "key-order", "a=%zz+b", "a=%zz%20b", true},
+		{"every kind of digit beside what is no escape", "key-order", "a=%zz%09%90%af%FA", "a=%25zz%09%90%AF%fa", true},
 		{"a cut escape", "key-order", "a=%4", "a=4", false},
 		{"bytes that are no text", "key-order", "a=%ff", "a=%fe", false},
 		{"a value with an escaped ampersand", "key-order", "a=1%26b=2", "a=1&b=2", false},

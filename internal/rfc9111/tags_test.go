@@ -64,6 +64,13 @@ func TestCacheGroups(t *testing.T) {
 			t.Errorf("%.40s: got %q %v, want %q %v", tt.line, got, ok, tt.want, tt.ok)
 		}
 	}
+	if got, ok := CacheGroups(nil); got != nil || !ok {
+		t.Errorf("no field: %q %v", got, ok)
+	}
+	long := strings.Repeat("x", MaxTagLength)
+	if got, ok := CacheGroups(header("Cache-Groups", `"`+long+`"`)); !slices.Equal(got, []string{long}) || !ok {
+		t.Errorf("a long one: %.20q %v", got, ok)
+	}
 	if got := InvalidatedGroups(header("Cache-Group-Invalidation", `"a"`)); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("got %q", got)
 	}

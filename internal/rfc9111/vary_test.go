@@ -240,6 +240,7 @@ func TestLanguageServes(t *testing.T) {
 		{"less wanted", "de", "en", "fr, de;q=0.9", false},
 		{"not wanted", "de", "en", "fr", false},
 		{"refused", "de", "en", "de;q=0", false},
+		{"beside one that is refused", "de", "en", "de, fr;q=0", true},
 		{"only its family", "de-at", "en", "de", false},
 		{"beside anything", "de", "en", "de, *;q=0.1", true},
 		{"anything as much", "de", "en", "de, *", false},

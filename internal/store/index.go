@@ -81,7 +81,7 @@ func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 	sh := s.shard(k)
 	sh.mu.RLock()
 	r := sh.resources[k]
-	if r != nil && r.compared.Load() != s.purges.seq.Load() {
+	if r != nil && r.compared.Load() != s.purges.seq.Load() && !s.unaffected(r) {
 		sh.mu.RUnlock()
 		s.recheck(sh, k)
 		sh.mu.RLock()
@@ -132,7 +132,7 @@ func (s *Store) put(space *Namespace, k Key, e *Entry) *Entry {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	seq := s.purges.seq.Load()
-	if e = s.purges.admit(space.Name, k, e.sealed(k)); e == nil {
+	if e = s.purges.admit(space.Name, e.sealed(k)); e == nil {
 		return nil
 	}
 	r := s.resourceLocked(sh, space, k)

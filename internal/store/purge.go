@@ -23,8 +23,9 @@ import (
 //   - seq is raised after a record is in, and a resource is marked with the seq
 //     that was read before it was compared, so no record is skipped;
 //   - a record is dropped only after a sweep has compared all resources with it.
-//     What comes in after that is refused if nobody has looked at it since
-//     (floor): rather store too little than what was purged.
+//     What comes in after that is refused if it was fetched before and nobody
+//     has looked at it since (floor): rather store too little than what was
+//     purged.
 type purges struct {
 	seq atomic.Uint64 // how many there were
 
@@ -49,11 +50,19 @@ const (
 	Tag                    // a cache tag
 	Group                  // a cache group of an origin (RFC 9875), as GroupOf makes it
 	OfKey                  // the bytes of a Key
-	kinds
+	// KindCount is one more than the last.
+	KindCount
 )
 
+var kindNames = [KindCount]string{All: "all", URL: "url", Prefix: "prefix", Host: "host", Tag: "tag", Group: "group", OfKey: "key"}
+
+// Kinds returns all kinds.
+func Kinds() []Kind { return []Kind{All, URL, Prefix, Host, Tag, Group, OfKey} }
+
+func (k Kind) String() string { return kindNames[k] }
+
 // Valid reports whether a Kind is one of those above.
-func (k Kind) Valid() bool { return k > 0 && k < kinds }
+func (k Kind) Valid() bool { return k > 0 && k < KindCount }
 
 // A Selector names stored responses.
 type Selector struct {
@@ -167,7 +176,7 @@ func (s *Store) Purge(which Purge) {
 
 // compare returns what purges have to say of an entry that has been compared up
 // to since.
-func (p *purges) compare(group string, k Key, e *Entry, since uint64) stamps {
+func (p *purges) compare(group string, e *Entry, since uint64) stamps {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	var st stamps
@@ -178,7 +187,6 @@ func (p *purges) compare(group string, k Key, e *Entry, since uint64) stamps {
 		}
 		st = st.merge(sc.all)
 		if len(sc.exact) > 0 {
-			st = st.merge(sc.exact[selectorHash(k)])
 			for _, h := range e.selectors {
 				st = st.merge(sc.exact[h])
 			}
@@ -192,16 +200,17 @@ func (p *purges) compare(group string, k Key, e *Entry, since uint64) stamps {
 	return st
 }
 
-// settle returns what is left of an entry: itself, a stale one, or nil.
+// settle returns what is left of an entry: itself, a stale one, or nil. Of two
+// things at one time it takes the one that purges more.
 func (st stamps) settle(e *Entry) *Entry {
 	var compared time.Time
 	if e.Compared {
 		compared = e.Checked
 	}
 	switch {
-	case st.hard.After(compared) && !e.Fetched.After(st.hard):
+	case !st.hard.Before(compared) && !e.Fetched.After(st.hard):
 		return nil
-	case st.soft.After(compared) && !e.Sent.After(st.soft) && e.Fresh.TTL(st.soft) > 0:
+	case !st.soft.Before(compared) && !e.Sent.After(st.soft) && e.Fresh.TTL(st.soft) > 0:
 		softened := *e
 		softened.Fresh = e.Fresh.StaleAsOf(st.soft)
 		return &softened
@@ -210,19 +219,19 @@ func (st stamps) settle(e *Entry) *Entry {
 }
 
 // admit is settle for an entry that comes in.
-func (p *purges) admit(group string, k Key, e *Entry) *Entry {
+func (p *purges) admit(group string, e *Entry) *Entry {
 	if p.seq.Load() == 0 {
 		return e
 	}
-	st := p.compare(group, k, e, 0)
+	st := p.compare(group, e, 0)
 	p.mu.RLock()
 	floor := p.floor
 	p.mu.RUnlock()
-	if !floor.IsZero() && !e.Checked.After(floor.Add(PurgeGrace)) {
+	if !floor.IsZero() && !e.Fetched.After(floor) && !e.Checked.After(floor.Add(PurgeGrace)) {
 		return nil
 	}
 	if e.MadeBy != 0 {
-		return p.admitMade(group, k, e)
+		return p.admitMade(group, e)
 	}
 	return st.settle(e)
 }
@@ -232,7 +241,7 @@ func (p *purges) admit(group string, k Key, e *Entry) *Entry {
 // left is about it. If the request came to another node, the purge was
 // acknowledged there before the entry was sent, so the request left no earlier
 // than the entry's age before the purge arrived here.
-func (p *purges) admitMade(group string, k Key, e *Entry) *Entry {
+func (p *purges) admitMade(group string, e *Entry) *Entry {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	own := len(p.order) - 1
@@ -247,7 +256,7 @@ func (p *purges) admitMade(group string, k Key, e *Entry) *Entry {
 		left = before
 	}
 	for i := len(p.order) - 1; i >= 0 && !p.order[i].at.Before(left); i-- {
-		if p.order[i].purge != e.MadeBy && p.order[i].mayBeAbout(group, k, e) {
+		if p.order[i].purge != e.MadeBy && p.order[i].mayBeAbout(group, e) {
 			return nil
 		}
 	}
@@ -266,17 +275,15 @@ func (s *Store) recheck(sh *shard, k Key) {
 	}
 }
 
-func (r record) mayBeAbout(group string, k Key, e *Entry) bool {
+func (r record) mayBeAbout(group string, e *Entry) bool {
 	switch {
 	case r.scope != "" && r.scope != group:
 		return false
 	case r.kind == All, r.kind == Prefix:
 		return true
 	}
-	return r.hash == selectorHash(k) || slices.Contains(e.selectors, r.hash)
+	return slices.Contains(e.selectors, r.hash)
 }
-
-func selectorHash(k Key) uint64 { return Selector{OfKey, string(k[:])}.hash() }
 
 // recheckLocked compares a resource with the purges since it was last compared.
 func (s *Store) recheckLocked(sh *shard, r *resource) {
@@ -284,7 +291,7 @@ func (s *Store) recheckLocked(sh *shard, r *resource) {
 	left := make([]*Entry, 0, len(r.variants))
 	changed := false
 	for _, e := range r.variants {
-		settled := s.purges.compare(r.space.Name, r.key, e, since).settle(e)
+		settled := s.purges.compare(r.space.Name, e, since).settle(e)
 		changed = changed || settled != e
 		if settled != nil {
 			left = append(left, settled)
@@ -296,6 +303,19 @@ func (s *Store) recheckLocked(sh *shard, r *resource) {
 	r.compared.Store(seq)
 }
 
+// unaffected reports whether a resource is as good as before the purges since it
+// was last compared, as most are. The shard is locked for reading.
+func (s *Store) unaffected(r *resource) bool {
+	seq, since := s.purges.seq.Load(), r.compared.Load()
+	for _, e := range r.variants {
+		if s.purges.compare(r.space.Name, e, since).settle(e) != e {
+			return false
+		}
+	}
+	r.compared.Store(seq) // another reader may have stored a later one: then it is compared once more
+	return true
+}
+
 // Purged reports whether a response that nobody has stored yet has been purged
 // since its request left.
 func (s *Store) Purged(space *Namespace, k Key, e *Entry) bool {
@@ -305,21 +325,28 @@ func (s *Store) Purged(space *Namespace, k Key, e *Entry) bool {
 	if e.selectors == nil {
 		e = e.sealed(k)
 	}
-	return s.purges.admit(space.Name, k, e) == nil
+	return s.purges.admit(space.Name, e) == nil
 }
 
-// dueLocked plans the next sweep.
+// dueLocked plans the next sweep, or has it begin at once.
 func (s *Store) dueLocked() {
 	p := &s.purges
-	if p.sweep != nil || p.closed || len(p.order) == 0 {
+	if p.closed || len(p.order) == 0 {
 		return
 	}
 	wait := time.Until(p.order[0].at.Add(keepRecords))
-	if len(p.order) > maxRecords || p.listed > maxPrefixes {
+	if p.crowdedLocked() {
 		wait = 0
 	}
-	p.sweep = time.AfterFunc(wait, s.sweepPurges)
+	switch {
+	case p.sweep == nil:
+		p.sweep = time.AfterFunc(wait, s.sweepPurges)
+	case wait == 0 && p.sweep.Stop(): // it has not begun
+		p.sweep.Reset(0)
+	}
 }
+
+func (p *purges) crowdedLocked() bool { return len(p.order) > maxRecords || p.listed > maxPrefixes }
 
 // sweepPurges compares all resources with all purges, so that old records can go.
 func (s *Store) sweepPurges() {
@@ -354,14 +381,14 @@ func (sh *shard) sweep(s *Store) {
 	}
 }
 
-// dropLocked drops records up to seq that are older than a time. If there are
+// dropLocked drops records up to seq that are as old as a time. If there are
 // more than there may be it drops younger ones too, until half of that is left.
 func (p *purges) dropLocked(seq uint64, before time.Time) {
-	crowded := len(p.order) > maxRecords || p.listed > maxPrefixes
+	crowded := p.crowdedLocked()
 	n := 0
 	for n < len(p.order) && p.order[n].seq <= seq {
 		r := p.order[n]
-		if !r.at.Before(before) && !(crowded && (len(p.order)-n > maxRecords/2 || p.listed > maxPrefixes/2)) {
+		if r.at.After(before) && !(crowded && (len(p.order)-n > maxRecords/2 || p.listed > maxPrefixes/2)) {
 			break
 		}
 		p.floor = r.at
@@ -432,10 +459,14 @@ func (e *Entry) sealed(k Key) *Entry {
 	stored := *e
 	stored.bodyKey = groupKey(k, e.Generation)
 	_, host := cutOrigin(e.URL)
-	all := make([]uint64, 0, 3+len(e.Tags)+len(e.Groups))
-	all = append(all, Selector{URL, e.URL}.hash(), Selector{Host, host}.hash())
+	all := make([]uint64, 0, 4+len(e.Tags)+len(e.Groups))
+	all = append(all, Selector{OfKey, string(k[:])}.hash(), Selector{URL, e.URL}.hash(), Selector{Host, host}.hash())
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
 		all = append(all, Selector{Host, host[:i]}.hash())
+	} else if strings.HasPrefix(e.URL, "https:") {
+		all = append(all, Selector{Host, host + ":443"}.hash())
+	} else {
+		all = append(all, Selector{Host, host + ":80"}.hash())
 	}
 	for _, tag := range e.Tags {
 		all = append(all, Selector{Tag, tag}.hash())

@@ -41,8 +41,9 @@ type PurgeLog struct {
 	list    []Purge    // oldest first
 	bytes   int
 	dropped time.Time            // of the youngest that is gone; zero: none is
-	known   map[PurgeID]struct{} // of list, and of others that came last
-	order   []arrived            // of known
+	known   map[PurgeID]struct{} // those on the list, and in others
+	others  []PurgeID            // not on the list, or no more: oldest first
+	recent  []arrived            // oldest first
 }
 
 type arrived struct {
@@ -53,7 +54,7 @@ type arrived struct {
 const (
 	maxLogged      = 8 << 10
 	maxLoggedBytes = 512 << 10
-	maxKnown       = 64 << 10
+	maxOthers      = 64 << 10
 
 	// MaxRecent is how many purges a look-up mentions.
 	MaxRecent = 16
@@ -68,9 +69,8 @@ func (l *PurgeLog) Announce(id PurgeID, at time.Time) bool {
 	if _, ok := l.known[id]; ok {
 		return false
 	}
-	if l.order = append(l.order, arrived{id, at}); len(l.order) > maxKnown {
-		delete(l.known, l.order[0].id)
-		l.order = l.order[1:]
+	if l.recent = append(l.recent, arrived{id, at}); len(l.recent) > MaxRecent+1 {
+		l.recent = l.recent[1:]
 	}
 	return true
 }
@@ -87,13 +87,23 @@ func (l *PurgeLog) Add(p Purge) {
 	}
 	l.known[p.ID] = struct{}{}
 	if p.Fleeting {
+		l.forgetLocked(p.ID)
 		return
 	}
 	l.list, l.bytes = append(l.list, p), l.bytes+p.size()
 	for len(l.list) > maxLogged || l.bytes > maxLoggedBytes && len(l.list) > 1 {
 		l.dropLocked(l.list[0].At)
+		l.forgetLocked(l.list[0].ID)
 		l.bytes -= l.list[0].size()
 		l.list = l.list[1:]
+	}
+}
+
+// forgetLocked lets a purge be forgotten once many others are to be.
+func (l *PurgeLog) forgetLocked(id PurgeID) {
+	if l.others = append(l.others, id); len(l.others) > maxOthers {
+		delete(l.known, l.others[0])
+		l.others = l.others[1:]
 	}
 }
 
@@ -117,11 +127,11 @@ func (l *PurgeLog) Recent(now time.Time) ([]PurgeID, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var recent []PurgeID
-	for i := len(l.order) - 1; i >= 0 && now.Sub(l.order[i].at) < PurgeGrace; i-- {
+	for i := len(l.recent) - 1; i >= 0 && now.Sub(l.recent[i].at) < PurgeGrace; i-- {
 		if len(recent) == MaxRecent {
 			return nil, false
 		}
-		recent = append(recent, l.order[i].id)
+		recent = append(recent, l.recent[i].id)
 	}
 	return recent, true
 }

@@ -1,0 +1,5 @@
+//go:build !race
+
+package caddygroupcache
+
+const raceDetector = false

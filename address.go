@@ -209,8 +209,8 @@ func requestURI(r *http.Request) string {
 	if strings.HasPrefix(uri, "/") {
 		return uri
 	}
-	_, rest, absolute := strings.Cut(uri, "://")
-	if !absolute {
+	scheme, rest, absolute := strings.Cut(uri, "://")
+	if !absolute || strings.Contains(scheme, ":") { // a:b://c/d has no host, and goes upstream as b://c/d
 		return uri
 	}
 	if i := strings.IndexAny(rest, "/?"); i >= 0 && rest[i] == '/' {

@@ -296,6 +296,8 @@ func TestAttackHost(t *testing.T) {
 		{"GET http://" + clientHost + "%s HTTP/1.1\r\nHost: " + poison, "absolute form, the other way round"},
 		{"GET http://" + poison + "@" + clientHost + "%s HTTP/1.1\r\nHost: " + clientHost, "user info (RFC 9110 §4.2.4)"},
 		{"GET http://" + clientHost + ":80@" + poison + "%s HTTP/1.1\r\nHost: " + clientHost, "user info that looks like a port"},
+		{"GET a:" + poison + "://" + clientHost + "%s HTTP/1.1\r\nHost: " + clientHost, "an opaque target that looks absolute (RFC 3986 §3)"},
+		{"GET a:://x%s HTTP/1.1\r\nHost: " + clientHost, "another one, found by FuzzKeys"},
 		{"GET https://" + poison + "%s HTTP/1.1\r\nHost: " + clientHost, "another scheme"},
 		{"GET %s HTTP/1.1\r\nHost: " + clientHost + "\r\nHost: " + poison, "two Host lines (RFC 9112 §3.2)"},
 		{"GET %s HTTP/1.1\r\nHost: " + poison + "\r\nHost: " + clientHost, "two Host lines"},

@@ -145,6 +145,36 @@ func TestAttackUnkeyed(t *testing.T) {
 	}
 }
 
+// TestAttackBehindAProxy: where reverse_proxy believes the proxy in front, what
+// that says of scheme and host reaches the upstream, and is in the key. An
+// upstream that redirects to https would otherwise send everybody in circles
+// (Kettle 2018), and a client whom the front doesn't stop could choose a host.
+func TestAttackBehindAProxy(t *testing.T) {
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		if r.Header.Get("X-Forwarded-Proto") != "https" {
+			w.Header().Set("Location", "https://"+r.Header.Get("X-Forwarded-Host")+r.RequestURI)
+			w.WriteHeader(http.StatusMovedPermanently)
+			return
+		}
+		fmt.Fprint(w, "page of ", r.Header.Get("X-Forwarded-Host"))
+	})
+	c := newCluster(t, 1, o, "")
+	p := c[0]
+	p.upstream += " {\n\t\ttrusted_proxies 127.0.0.1/32\n\t}"
+	p.start()
+	for range 2 {
+		if a := p.get("/p", "X-Forwarded-Proto", "http", "X-Forwarded-Host", clientHost); a.status != 301 || a.header.Get("Location") != "https://"+clientHost+"/p" {
+			t.Errorf("over http: %d %s", a.status, a.header.Get("Location"))
+		}
+		p.get("/p", "X-Forwarded-Proto", "https", "X-Forwarded-Host", poison).is(t, "a host that is made up", "page of "+poison)
+		p.get("/p", "X-Forwarded-Proto", "https", "X-Forwarded-Host", clientHost).is(t, "over https", "page of "+clientHost)
+	}
+	if n := o.fetches(""); n != 3 {
+		t.Errorf("%d fetches for three requests that differ", n)
+	}
+}
+
 // TestAttackConnection: fields that Connection names do not reach the upstream
 // (RFC 9110 §7.6.1), so it answers another request than the one that was asked.
 func TestAttackConnection(t *testing.T) {

@@ -173,7 +173,7 @@ func printTable(w io.Writer, verdicts []verdict) {
 	}
 	line("all", total)
 	tab.Flush()
-	fmt.Fprint(w, "\nwith set_cookie store and stale if_error, on one node and on three:")
+	fmt.Fprint(w, "\nwith set_cookie store, stale if_error and ttl 0s 400, on one node and on three:")
 	for _, kind := range kinds {
 		passed, all := 0, 0
 		for _, v := range verdicts {

@@ -169,9 +169,13 @@ func (p *pipe) write(b []byte) (int, error) {
 }
 
 func (p *pipe) close(reader bool) {
+	apart, _ := p.net.blocked(p.from, p.to)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed, p.broken = true, p.broken || reader
+	if apart {
+		p.queue = nil // nobody will send it again
+	}
 	p.changeLocked()
 }
 
@@ -275,7 +279,8 @@ type bubbleNode struct {
 	process *process
 	server  *peer.Server
 	addr    peer.Node
-	quiet   chan struct{} // closed: its beat has ended
+	crash   func()
+	crashed bool
 }
 
 func newBubble(t *testing.T, n int, set func(*Handler)) *bubble {
@@ -317,7 +322,7 @@ var incarnations int // of nodes: no two have one address
 
 func (b *bubble) start(name string, set func(*Handler)) *bubbleNode {
 	incarnations++
-	m := &bubbleNode{node: newNode(name, 8<<20), addr: peer.Node{Name: name, Addr: fmt.Sprintf("%s-%d:8000", name, incarnations)}, quiet: make(chan struct{})}
+	m := &bubbleNode{node: newNode(name, 8<<20), addr: peer.Node{Name: name, Addr: fmt.Sprintf("%s-%d:8000", name, incarnations)}}
 	m.client.DialWith(func(ctx context.Context, _, to string) (net.Conn, error) { return b.net.dial(ctx, m.addr.Addr, to) })
 	m.server = peer.NewServer(m.node, m.identity)
 	listener := b.net.listen(m.addr.Addr)
@@ -334,11 +339,13 @@ func (b *bubble) start(name string, set func(*Handler)) *bubbleNode {
 	})
 	m.process = &process{node: m.node, cacheSize: 8 << 20}
 	m.process.handlers.Store(&map[string]*Handler{m.handler.Group: m.handler})
-	b.t.Cleanup(func() {
+	m.crash = sync.OnceFunc(func() {
+		m.crashed = true
 		m.server.Close()
 		m.node.close()
 		<-served
 	})
+	b.t.Cleanup(m.crash)
 	b.nodes = append(b.nodes, m)
 	return m
 }

@@ -93,10 +93,28 @@ func overrides(header http.Header) string {
 	var b []byte
 	for _, name := range overriding {
 		for _, value := range header[name] {
+			if name == "Forwarded" {
+				value = withoutAddresses(value)
+			}
 			b = part(part(b, name), value)
 		}
 	}
 	return string(b)
+}
+
+// withoutAddresses leaves out of a Forwarded field who the client is and which
+// proxies it came by (RFC 7239 §5): that is another one for each client, and says
+// nothing of scheme or host.
+func withoutAddresses(forwarded string) string {
+	var left []string
+	for pair := range strings.FieldsFuncSeq(forwarded, func(c rune) bool { return c == ',' || c == ';' }) {
+		name, node, _ := strings.Cut(strings.ToLower(strings.Trim(pair, " \t")), "=")
+		if (name == "for" || name == "by") && strings.Trim(node, `abcdefghijklmnopqrstuvwxyz0123456789._:-[]"`) == "" {
+			continue
+		}
+		left = append(left, pair)
+	}
+	return strings.Join(left, ";")
 }
 
 // urlOf returns the URL by which the response to a request is purged.

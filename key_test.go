@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
-	"regexp"
 	"net/url"
 	"regexp"
 	"slices"

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,6 +50,13 @@ func (n *network) blocked(a, b string) (bool, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.apart[[2]string{a, b}], n.changed
+}
+
+// slow sets how long what is sent takes. The function is called under a lock.
+func (n *network) slow(delay func() time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.delay = delay
 }
 
 func (n *network) lag() time.Duration {
@@ -280,12 +288,12 @@ type bubbleNode struct {
 	server  *peer.Server
 	addr    peer.Node
 	crash   func()
-	crashed bool
+	crashed atomic.Bool
 }
 
 func newBubble(t *testing.T, n int, set func(*Handler)) *bubble {
 	b := &bubble{t: t, net: newNetwork()}
-	b.net.delay = func() time.Duration { return 50 * time.Microsecond }
+	b.net.slow(func() time.Duration { return 50 * time.Microsecond })
 	for i := range n {
 		b.start(fmt.Sprintf("node%d", i), set)
 	}
@@ -340,7 +348,7 @@ func (b *bubble) start(name string, set func(*Handler)) *bubbleNode {
 	m.process = &process{node: m.node, cacheSize: 8 << 20}
 	m.process.handlers.Store(&map[string]*Handler{m.handler.Group: m.handler})
 	m.crash = sync.OnceFunc(func() {
-		m.crashed = true
+		m.crashed.Store(true)
 		m.server.Close()
 		m.node.close()
 		<-served

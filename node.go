@@ -305,9 +305,10 @@ func peerReason(err error) rfc9111.Reason {
 // has arrived when it returns; the rest arrives in the background.
 func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) grant {
 	e := reply.Entry
+	own := *q // the request may look again, and ask for something else, before all has arrived
 	switch {
 	case reply.Kind == peer.Follow:
-		go n.transfer(q, f, reply)
+		go n.transfer(&own, f, reply)
 		return grant{}
 	case !e.Matches(q.header):
 		reply.Close()
@@ -325,11 +326,11 @@ func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) g
 		reply.Close()
 		return grant{fetch: true, why: reasonOf(err)}
 	}
-	n.begin(q, f, e)
+	n.begin(&own, f, e)
 	if e.Size > inlineTransfer {
-		go n.transfer(q, f, reply)
+		go n.transfer(&own, f, reply)
 	} else {
-		n.transfer(q, f, reply)
+		n.transfer(&own, f, reply)
 	}
 	return grant{}
 }

@@ -38,7 +38,16 @@ import (
 // Caddyfile.
 const caddyEnv = "GROUPCACHE_TEST_CADDY"
 
+// caddyArgsEnv names the variable that makes it run a command of Caddy; its
+// value is the arguments, one a line.
+const caddyArgsEnv = "GROUPCACHE_TEST_CADDY_ARGS"
+
 func TestMain(m *testing.M) {
+	if args := os.Getenv(caddyArgsEnv); args != "" {
+		os.Args = append([]string{"caddy"}, strings.Split(args, "\n")...)
+		caddycmd.Main()
+		os.Exit(0)
+	}
 	config := os.Getenv(caddyEnv)
 	if config == "" {
 		os.Exit(m.Run())

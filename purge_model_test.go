@@ -95,10 +95,10 @@ func newModel(t *testing.T, lags []int) *model {
 		fetched: make(map[string]time.Time), promises: make(map[string]promise),
 	}
 	next := 0
-	m.net.delay = func() time.Duration { // under net.mu
+	m.net.slow(func() time.Duration {
 		next++
 		return time.Duration(lags[next%len(lags)]) * time.Microsecond
-	}
+	})
 	return m
 }
 
@@ -148,7 +148,7 @@ func (m *model) keepBeats(stop, stopped chan struct{}) {
 			m.mu.Lock()
 			var running []*bubbleNode
 			for i, n := range m.nodes {
-				if !m.frozen[i] && !n.crashed {
+				if !m.frozen[i] && !n.crashed.Load() {
 					running = append(running, n)
 				}
 			}
@@ -166,28 +166,28 @@ func (m *model) do(s step) {
 	m.mu.Unlock()
 	switch s.Do {
 	case "get":
-		if !frozen && !n.crashed {
+		if !frozen && !n.crashed.Load() {
 			m.get(s, n)
 		}
 	case "purge":
-		if !frozen && !n.crashed {
+		if !frozen && !n.crashed.Load() {
 			m.purge(s, n)
 		}
 	case "freeze", "wake":
-		if !n.crashed {
+		if !n.crashed.Load() {
 			m.setApart(s.Node, s.Do == "freeze", s.Do == "freeze")
 		}
 	case "part", "heal":
-		if !n.crashed && !frozen {
+		if !n.crashed.Load() && !frozen {
 			m.setApart(s.Node, s.Do == "part", false)
 		}
 	case "crash", "leave":
-		if !n.crashed && !frozen {
+		if !n.crashed.Load() && !frozen {
 			n.crash()
 			m.rings()
 		}
 	case "start":
-		if n.crashed {
+		if n.crashed.Load() {
 			m.restart(s.Node)
 		}
 	case "evict": // what the index holds of the URL
@@ -196,7 +196,7 @@ func (m *model) do(s step) {
 			n.store.Drop(k, e)
 		}
 	case "flood": // more purges than anybody keeps apart
-		if !frozen && !n.crashed {
+		if !frozen && !n.crashed.Load() {
 			for range 20 {
 				n.process.node.purge(floodOf(200))
 			}
@@ -341,12 +341,12 @@ func (m *model) look(n *bubbleNode) {
 			at = i
 		}
 	}
-	if at < 0 || n.crashed || m.frozen[at] {
+	if at < 0 || n.crashed.Load() || m.frozen[at] {
 		return
 	}
 	ring := []peer.Node{n.addr}
 	for i, o := range m.nodes {
-		if i != at && !o.crashed && !m.apart[at] && !m.apart[i] {
+		if i != at && !o.crashed.Load() && !m.apart[at] && !m.apart[i] {
 			ring = append(ring, o.addr)
 		}
 	}

@@ -574,9 +574,8 @@ func TestFillThatBeganBeforeThePurgeIsStoredNowhere(t *testing.T) {
 func (b *bubble) interleave(t *testing.T, i int, random *rand.Rand) error {
 	const span = int(2 * time.Millisecond)
 	some := func() time.Duration { return time.Duration(random.IntN(span)) }
-	b.net.mu.Lock()
-	b.net.delay = func() time.Duration { return time.Duration(random.IntN(200)) * time.Microsecond } // under net.mu
-	b.net.mu.Unlock()
+	lags := rand.New(rand.NewPCG(random.Uint64(), 0))
+	b.net.slow(func() time.Duration { return time.Duration(lags.IntN(200)) * time.Microsecond })
 	url := fmt.Sprintf("http://a.test/dir%d/page", i)
 	leader, purger := b.nodes[random.IntN(3)], b.nodes[random.IntN(3)]
 	purge := []string{

@@ -1,0 +1,280 @@
+//go:build unix
+
+package caddygroupcache_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	caddygroupcache "github.com/caddy-groupcache/caddy-groupcache"
+)
+
+// A versioned origin answers with a path's version, and tags it with the path's
+// first part.
+func versioned(version *atomic.Int64) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=3600")
+		w.Header().Set("Surrogate-Key", "all "+strings.Split(r.URL.Path, "/")[1])
+		_, _ = io.WriteString(w, strconv.FormatInt(version.Load(), 10))
+	}
+}
+
+// purge asks the node's admin API for a purge.
+func (p *process) purge(body string) (int, caddygroupcache.PurgeResult) {
+	p.t.Helper()
+	resp, err := adminClient.Post("http://"+p.admin+"/groupcache/purge", "application/json", strings.NewReader(body))
+	if err != nil {
+		p.t.Fatalf("%s: purge: %v", p.name, err)
+	}
+	defer resp.Body.Close()
+	var result caddygroupcache.PurgeResult
+	if err := json.NewDecoder(resp.Body).Decode(&result); err != nil {
+		p.t.Fatalf("%s: purge: %v", p.name, err)
+	}
+	return resp.StatusCode, result
+}
+
+func missing(r caddygroupcache.PurgeResult) (names []string) {
+	for _, a := range r.Nodes {
+		if !a.Acknowledged {
+			names = append(names, a.Name)
+		}
+	}
+	return names
+}
+
+// everywhere has all nodes serve a body for all paths.
+func (c cluster) everywhere(t *testing.T, what, body string, paths ...string) {
+	t.Helper()
+	for _, p := range c {
+		for _, path := range paths {
+			p.get(path).is(t, what+", "+p.name+path, body)
+		}
+	}
+}
+
+func TestPurgeInACluster(t *testing.T) {
+	var version atomic.Int64
+	o := startOrigin(t, versioned(&version))
+	c := startCluster(t, 3, o, patient)
+	news, shop := paths("news", 15), paths("shop", 15)
+	all := append(slices.Clone(news), shop...)
+	c.everywhere(t, "at first", "0", all...)
+
+	var took []time.Duration
+	for i := range int64(30) {
+		version.Store(i + 1)
+		start := time.Now()
+		code, result := c[i%3].purge(`{"tags": ["news"]}`)
+		took = append(took, time.Since(start))
+		if code != 200 || len(result.Nodes) != 3 || len(missing(result)) > 0 {
+			t.Fatalf("purge %d: %d %+v", i, code, result)
+		}
+		some := news[i%15]
+		c.everywhere(t, fmt.Sprint("after purge ", i), strconv.FormatInt(i+1, 10), some)
+	}
+	figure(t, "median of purges on 3 nodes", median(took), 50*time.Millisecond, 500*time.Millisecond)
+	c.everywhere(t, "what has another tag", "0", shop...)
+	if n := o.fetches(shop[0]); n != 1 {
+		t.Errorf("%d fetches of what was not purged", n)
+	}
+	if got := c[2].metric(`caddy_groupcache_purges_total{kind="tag"}`); got != 30 {
+		t.Errorf("counted %v purges", got)
+	}
+	resp, err := adminClient.Post("http://"+c[0].admin+"/groupcache/purge", "application/json", strings.NewReader(`{"tags": ["news"], "al": true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != 400 || !strings.Contains(string(text), "unknown field") {
+		t.Errorf("%d %s", resp.StatusCode, text)
+	}
+}
+
+func TestPurgeWhileANodeIsFrozen(t *testing.T) {
+	var version atomic.Int64
+	o := startOrigin(t, versioned(&version))
+	c := startCluster(t, 3, o, patient)
+	some := paths("news", 20)
+	c.everywhere(t, "at first", "0", some...)
+	frozen, others := c[2], c[:2]
+	frozen.signal(syscall.SIGSTOP)
+	version.Store(1)
+	// Both at the same time: soon the frozen node is found dead, and not waited
+	// for any more.
+	var out string
+	var exit int
+	var command sync.WaitGroup
+	command.Go(func() { out, exit = caddyCommand(t, "groupcache", "purge", "--tag", "news", "--address", c[1].admin) })
+	code, result := c[0].purge(`{"tags": ["news"]}`)
+	command.Wait()
+	if code != 502 || !slices.Equal(missing(result), []string{frozen.name}) {
+		t.Errorf("%d %+v", code, result)
+	}
+	others.everywhere(t, "where it was acknowledged", "1", some...)
+	if exit == 0 || !strings.Contains(out, frozen.name+"    failed: ") || !strings.Contains(out, "not acknowledged by "+frozen.name) || !strings.Contains(out, c[0].name+"    acknowledged") {
+		t.Errorf("exit %d:\n%s", exit, out)
+	}
+	frozen.signal(syscall.SIGCONT)
+	cluster{frozen}.everywhere(t, "from the first answer on", "1", some...)
+	c.awaitMembers()
+	c.everywhere(t, "later", "1", some...)
+	if code, result := c[1].purge(`{"all": true}`); code != 200 {
+		t.Errorf("%d %+v", code, result)
+	}
+}
+
+// caddyCommand runs a command of this Caddy, and returns what it printed and its
+// exit code.
+func caddyCommand(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), caddyArgsEnv+"="+strings.Join(args, "\n"), "HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir, "XDG_DATA_HOME="+cmd.Dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil && !errors.As(err, new(*exec.ExitError)) {
+		t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+func TestPurgeCommand(t *testing.T) {
+	var version atomic.Int64
+	o := startOrigin(t, versioned(&version))
+	c := startCluster(t, 2, o, patient)
+	path := "/news/1?x=1,2"
+	c.everywhere(t, "at first", "0", path, "/shop/1")
+	url := "http://" + clientHost + path
+	for i, args := range [][]string{
+		{"--url", url},
+		{"--url", "http://other.test/", "--url", url},
+		{"--prefix", "http://" + clientHost + "/new"},
+		{"--host", clientHost, "--group", "default"},
+		{"--tag", "a,b", "--tag", "news"},
+		{"--all"},
+	} {
+		version.Store(int64(i + 1))
+		out, exit := caddyCommand(t, append([]string{"groupcache", "purge", "--address", c[i%2].admin}, args...)...)
+		if exit != 0 || !strings.Contains(out, "n1    acknowledged\nn2    acknowledged\n") {
+			t.Errorf("%v: exit %d:\n%s", args, exit, out)
+		}
+		c.everywhere(t, fmt.Sprint(args), strconv.Itoa(i+1), path)
+	}
+	out, exit := caddyCommand(t, "groupcache", "purge", "--soft", "--tag", "nothing", "--json", "--address", c[0].admin)
+	var result caddygroupcache.PurgeResult
+	if err := json.Unmarshal([]byte(out), &result); exit != 0 || err != nil || len(result.Nodes) != 2 {
+		t.Errorf("exit %d, %v:\n%s", exit, err, out)
+	}
+	for want, args := range map[string][]string{
+		"nothing is named to purge": {"--address", c[0].admin},
+		"it takes the scheme":       {"--url", "/news/1", "--address", c[0].admin},
+		`no handler`:                {"--all", "--group", "nobody", "--address", c[0].admin},
+		"unknown flag":              {"--everything"},
+		"connection refused":        {"--all", "--address", "127.0.0.1:1"},
+		`unknown command "all"`:     {"all"},
+	} {
+		if out, exit := caddyCommand(t, append([]string{"groupcache", "purge"}, args...)...); exit == 0 || !strings.Contains(out, want) {
+			t.Errorf("%v: exit %d, want %q in:\n%s", args, exit, want, out)
+		}
+	}
+	c.everywhere(t, "what was not purged", "6", path, "/shop/1")
+}
+
+func TestNodeThatStartsAnewServesNothingPurged(t *testing.T) {
+	var version atomic.Int64
+	o := startOrigin(t, versioned(&version))
+	c := startCluster(t, 2, o, patient)
+	some := paths("news", 10)
+	c.everywhere(t, "at first", "0", some...)
+	c[1].kill()
+	version.Store(1)
+	eventually(t, "the purge succeeds without the node that died", func() bool {
+		code, _ := c[0].purge(`{"tags": ["news"]}`)
+		return code == 200
+	})
+	c[1].start()
+	c.everywhere(t, "right after the start", "1", some...)
+	c.awaitMembers()
+	c.everywhere(t, "as a member", "1", some...)
+	version.Store(2)
+	if code, result := c[1].purge(`{"tags": ["news"]}`); code != 200 || len(result.Nodes) != 2 {
+		t.Errorf("%d %+v", code, result)
+	}
+	c.everywhere(t, "after a purge by the new one", "2", some...)
+}
+
+// Purges go on while clients ask. No answer to a request that began after a
+// purge had succeeded is older than that purge.
+func TestPurgesUnderLoad(t *testing.T) {
+	var version atomic.Int64
+	o := startOrigin(t, versioned(&version))
+	c := startCluster(t, 3, o, patient)
+	some := paths("news", 10)
+	var purged atomic.Int64 // the version that was purged last
+	var all sync.WaitGroup
+	var requests, hits atomic.Int64
+	done := make(chan struct{})
+	for i := range 6 {
+		all.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				least := purged.Load()
+				a := c[(i+n)%3].get(some[n%len(some)])
+				requests.Add(1)
+				if a.hit() {
+					hits.Add(1)
+				}
+				got, err := strconv.ParseInt(a.body, 10, 64)
+				if err != nil || a.err != nil || got < least {
+					t.Errorf("got %q, %v, want at least %d (%s)", a.body, a.err, least, a.cacheStatus())
+					return
+				}
+			}
+		})
+	}
+	var took []time.Duration
+	kinds := []string{`{"tags": ["news"]}`, `{"hosts": ["demo.test"]}`, `{"prefixes": ["http://demo.test/news/"]}`, `{"all": true}`}
+	pause := time.NewTicker(20 * time.Millisecond)
+	defer pause.Stop()
+	for i := range 60 {
+		<-pause.C
+		now := version.Add(1)
+		start := time.Now()
+		code, result := c[i%3].purge(kinds[i%len(kinds)])
+		took = append(took, time.Since(start))
+		if code != 200 {
+			t.Errorf("purge %d: %d %+v", i, code, result)
+			break
+		}
+		purged.Store(now)
+	}
+	close(done)
+	all.Wait()
+	t.Logf("%d requests, %d hits", requests.Load(), hits.Load())
+	figure(t, "median of purges under load", median(took), 50*time.Millisecond, time.Second)
+	if !bytes.Contains([]byte(c[0].get(some[0]).body), []byte("60")) {
+		t.Error("the last version is not served")
+	}
+}

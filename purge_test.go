@@ -25,7 +25,6 @@ type shop struct {
 	mu      sync.Mutex // guards below
 	asked   map[string]int
 	control string
-	vary    bool
 }
 
 func (s *shop) handler() caddyhttp.HandlerFunc {

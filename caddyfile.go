@@ -122,6 +122,10 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 //		max_body_size      <size>
 //		tags               <field>...
 //		expose_tags
+//		purge              [<method>...] {
+//			token <secret>...
+//			from  <address or range>...
+//		}
 //		request_directives honor|ignore
 //		set_cookie         refuse|store
 //		authorization      honor|ignore
@@ -171,6 +175,8 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 			return d.ArgErr()
 		}
 		return nil
+	case "purge":
+		return h.unmarshalPurge(d)
 	case "request_directives":
 		return stringArg(d, &h.RequestDirectives)
 	case "set_cookie":
@@ -184,7 +190,7 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 	case "cache_status":
 		return stringArg(d, &h.CacheStatus)
 	}
-	return d.Errf("unknown option %q of groupcache: one of group, key, query, ttl, stale, max_body_size, tags, expose_tags, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, cache_status", option)
+	return d.Errf("unknown option %q of groupcache: one of group, key, query, ttl, stale, max_body_size, tags, expose_tags, purge, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, cache_status", option)
 }
 
 func (h *Handler) unmarshalQuery(d *caddyfile.Dispenser) error {
@@ -201,6 +207,32 @@ func (h *Handler) unmarshalQuery(d *caddyfile.Dispenser) error {
 		h.Query.Sort = true
 	default:
 		return d.Errf("query takes: ignore <name or prefix*>..., only <name or prefix*>..., or sort")
+	}
+	return nil
+}
+
+func (h *Handler) unmarshalPurge(d *caddyfile.Dispenser) error {
+	if h.Purge == nil {
+		h.Purge = new(InBandPurge)
+	}
+	h.Purge.Methods = append(h.Purge.Methods, d.RemainingArgs()...)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch d.Val() {
+		case "token":
+			tokens, err := someArgs(d, "a secret that whoever purges sends as Authorization: Bearer")
+			if err != nil {
+				return err
+			}
+			h.Purge.Tokens = append(h.Purge.Tokens, tokens...)
+		case "from":
+			ranges, err := someArgs(d, "addresses or ranges such as 10.0.0.0/8")
+			if err != nil {
+				return err
+			}
+			h.Purge.From = append(h.Purge.From, ranges...)
+		default:
+			return d.Errf("unknown option %q of purge: one of token, from", d.Val())
+		}
 	}
 	return nil
 }

@@ -77,6 +77,10 @@ type Handler struct {
 	// Whether these fields are sent to clients. Default: false.
 	ExposeTags bool `json:"expose_tags,omitempty"`
 
+	// Lets clients purge by requests with a method of its own. Default: nobody
+	// may, and such methods go upstream like any other.
+	Purge *InBandPurge `json:"purge,omitempty"`
+
 	// Whether the client's Cache-Control counts: honor or ignore.
 	// Default: honor.
 	RequestDirectives string `json:"request_directives,omitempty"`
@@ -109,6 +113,7 @@ type Handler struct {
 	counters  *counters
 	policy    rfc9111.Options
 	cacheName string // "": no Cache-Status
+	purgers   purgers
 }
 
 // Query says which parameters of the query belong to the key. At most one of
@@ -166,6 +171,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading the groupcache app: %w", err)
 	}
+	if h.Purge != nil {
+		if h.purgers, err = h.Purge.resolve(caddy.NewReplacer()); err != nil {
+			return err
+		}
+	}
 	a := app.(*App)
 	if err := a.join(h); err != nil {
 		return err
@@ -194,7 +204,7 @@ func (h *Handler) sameSettings(o *Handler) bool {
 		h.SetCookie == o.SetCookie && h.Authorization == o.Authorization &&
 		h.FillTimeout == o.FillTimeout && h.PeerTimeout == o.PeerTimeout && h.CacheStatus == o.CacheStatus &&
 		slices.Equal(h.Tags, o.Tags) && h.ExposeTags == o.ExposeTags && reflect.DeepEqual(h.Query, o.Query) &&
-		reflect.DeepEqual(h.TTL, o.TTL) && reflect.DeepEqual(h.Stale, o.Stale)
+		reflect.DeepEqual(h.Purge, o.Purge) && reflect.DeepEqual(h.TTL, o.TTL) && reflect.DeepEqual(h.Stale, o.Stale)
 }
 
 func (h *Handler) setDefaults() {
@@ -209,6 +219,9 @@ func (h *Handler) setDefaults() {
 	}
 	for i, name := range h.Tags {
 		h.Tags[i] = http.CanonicalHeaderKey(name)
+	}
+	if h.Purge != nil && len(h.Purge.Methods) == 0 {
+		h.Purge.Methods = []string{"PURGE"}
 	}
 	if h.RequestDirectives == "" {
 		h.RequestDirectives = honorDirectives
@@ -254,6 +267,11 @@ func (h *Handler) check() error {
 		return fmt.Errorf("query ignore and query only exclude each other: leave one of them out")
 	case h.Stale != nil && (h.Stale.IfError < 0 || h.Stale.WhileRevalidate < 0):
 		return fmt.Errorf("stale: a negative duration")
+	}
+	if h.Purge != nil {
+		if err := h.Purge.check(); err != nil {
+			return err
+		}
 	}
 	for _, ttl := range h.TTL {
 		if ttl.Duration < 0 {

@@ -3,6 +3,7 @@ package caddygroupcache
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,6 +22,9 @@ const maxLooks = 3
 // ServeHTTP serves a request from the cache, or has the next handlers make the
 // response and stores it for others.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if h.Purge != nil && slices.Contains(h.Purge.Methods, r.Method) {
+		return h.servePurge(w, r)
+	}
 	q, why := h.question(r)
 	if why != rfc9111.None {
 		return h.bypass(w, r, next, why)

@@ -78,7 +78,7 @@ func (p *process) servePurge(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 	}
-	return p.purge(purges, caddy.Log().Named("groupcache")).write(w)
+	return purgeAll(p.node, purges, caddy.Log().Named("groupcache")).write(w)
 }
 
 func (r PurgeResult) write(w http.ResponseWriter) error {
@@ -100,9 +100,9 @@ func (r PurgeResult) missing() []string {
 	return missing
 }
 
-// purge applies purges in the whole cluster.
-func (p *process) purge(purges []store.Purge, logger *zap.Logger) PurgeResult {
-	result := PurgeResult{ID: fmt.Sprintf("%016x", uint64(purges[0].ID)), Nodes: p.node.purge(purges)}
+// purgeAll applies purges in the whole cluster.
+func purgeAll(n *node, purges []store.Purge, logger *zap.Logger) PurgeResult {
+	result := PurgeResult{ID: fmt.Sprintf("%016x", uint64(purges[0].ID)), Nodes: n.purge(purges)}
 	slices.SortFunc(result.Nodes, func(a, b Acknowledgement) int { return strings.Compare(a.Name, b.Name) })
 	selectors := 0
 	for _, one := range purges {

@@ -438,9 +438,10 @@ func (n *node) mergePurges(state []byte) {
 }
 
 // purgedSince reports whether a response that is still on its way has been
-// purged. Then nobody follows it any more but who does already.
+// purged, if only softly: then it may not be fresh for who comes after that.
+// Nobody follows it any more but who does already.
 func (n *node) purgedSince(q *question, f *flight, e *store.Entry) bool {
-	if !n.store.Purged(q.space, q.key, e) {
+	if _, purged := n.store.Purged(q.space, q.key, e); !purged {
 		return false
 	}
 	f.detach()

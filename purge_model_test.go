@@ -94,6 +94,9 @@ func newModel(t *testing.T, lags []int) *model {
 		apart: make(map[int]bool), frozen: make(map[int]bool),
 		fetched: make(map[string]time.Time), promises: make(map[string]promise),
 	}
+	for _, n := range m.nodes {
+		n.noteBeat()
+	}
 	next := 0
 	m.net.slow(func() time.Duration {
 		next++
@@ -356,6 +359,7 @@ func (m *model) look(n *bubbleNode) {
 func (m *model) restart(i int) {
 	old := m.nodes[i]
 	fresh := m.bubble.start(old.name, nil)
+	fresh.noteBeat()
 	m.mu.Lock()
 	m.nodes = m.nodes[:len(m.nodes)-1]
 	m.nodes[i] = fresh

@@ -90,7 +90,8 @@ func newNode(name string, cacheSize int64) *node {
 }
 
 // setRing puts a new ring in place. Nobody ever waits for it. Whoever was not on
-// the last one may know of purges that this node has missed.
+// the last one may know of purges that this node has missed, and the other way
+// round.
 func (n *node) setRing(nodes []peer.Node) {
 	ring := peer.NewRing(n.name, nodes)
 	last := n.ring.Swap(ring)
@@ -105,6 +106,9 @@ func (n *node) setRing(nodes []peer.Node) {
 		}
 	}
 	n.catchUp(new, false)
+	for _, o := range new {
+		n.remind(o)
+	}
 }
 
 // A question is what a request asks of the cache.

@@ -27,7 +27,8 @@ import (
 //     that it did not see before, as when a partition heals.
 //
 // A purge that has failed on some nodes is told to them again as long as they
-// are on the ring (reminders).
+// are on the ring, and all purges are told to nodes that are new there
+// (reminders): one that the others had given up need not know of it.
 
 const (
 	// purgeDeadline is how long a node may take to acknowledge a purge.
@@ -107,8 +108,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// reminders are the nodes on the ring that have not acknowledged a purge, and
-// whether that has happened since they were last told.
+// reminders are the nodes on the ring that have not acknowledged a purge or are
+// new there, and whether that has happened since they were last told.
 type reminders struct {
 	mu    sync.Mutex // guards nodes
 	nodes map[peer.Node]bool
@@ -129,8 +130,8 @@ func (n *node) remind(to peer.Node) {
 }
 
 // keepReminding tells another node all purges that this one remembers, until it
-// has taken them in or is not on the ring any more: if it comes back there, it
-// is this node's turn to be asked (setRing).
+// has taken them in or is not on the ring any more. If it comes back there, that
+// begins anew (setRing).
 func (n *node) keepReminding(to peer.Node) {
 	r := &n.reminders
 	for acknowledged := false; ; {
@@ -142,11 +143,13 @@ func (n *node) keepReminding(to peer.Node) {
 		}
 		r.nodes[to] = false
 		r.mu.Unlock()
-		pause(n.over, remindEvery)
 		purges, _ := n.Purges()
 		ctx, cancel := context.WithTimeoutCause(n.over, purgeDeadline, peer.ErrTimeout)
-		acknowledged = n.client.Purge(ctx, to, purges) == nil
+		acknowledged = len(purges) == 0 || n.client.Purge(ctx, to, purges) == nil
 		cancel()
+		if !acknowledged {
+			pause(n.over, remindEvery)
+		}
 	}
 }
 
@@ -441,9 +444,10 @@ func (n *node) mergePurges(state []byte) {
 }
 
 // purgedSince reports whether a response that is still on its way has been
-// purged. Then nobody follows it any more but who does already.
+// purged, if only softly: then it may not be fresh for who comes after that.
+// Nobody follows it any more but who does already.
 func (n *node) purgedSince(q *question, f *flight, e *store.Entry) bool {
-	if !n.store.Purged(q.space, q.key, e) {
+	if _, purged := n.store.Purged(q.space, q.key, e); !purged {
 		return false
 	}
 	f.detach()

@@ -17,9 +17,10 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
-// The model of a purge is its promise: what a node acknowledged is not served
-// there any more, if it was fetched before the purge began. All else (what is a
-// hit, who owns what, who is reachable) the model leaves to the cluster.
+// The model of a purge is its promise: when it has succeeded, the nodes that were
+// live then serve nothing any more that was fetched before it began. All else
+// (what is a hit, who owns what, who is reachable) the model leaves to the
+// cluster.
 //
 // A step is drawn before anything runs, so that a failure can be made smaller.
 type step struct {
@@ -85,7 +86,7 @@ type model struct {
 	failures []string
 }
 
-// A promise is when the last acknowledged purge of a URL began.
+// A promise is when the last purge of a URL began that has succeeded.
 type promise struct{ hard, soft time.Time }
 
 func newModel(t *testing.T, lags []int) *model {
@@ -93,6 +94,9 @@ func newModel(t *testing.T, lags []int) *model {
 		bubble: newBubble(t, 3, nil), ctx: t.Context(),
 		apart: make(map[int]bool), frozen: make(map[int]bool),
 		fetched: make(map[string]time.Time), promises: make(map[string]promise),
+	}
+	for _, n := range m.nodes {
+		n.noteBeat()
 	}
 	next := 0
 	m.net.slow(func() time.Duration {
@@ -245,6 +249,9 @@ func (m *model) get(s step, n *bubbleNode) {
 	p := m.promises[fmt.Sprint(n.addr.Addr, s.URL)]
 	m.mu.Unlock()
 	w := do(n.handler, m.upstream(s.URL), m.request(s.URL))
+	if w.Code == -1 {
+		return // cut off: whom it followed has crashed, and its own fetch gave another body
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	at, whole := m.fetched[w.Body.String()]
@@ -253,7 +260,7 @@ func (m *model) get(s step, n *bubbleNode) {
 	case w.Code != 200 || !whole:
 		m.failures = append(m.failures, fmt.Sprintf("%s: url %d: %d %q", n.name, s.URL, w.Code, w.Body))
 	case at.Before(p.hard):
-		m.failures = append(m.failures, fmt.Sprintf("%s: url %d was fetched %v before a purge that it acknowledged: %s", n.name, s.URL, p.hard.Sub(at), status))
+		m.failures = append(m.failures, fmt.Sprintf("%s: url %d was fetched %v before a purge that had succeeded: %s", n.name, s.URL, p.hard.Sub(at), status))
 	case at.Before(p.soft) && strings.Contains(status, "; hit; ttl=") && !strings.Contains(status, "; hit; ttl=0") && !strings.Contains(status, "; hit; ttl=-"):
 		m.failures = append(m.failures, fmt.Sprintf("%s: url %d passes for fresh, %v after a soft purge: %s", n.name, s.URL, p.soft.Sub(at), status))
 	case at.Before(p.soft) && s.URL%2 == 1:
@@ -283,13 +290,13 @@ func (m *model) purge(s step, n *bubbleNode) {
 	}
 	m.mu.Unlock()
 	begun := time.Now()
-	_, result := n.purge(m.t, fmt.Sprintf(`{%s, "soft": %v}`, body, s.Soft))
+	code, result := n.purge(m.t, fmt.Sprintf(`{%s, "soft": %v}`, body, s.Soft))
+	if code != 200 {
+		return // who has not heard of it may hand what it has to others
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, a := range result.Nodes {
-		if !a.Acknowledged {
-			continue
-		}
 		for i := range modelURLs {
 			if !names(i) {
 				continue
@@ -356,6 +363,7 @@ func (m *model) look(n *bubbleNode) {
 func (m *model) restart(i int) {
 	old := m.nodes[i]
 	fresh := m.bubble.start(old.name, nil)
+	fresh.noteBeat()
 	m.mu.Lock()
 	m.nodes = m.nodes[:len(m.nodes)-1]
 	m.nodes[i] = fresh

@@ -358,7 +358,10 @@ func TestNodeThatCannotBeReachedIsNamedAndToldLater(t *testing.T) {
 		if body, _ := deaf.get(t, up, url); strings.HasSuffix(body, " 1") {
 			t.Errorf("%s was reachable again and serves %q", deaf.name, body)
 		}
-		if n := len(b.nodes[0].reminders.nodes); n != 0 {
+		told := &b.nodes[0].reminders
+		told.mu.Lock()
+		defer told.mu.Unlock()
+		if n := len(told.nodes); n != 0 {
 			t.Errorf("%d nodes are still being told", n)
 		}
 	})
@@ -702,4 +705,32 @@ func entryFor(t testing.TB, url string, tags ...string) *store.Entry {
 	}
 	e.URL, e.Tags = url, tags
 	return e
+}
+
+// A node that the others had given up serves hits again before they have it on
+// their rings. A purge meanwhile succeeds without it; as soon as it is back it
+// is told, since it has no reason to ask.
+func TestNodeThatWasGivenUpIsToldWhatItCannotKnow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 3, nil)
+		s := &shop{asked: make(map[string]int)}
+		up := s.handler()
+		givenUp := b.nodes[1]
+		url := b.urlOf(givenUp)
+		givenUp.get(t, up, url)
+		all := b.addrs()
+		for _, i := range []int{0, 2} {
+			b.nodes[i].setRing([]peer.Node{all[0], all[2]})
+		}
+		if code, result := b.nodes[0].purge(t, `{"tags": ["all"]}`); code != 200 || len(result.Nodes) != 2 {
+			t.Errorf("%d %+v", code, result)
+		}
+		b.nodes[2].setRing(all)
+		b.settle()
+		for _, i := range []int{1, 2} {
+			if body, status := b.nodes[i].get(t, up, url); !strings.HasSuffix(body, " 2") {
+				t.Errorf("node%d: %q %s", i, body, status)
+			}
+		}
+	})
 }

@@ -600,7 +600,8 @@ func standsForError(status int) bool {
 func (x *fetch) mayServeStale() bool {
 	stale := *x.grant.stale
 	stale.Checked, stale.Compared = x.sent, false // it was there then
-	return !x.h.node.store.Purged(x.q.space, x.q.key, &stale) && rfc9111.ServeStaleOnError(x.q.directives, x.grant.stale.Fresh, time.Now())
+	purged, _ := x.h.node.store.Purged(x.q.space, x.q.key, &stale)
+	return !purged && rfc9111.ServeStaleOnError(x.q.directives, x.grant.stale.Fresh, time.Now())
 }
 
 // complete stores the response if all of it has come.

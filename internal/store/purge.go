@@ -317,15 +317,16 @@ func (s *Store) unaffected(r *resource) bool {
 }
 
 // Purged reports whether a response that nobody has stored yet has been purged
-// since its request left.
-func (s *Store) Purged(space *Namespace, k Key, e *Entry) bool {
+// since its request left, and whether at least softly.
+func (s *Store) Purged(space *Namespace, k Key, e *Entry) (hard, any bool) {
 	if s.purges.seq.Load() == 0 {
-		return false
+		return false, false
 	}
 	if e.selectors == nil {
 		e = e.sealed(k)
 	}
-	return s.purges.admit(space.Name, e) == nil
+	settled := s.purges.admit(space.Name, e)
+	return settled == nil, settled != e
 }
 
 // dueLocked plans the next sweep, or has it begin at once.

@@ -218,8 +218,10 @@ func TestWhatWasFetchedBeforeIsRefused(t *testing.T) {
 		before := p.page("http://a.test/", "t")
 		tick()
 		p.Purge(Purge{Selectors: []Selector{{Tag, "t"}}})
-		if p.Purged(p.space, key(1), p.page("http://a.test/", "t1")) || !p.Purged(p.space, key(1), before) {
-			t.Error("Purged disagrees")
+		for e, want := range map[*Entry]bool{p.page("http://a.test/", "t1"): false, before: true} {
+			if hard, any := p.Purged(p.space, key(1), e); hard != want || any != want {
+				t.Errorf("%v: %v, %v", e.Tags, hard, any)
+			}
 		}
 		if p.Commit(p.space, key(1), before, []byte("old")) != nil {
 			t.Error("it was stored")
@@ -231,6 +233,9 @@ func TestWhatWasFetchedBeforeIsRefused(t *testing.T) {
 		soft := p.page("http://a.test/", "s")
 		tick()
 		p.Purge(Purge{Soft: true, Selectors: []Selector{{Tag, "s"}}})
+		if hard, any := p.Purged(p.space, key(2), soft); hard || !any {
+			t.Errorf("softly: %v, %v", hard, any)
+		}
 		p.Commit(p.space, key(2), soft, []byte("old"))
 		p.want(key(2), "what was fetched before a soft purge", "stale")
 	})

@@ -359,8 +359,11 @@ func TestNodeThatCannotBeReachedIsNamedAndToldLater(t *testing.T) {
 		if body, _ := deaf.get(t, up, url); strings.HasSuffix(body, " 1") {
 			t.Errorf("%s was reachable again and serves %q", deaf.name, body)
 		}
-		if n := len(b.nodes[0].reminders.nodes); n != 0 {
-			t.Errorf("%d nodes are still being told", n)
+		r := &b.nodes[0].reminders
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.nodes) != 0 {
+			t.Errorf("%d nodes are still being told", len(r.nodes))
 		}
 	})
 }

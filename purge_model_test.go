@@ -53,7 +53,7 @@ func drawStep(t *rapid.T) step {
 func TestPurgeModel(t *testing.T) {
 	// As many as take a few seconds, unless somebody wants more.
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
-		n := "300"
+		n := "200"
 		if raceDetector {
 			n = "40"
 		}

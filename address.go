@@ -108,8 +108,8 @@ func overrides(header http.Header) string {
 func withoutAddresses(forwarded string) string {
 	var left []string
 	for pair := range strings.FieldsFuncSeq(forwarded, func(c rune) bool { return c == ',' || c == ';' }) {
-		name, node, _ := strings.Cut(strings.ToLower(strings.Trim(pair, " \t")), "=")
-		if (name == "for" || name == "by") && strings.Trim(node, `abcdefghijklmnopqrstuvwxyz0123456789._:-[]"`) == "" {
+		name, node, ok := strings.Cut(strings.ToLower(strings.Trim(pair, " \t")), "=")
+		if ok && (name == "for" || name == "by") && strings.Trim(node, `abcdefghijklmnopqrstuvwxyz0123456789._:-[]"`) == "" {
 			continue
 		}
 		left = append(left, pair)
@@ -189,6 +189,9 @@ func (x *fetch) teach(e *store.Entry, body *follower) {
 		if !ok || a.search == nil { // it has been forgotten again
 			return
 		}
+		if x.flight.generation != 0 {
+			return // of a large body there is one copy
+		}
 		owner, self := n.ring.Load().Owner(a.key)
 		if self {
 			n.store.Commit(x.q.space, a.key, e, x.flight.fill.Bytes())
@@ -197,7 +200,7 @@ func (x *fetch) teach(e *store.Entry, body *follower) {
 		ctx, cancel := context.WithTimeout(context.Background(), x.q.patience)
 		defer cancel()
 		start := time.Now()
-		_, err := n.client.Publish(ctx, owner, peer.NewQuery(x.q.space.Name, a.key, x.q.header, e.Vary), peer.Ticket{}, e, body)
+		_, err := n.client.Publish(ctx, owner, peer.NewQuery(x.q.space.Name, a.key, x.q.header, e.Vary), peer.Ticket{}, e, outgoing{body, x.flight})
 		observePeer(operationPublish, err, time.Since(start))
 	})
 	all.Wait()

@@ -66,7 +66,9 @@ type Handler struct {
 	// What applies where the response does not say.
 	Stale *Stale `json:"stale,omitempty"`
 
-	// Larger responses stream through and are not stored, in bytes.
+	// Larger responses stream through and are not stored, nor are parts of
+	// them, in bytes. The whole of a response that is larger than a quarter of
+	// cache_size times the number of nodes isn't either, but parts of it are.
 	// Default: 16 MiB.
 	MaxBodySize int64 `json:"max_body_size,omitempty"`
 

@@ -23,6 +23,10 @@ type flight struct {
 	lease uint64        // the lease under which another node leads; 0: led here
 	over  chan struct{} // closed at the end
 
+	// Under which the further chunks of a large body are stored; 0: there are
+	// none yet. Set by the leader before anybody is told of such a chunk.
+	generation store.Generation
+
 	once   sync.Once
 	landed *store.Entry // the entry as stored; written before over is closed, nil if not stored
 	digest uint64

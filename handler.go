@@ -1,6 +1,7 @@
 package caddygroupcache
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
@@ -38,14 +40,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return h.bypass(w, r, next, rfc9111.CatchingUp)
 		}
 		found := h.node.find(q, now)
+		if q.oversized(found.entry) {
+			q.upstream = rfc9111.TooLarge
+		}
 		if q.served(found) {
-			return h.serve(w, r, q, found)
+			if h.serve(w, r, next, q, found) {
+				return nil
+			}
+			continue
 		}
-		if found.use == rfc9111.StaleWhileRevalidate && found.here {
+		if found.use == rfc9111.StaleWhileRevalidate && found.here && q.upstream == rfc9111.None {
 			h.refresh(r, next, q)
-			return h.serve(w, r, q, found)
+			if h.serve(w, r, next, q, found) {
+				return nil
+			}
+			continue
 		}
-		if found.why != rfc9111.None || found.uncacheable != rfc9111.None || looks > maxLooks {
+		if found.why != rfc9111.None || q.uncacheable(found) != rfc9111.None || looks > maxLooks || q.upstream != rfc9111.None {
 			q.alone = true
 		}
 		f, body, lead := h.node.join(q)
@@ -55,13 +66,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			if again := h.node.find(q, time.Now()); q.served(again) {
 				body.Close()
 				f.end(rfc9111.None)
-				return h.serve(w, r, q, again)
+				continue
 			}
 		}
 		g := grant{fetch: true}
 		switch {
 		case !lead:
 			g.fetch = false
+		case q.upstream != rfc9111.None:
+			g.why = q.upstream
 		case looks <= maxLooks:
 			g = h.node.ask(q, f, found)
 		}
@@ -77,6 +90,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			f.end(rfc9111.OnlyIfCached)
 			h.node.release(q, g, rfc9111.OnlyIfCached)
 			return h.unavailable(w, out)
+		}
+		if q.far && !q.alone && g.stale == nil {
+			if h.fetchFirst(w, r, next, q, f, g, out) {
+				return nil
+			}
 		}
 		if again, err := h.fetch(w, r, next, q, f, g, out); !again {
 			return err
@@ -102,7 +120,7 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 		space:       h.space,
 		header:      r.Header,
 		credentials: len(r.Header["Authorization"]) > 0 && !h.policy.IgnoreAuthorization,
-		maxBody:     h.MaxBodySize,
+		maxBody:     min(h.MaxBodySize, h.node.largestBody()),
 		patience:    time.Duration(h.PeerTimeout),
 		deadline:    time.Duration(h.FillTimeout),
 	}
@@ -112,6 +130,8 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 	if q.directives.NoStore {
 		return nil, rfc9111.RequestNoStore
 	}
+	q.part = len(r.Header["Range"]) > 0
+	q.far = !head && rfc9111.FarRange(r.Header["Range"], store.ChunkSize)
 	q.alone = head || q.credentials || q.directives.NoCache || q.directives.OnlyIfCached
 	var ok bool
 	if q.address, ok = h.addressOf(r, requestURI(r)); !ok {
@@ -120,27 +140,76 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 	return q, rfc9111.None
 }
 
-// serve answers a request from this node's memory.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, q *question, found finding) error {
+// serve answers a request from this node's memory. It reports false when that
+// has lost a part of the body that can't be got back: then the request has to
+// look again.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding) bool {
 	detail := detailHot
 	if _, self := h.node.ring.Load().Owner(q.key); self {
 		detail = detailLocal
 	}
-	h.serveEntry(w, r, found.entry, found.body, q.statusOf(found.entry, found.use), detail)
-	return nil
+	return h.serveHit(w, r, next, q, found.entry, found.body, q.statusOf(found.entry, found.use), detail)
 }
 
-func (h *Handler) serveEntry(w http.ResponseWriter, r *http.Request, e *store.Entry, body []byte, status cacheStatus, detail any) {
-	if h.hitHeader(w, r, e, status, detail) {
-		return
+// serveHit answers with a stored response, of whose body the first chunk is at
+// hand.
+func (h *Handler) serveHit(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte, status cacheStatus, detail any) bool {
+	if !e.Large() && !wantsPart(r, e.Status) { // nearly all hits, so nothing is allocated for the others' sake
+		if h.hitHeader(w, r, e, status, detail) {
+			return true
+		}
+		w.WriteHeader(e.Status)
+		if r.Method != http.MethodHead {
+			_, _ = w.Write(first) // a client that is gone needs no error
+		}
+		return true
 	}
+	return h.serveStored(w, r, next, q, e, first, func(w http.ResponseWriter) bool {
+		if q.mended {
+			out := &outcome{h: h, repl: replacer(r), fwd: "partial", fwdStatus: http.StatusPartialContent, stored: true, status: statusMiss}
+			return h.newHeader(w, r, e, out)
+		}
+		return h.hitHeader(w, r, e, status, detail)
+	})
+}
+
+// serveStored answers with a stored response. Header sets its header, and
+// reports whether that has answered the request.
+func (h *Handler) serveStored(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte, header func(http.ResponseWriter) bool) bool {
+	body := h.storedBody(r, next, q, e, first)
+	if e.Large() && r.Method != http.MethodHead {
+		if _, err := body.from(body.needs(r, e)); err != nil {
+			h.lost(q, e, err)
+			return false
+		}
+	}
+	if header(w) {
+		return true
+	}
+	var at, end int64
+	var err error
 	if wantsPart(r, e.Status) {
-		servePart(w, r, body)
-		return
+		at, end, err = servePart(w, r, body)
+	} else {
+		w.WriteHeader(e.Status)
+		if r.Method != http.MethodHead {
+			end = body.size
+			at, err = body.write(w, 0, end)
+		}
 	}
-	w.WriteHeader(e.Status)
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // a client that is gone needs no error
+	if errors.As(err, new(missingChunk)) && r.Context().Err() == nil {
+		rest := &partWriter{ResponseWriter: w, start: at, end: end, at: at}
+		h.resume(rest, r, next, e, at, body.digest)
+	}
+	return true
+}
+
+// lost makes the most of an entry whose body can't be served: it is the
+// upstream's turn.
+func (h *Handler) lost(q *question, e *store.Entry, err error) {
+	q.upstream = rfc9111.Incomplete
+	if errors.Is(err, errChunkGone) {
+		h.node.invalidate(store.NewPurgeID(), q.space, []store.Selector{selectorOf(q.key)}, q.patience)
 	}
 }
 
@@ -212,6 +281,9 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		if status = q.statusOf(e, use); use == rfc9111.StaleWhileRevalidate {
 			h.refresh(r, next, q)
 		}
+		if e.Large() {
+			return h.followLarge(w, r, next, q, f, status), nil
+		}
 	}
 	if h.followedHeader(w, r, e, status, out) {
 		return true, nil
@@ -222,10 +294,33 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		return true, nil
 	}
 	n, err := copyFill(r.Context(), w, body)
-	if !errors.As(err, new(ended)) {
-		return true, nil // complete, or the client is gone
+	if brokeOff(err) {
+		h.resume(w, r, next, e, n, digestOf(r.Context(), f))
 	}
-	return true, h.resume(w, r, next, f, e.Status, n)
+	return true, nil // complete, or the client is gone
+}
+
+// followLarge serves a large stored response whose first chunk is being brought
+// from the owner.
+func (h *Handler) followLarge(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, status cacheStatus) bool {
+	select {
+	case <-f.over:
+	case <-r.Context().Done():
+		return true
+	}
+	if f.landed == nil {
+		return false
+	}
+	if q.oversized(f.landed) {
+		q.upstream = rfc9111.TooLarge
+		return false
+	}
+	return h.serveHit(w, r, next, q, f.landed, f.fill.Bytes(), status, detailPeer)
+}
+
+// brokeOff reports whether a fill can't give its reader the rest of the body.
+func brokeOff(err error) bool {
+	return errors.As(err, new(ended)) || errors.Is(err, fill.ErrGone)
 }
 
 // followedHeader sets the header of a response that is followed, and reports
@@ -234,40 +329,56 @@ func (h *Handler) followedHeader(w http.ResponseWriter, r *http.Request, e *stor
 	if status != statusCollapsed {
 		return h.hitHeader(w, r, e, status, detailPeer)
 	}
+	out.status, out.collapsed = statusCollapsed, true
+	return h.newHeader(w, r, e, out)
+}
+
+// newHeader sets the header of a response that has just come from the upstream,
+// and reports whether a 304 has answered the request.
+func (h *Handler) newHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, out *outcome) bool {
 	header := w.Header()
 	e.WriteHeader(header)
 	if age := e.Fresh.Age(time.Now()); age >= time.Second || len(header["Age"]) > 0 {
 		header.Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
 	}
-	out.status, out.collapsed = statusCollapsed, true
 	out.write(header)
 	return h.answerNotModified(w, r, e.Status, header)
 }
 
-// resume goes on with a response whose source broke off after n bytes, from
-// the upstream. If that is another response by now, the client's is cut off,
-// as it would have been without a cache.
-func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, f *flight, status int, n int64) error {
-	sent := f.fill.NewReader()
-	defer sent.Close()
-	digest := xxhash.New()
-	for left := n; left > 0; {
-		p, err := sent.Next(r.Context(), nil)
-		if err != nil {
-			return caddyhttp.Error(statusClientClosed, err)
-		}
-		p = p[:min(int64(len(p)), left)]
-		_, _ = digest.Write(p) // never fails
-		left -= int64(len(p))
+// resume goes on with a response whose source broke off at byte n of the body,
+// from the upstream. If that has another response by now, the client's is cut
+// off, as it would have been without a cache.
+func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, e *store.Entry, n int64, digest func(n int64) (uint64, error)) {
+	rest := r.WithContext(r.Context())
+	rest.Header = rfc9111.Conditional(r.Header, nil)
+	s := &resumer{ResponseWriter: w, header: make(http.Header), status: e.Status, skip: n, digestOf: digest}
+	if s.tag = rfc9111.StrongTag(http.Header{"Etag": e.Lines("Etag")}); s.tag != "" && n > 0 && e.Status == http.StatusOK {
+		rest.Header["Range"] = []string{"bytes=" + strconv.FormatInt(n, 10) + "-"}
+		rest.Header["If-Range"] = []string{s.tag}
 	}
-	whole := r.WithContext(r.Context())
-	whole.Header = rfc9111.Conditional(r.Header, nil)
-	s := newResumer(w, status, n, digest.Sum64())
-	if err := next.ServeHTTP(s, whole); err != nil || s.skip > 0 {
+	if err := next.ServeHTTP(s, rest); err != nil || s.skip > 0 {
 		panic(http.ErrAbortHandler)
 	}
 	s.passTrailers()
-	return nil
+}
+
+// digestOf returns the digest of what readers have got of a fill.
+func digestOf(ctx context.Context, f *flight) func(n int64) (uint64, error) {
+	return func(n int64) (uint64, error) {
+		sent := f.fill.NewReader()
+		defer sent.Close()
+		digest := xxhash.New()
+		for n > 0 {
+			p, err := sent.Next(ctx, nil)
+			if err != nil {
+				return 0, err
+			}
+			p = p[:min(int64(len(p)), n)]
+			_, _ = digest.Write(p) // never fails
+			n -= int64(len(p))
+		}
+		return digest.Sum64(), nil
+	}
 }
 
 // fetch runs the next handlers as the leader of a flight. It reports true when
@@ -279,7 +390,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	if g.why == rfc9111.HitForMiss {
 		f = h.node.solo(q) // the one it led is over
 	}
-	x := &fetch{h: h, r: r, q: q, flight: f, grant: g, out: out}
+	x := &fetch{h: h, r: r, next: next, q: q, flight: f, grant: g, out: out}
 	t, upstream := x.start(w)
 	defer x.stop()
 	start, broke := time.Now(), true
@@ -305,8 +416,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		q.validated, q.failed = g.stale.Generation, true // the owner has the body, and it will do
 		return true, nil
 	case x.failed && !out.background:
-		h.serveEntry(w, r, g.stale, g.staleBody, statusStale, detailLocal)
-		return false, nil
+		return !h.serveHit(w, r, next, q, g.stale, g.staleBody, statusStale, detailLocal), nil
 	case x.retry, t.state == silent && !t.answered:
 		q.alone = q.alone || !x.renewed
 		return true, nil

@@ -62,6 +62,7 @@ func FuzzKeys(f *testing.F) {
 		{"Host: a", "Host: a\r\nX-Host: b"}, {"Host: a\r\nX-Host: b", "Host: a\r\nX-Host: b\r\nX-Host: b"},
 		{"Host: a\r\nX-Forwarded-Host: b", "Host: a\r\nX-Original-Url: b"}, {"Host: a\r\nForwarded: host=b", "Host: a\r\nForwarded: host=c"},
 		{"Host: a\r\nForwarded: for=1.2.3.4", "Host: a\r\nForwarded: for=\"[::1]:5\";by=_x"},
+		{"Host: a\r\nForwarded: for=1", "Host: a\r\nForwarded: for"},
 		{"Host: a\r\nForwarded: for=1.2.3.4;host=b", "Host: a\r\nForwarded: for=1.2.3.4, host=c"},
 	} {
 		seed(0, "GET / HTTP/1.1\r\n"+pair[0]+"\r\n\r\n", "GET / HTTP/1.1\r\n"+pair[1]+"\r\n\r\n")
@@ -194,6 +195,7 @@ func TestForwardedCountsWithoutItsAddresses(t *testing.T) {
 		{`for="1;host=a"`, "for=1"},
 		{"for=1 host=a", "for=1"},
 		{"for=1=host", "for=1"},
+		{"for", "for=1"},
 	} {
 		if key(other[0]) == key(other[1]) {
 			t.Errorf("%q and %q are taken for one", other[0], other[1])

@@ -42,6 +42,8 @@ const (
 	operationPurge   = "purge"
 	operationPurges  = "purges"
 	operationLearn   = "learn"
+	operationChunk   = "chunk"
+	operationStore   = "store"
 )
 
 func observePeer(operation string, err error, took time.Duration) {

@@ -46,6 +46,8 @@ type node struct {
 	// read along, so that two nodes which disagree about the ring never wait
 	// for each other.
 	asks flights
+	// Chunks that are being brought.
+	brought brought
 
 	served atomic.Int64 // look-ups of other nodes
 
@@ -111,19 +113,30 @@ func (n *node) setRing(nodes []peer.Node) {
 	}
 }
 
+// largestBody returns the size from which on a whole body is not stored, because
+// it would throw out all others: half of what all nodes keep, if they are alike.
+func (n *node) largestBody() int64 {
+	nodes := max(len(n.ring.Load().Nodes()), 1)
+	return n.store.BodyLimit() / 2 * int64(nodes)
+}
+
 // A question is what a request asks of the cache.
 type question struct {
 	space *store.Namespace
 	address
 	header      http.Header // of the request
 	directives  rfc9111.RequestDirectives
-	credentials bool          // the request has an Authorization field
-	alone       bool          // it neither leads others nor follows them
-	refresh     bool          // stale-while-revalidate has been made use of: now revalidate
-	maxBody     int64         // larger responses are not stored
-	patience    time.Duration // for a silent owner
-	deadline    time.Duration // for a fill
-	vary        []string      // what is known of the response's Vary
+	credentials bool           // the request has an Authorization field
+	alone       bool           // it neither leads others nor follows them
+	refresh     bool           // stale-while-revalidate has been made use of: now revalidate
+	maxBody     int64          // larger responses are not stored
+	far         bool           // it asks for a part beyond the first chunk, or one counted from the end
+	part        bool           // it asks for a part at all
+	mended      bool           // the first chunk that it needs came from the upstream
+	upstream    rfc9111.Reason // what is stored can't serve it
+	patience    time.Duration  // for a silent owner
+	deadline    time.Duration  // for a fill
+	vary        []string       // what is known of the response's Vary
 	// The body that the upstream has just confirmed for this request: to be
 	// served whatever its freshness.
 	validated store.Generation
@@ -175,10 +188,26 @@ func (n *node) find(q *question, now time.Time) finding {
 
 // served reports whether the question is answered by what was found.
 func (q *question) served(f finding) bool {
-	if !f.here || f.why == rfc9111.Authorization {
+	if !f.here || f.why == rfc9111.Authorization || q.upstream != rfc9111.None {
 		return false
 	}
 	return f.use == rfc9111.Fresh || q.validated != 0 && f.entry.Generation == q.validated
+}
+
+// uncacheable is why the question's request needn't wait for others. That a
+// response is too large to be stored as a whole is no reason for who wants a
+// part of it.
+func (q *question) uncacheable(f finding) rfc9111.Reason {
+	if q.far && f.uncacheable == rfc9111.TooLarge {
+		return rfc9111.None
+	}
+	return f.uncacheable
+}
+
+// oversized reports whether an entry is of a body so large that only parts of it
+// are served from the cache.
+func (q *question) oversized(e *store.Entry) bool {
+	return e != nil && e.Large() && e.Size > q.maxBody && !q.part
 }
 
 // stale is the entry that a fetch may validate: only one whose body is here,
@@ -211,7 +240,7 @@ func (n *node) solo(q *question) *flight {
 }
 
 func (n *node) newFill(q *question) func() *fill.Fill[*store.Entry] {
-	return func() *fill.Fill[*store.Entry] { return fill.New[*store.Entry](q.maxBody, n.budget) }
+	return func() *fill.Fill[*store.Entry] { return fill.New[*store.Entry](q.maxBody, store.ChunkSize, n.budget) }
 }
 
 // A grant says what the leader of a flight is to do.
@@ -283,7 +312,7 @@ func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply,
 	query := peer.NewQuery(q.space.Name, q.key, q.header, q.vary)
 	query.Asked = time.Now()
 	query.Purges, query.Told = n.purged.Recent(query.Asked)
-	query.Lead, query.Refresh, query.Credentials, query.Validated = !q.alone, q.refresh, q.credentials, q.validated
+	query.Lead, query.Refresh, query.Credentials, query.Far, query.Validated = !q.alone, q.refresh, q.credentials, q.far, q.validated
 	if found.here {
 		query.Have = found.entry.Generation
 	}
@@ -326,7 +355,7 @@ func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) g
 		f.end(rfc9111.None) // look again: the body was here, now the entry is fresh
 		return grant{}
 	}
-	if err := f.fill.Expect(e.Size); err != nil {
+	if err := f.fill.Expect(min(e.Size, store.ChunkSize)); err != nil {
 		reply.Close()
 		return grant{fetch: true, why: reasonOf(err)}
 	}
@@ -339,7 +368,8 @@ func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) g
 	return grant{}
 }
 
-// transfer copies a body from the owner into a flight and keeps a copy.
+// transfer copies a body from the owner into a flight and keeps a copy. Of one
+// that is large and was stored before, that is the first chunk.
 func (n *node) transfer(q *question, f *flight, reply *peer.Reply) {
 	stop := time.AfterFunc(q.deadline, reply.Close)
 	defer stop.Stop()
@@ -357,23 +387,21 @@ func (n *node) transfer(q *question, f *flight, reply *peer.Reply) {
 	}
 	var generation store.Generation
 	if err == nil {
-		generation, err = reply.Body(f.fill)
+		generation, err = reply.Body(incoming{f.fill, n, q, f})
 	}
-	size := f.fill.Size()
-	if err == nil && reply.Kind == peer.Hit && size != e.Size {
-		err = peer.ErrProtocol
+	if err == nil && f.generation != 0 && generation != f.generation {
+		generation = 0 // its other chunks are of no use without the entry
 	}
 	if err != nil {
 		f.end(brokenReason(err))
 		return
 	}
-	final := *e
-	final.Size, final.Generation = size, generation
+	final, body := *e, f.fill.Bytes()
+	final.Generation = generation
+	if e.Generation == 0 { // it was not stored before
+		final.Size, final.Digest = f.fill.Size(), store.Digest(body)
+	}
 	if generation != 0 {
-		body := f.fill.Bytes()
-		if reply.Kind == peer.Follow {
-			final.Digest = store.Digest(body)
-		}
 		n.store.PutCopy(q.space, q.key, &final, body)
 	}
 	f.land(&final, final.Digest)
@@ -402,7 +430,7 @@ func (n *node) publish(q *question, f *flight, g grant, e *store.Entry, body *fo
 	defer cancel()
 	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary)
 	start := time.Now()
-	generation, err := n.client.Publish(ctx, *g.owner, query, g.ticket, e, body)
+	generation, err := n.client.Publish(ctx, *g.owner, query, g.ticket, e, outgoing{body, f})
 	observePeer(operationPublish, err, time.Since(start))
 	var refused peer.Broken
 	switch <-f.over; {
@@ -412,7 +440,7 @@ func (n *node) publish(q *question, f *flight, g grant, e *store.Entry, body *fo
 		stored.Generation = generation
 		n.store.PutCopy(q.space, q.key, &stored, f.fill.Bytes())
 	case !errors.As(err, &refused):
-		n.store.Commit(q.space, q.key, e, f.fill.Bytes())
+		n.store.Commit(q.space, q.key, f.landed, f.fill.Bytes())
 	}
 }
 
@@ -481,7 +509,7 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 	q := &question{
 		space: space, address: address{key: query.Key}, header: query.Fields,
 		directives: rfc9111.ParseRequest(query.Fields), credentials: query.Credentials,
-		maxBody: n.store.BodyLimit(), validated: query.Validated,
+		maxBody: n.largestBody(), validated: query.Validated, far: query.Far,
 	}
 	now := time.Now()
 	if !n.upToDate(ctx, now, defaultPeerTimeout) {
@@ -496,7 +524,7 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 		a.Vary(q.vary)
 	case q.served(found), found.use == rfc9111.StaleWhileRevalidate && found.here && !query.Refresh:
 		a.Hit(found.entry, found.body, query.Have)
-	case found.uncacheable != rfc9111.None:
+	case q.uncacheable(found) != rfc9111.None:
 		a.Bypass(found.uncacheable, uncacheableFor)
 	case !query.Lead && query.Credentials:
 		a.None(ticket, nil)
@@ -551,8 +579,9 @@ func (n *node) relay(ctx context.Context, q *question, f *flight, r *follower, a
 		return
 	}
 	a.Header(e)
+	body := outgoing{r, f}
 	for {
-		p, err := r.Next(ctx, func() { _ = a.Flush() }) // an asker that is gone ends ctx
+		p, stored, err := body.Next(ctx, func() { _ = a.Flush() }) // an asker that is gone ends ctx
 		switch {
 		case errors.Is(err, io.EOF):
 			a.End(f.outcome())
@@ -560,7 +589,7 @@ func (n *node) relay(ctx context.Context, q *question, f *flight, r *follower, a
 		case err != nil:
 			a.Broken(reasonOf(err))
 			return
-		case a.Data(p) != nil:
+		case p == nil && a.Stored(stored) != nil, a.Data(p) != nil:
 			return
 		}
 	}
@@ -570,7 +599,7 @@ func (n *node) relay(ctx context.Context, q *question, f *flight, r *follower, a
 // or none, is as good as one if nobody else is fetching: the response was
 // fetched, so why throw it away?
 func (n *node) Publish(ctx context.Context, p *peer.Publication) (store.Generation, rfc9111.Reason) {
-	q := &question{address: address{key: p.Query.Key}, header: p.Query.Fields, maxBody: n.store.BodyLimit()}
+	q := &question{address: address{key: p.Query.Key}, header: p.Query.Fields, maxBody: n.largestBody()}
 	if q.space = n.store.NamespaceOfPeer(p.Query.Group); q.space == nil {
 		return 0, rfc9111.Memory
 	}
@@ -604,14 +633,18 @@ func (n *node) Publish(ctx context.Context, p *peer.Publication) (store.Generati
 }
 
 func (n *node) receive(q *question, f *flight, p *peer.Publication) (store.Generation, rfc9111.Reason) {
-	if size, ok := contentLength(p.Entry); ok {
+	size, ok := contentLength(p.Entry)
+	if p.Entry.Large() { // only its first chunk comes
+		size = store.ChunkSize
+	}
+	if ok {
 		if err := f.fill.Expect(size); err != nil {
 			f.end(reasonOf(err))
 			return 0, reasonOf(err)
 		}
 	}
 	n.begin(q, f, p.Entry)
-	if err := p.Body(f.fill); err != nil {
+	if err := p.Body(incoming{f.fill, n, q, f}); err != nil {
 		why := brokenReason(err)
 		n.giveUp(q, f, why)
 		return 0, why
@@ -635,9 +668,13 @@ func (n *node) begin(q *question, f *flight, e *store.Entry) {
 
 // commit stores the complete response of a flight and ends it.
 func (n *node) commit(q *question, f *flight, e *store.Entry) *store.Entry {
-	body := f.fill.Bytes()
-	stored := n.store.Commit(q.space, q.key, e, body)
-	f.land(stored, store.Digest(body))
+	first := f.fill.Bytes()
+	final := *e
+	if !final.Large() { // else it is known beforehand, and no more than the first chunk was to come
+		final.Size, final.Generation = f.fill.Size(), f.generation
+	}
+	stored := n.store.Commit(q.space, q.key, &final, first)
+	f.land(stored, store.Digest(first))
 	return stored
 }
 

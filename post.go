@@ -61,7 +61,7 @@ func (k *keeper) wants(status int, header http.Header, id store.PurgeID) bool {
 	if why != rfc9111.None {
 		return false
 	}
-	body := fill.New[*store.Entry](k.h.MaxBodySize, k.h.node.budget)
+	body := fill.New[*store.Entry](min(k.h.MaxBodySize, store.ChunkSize), store.ChunkSize, k.h.node.budget)
 	if n, ok := contentLength(e); ok && body.Expect(n) != nil {
 		body.Release()
 		return false
@@ -101,7 +101,7 @@ func (k *keeper) store() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(h.PeerTimeout))
 	defer cancel()
 	start := time.Now()
-	_, err := n.client.Publish(ctx, owner, peer.NewQuery(h.space.Name, k.key, k.r.Header, k.entry.Vary), peer.Ticket{}, k.entry, body)
+	_, err := n.client.Publish(ctx, owner, peer.NewQuery(h.space.Name, k.key, k.r.Header, k.entry.Vary), peer.Ticket{}, k.entry, outgoing{body, nil})
 	observePeer(operationPublish, err, time.Since(start))
 }
 

@@ -1,7 +1,6 @@
 package caddygroupcache
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -11,18 +10,31 @@ import (
 
 // servePart answers a request for parts of a stored response whose header has
 // been set: single, several, suffix, or none that can be satisfied (RFC 9110
-// §14).
-func servePart(w http.ResponseWriter, r *http.Request, body []byte) {
+// §14). It returns where in the body it stopped, where it should have, and why
+// it did not get there.
+func servePart(w http.ResponseWriter, r *http.Request, body *storedBody) (at, end int64, err error) {
 	header := w.Header()
 	if !rfc9111.FewRanges(r.Header["Range"]) || !rfc9111.RangeApplies(r.Header, header) {
 		w.WriteHeader(http.StatusOK)
-		_, _ = w.Write(body) // a client that is gone needs no error
-		return
+		at, err = body.write(w, 0, body.size)
+		return at, body.size, err
+	}
+	if start, length, ok := rfc9111.SingleRange(r.Header["Range"], body.size); ok {
+		setPart(header, start, length, body.size)
+		w.WriteHeader(http.StatusPartialContent)
+		n, err := body.write(w, start, length)
+		return start + n, start + length, err
 	}
 	part := *r
 	part.Header = http.Header{"Range": r.Header["Range"]} // the other conditions have been dealt with
 	modified, _ := http.ParseTime(header.Get("Last-Modified"))
-	http.ServeContent(w, &part, "", modified, bytes.NewReader(body))
+	http.ServeContent(w, &part, "", modified, body) // it breaks off by itself
+	return 0, 0, nil
+}
+
+func setPart(header http.Header, start, length, size int64) {
+	header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, start+length-1, size))
+	header.Set("Content-Length", strconv.FormatInt(length, 10))
 }
 
 // wantsPart reports whether a request may be answered with a part.
@@ -46,8 +58,7 @@ func partOf(w http.ResponseWriter, r *http.Request, status int, header http.Head
 	if !ok {
 		return w, status
 	}
-	header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, start+length-1, size))
-	header.Set("Content-Length", strconv.FormatInt(length, 10))
+	setPart(header, start, length, size)
 	return &partWriter{ResponseWriter: w, start: start, end: start + length}, http.StatusPartialContent
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
@@ -40,6 +41,7 @@ type tee struct {
 	body     *follower    // the client's place in the fill
 	started  bool         // the client gets the body from pump
 	pumped   chan error   // pump's result
+	sent     int64        // where in the body the client is; of the pump until it ends
 	entry    *store.Entry // what the fill will be stored as
 	length   int64        // Content-Length, or -1
 	answered bool         // the client got a 304 instead of the body
@@ -122,7 +124,14 @@ func (t *tee) Write(p []byte) (int, error) {
 		}
 		return len(p), nil
 	}
-	n, err := t.x.flight.fill.Write(p)
+	n := 0
+	var err error
+	for err == nil && n < len(p) {
+		var k int
+		k, err = t.x.flight.fill.Write(p[n:min(n+store.ChunkSize, len(p))])
+		n += k
+		t.x.h.node.settle(t.x.q, t.x.flight, false)
+	}
 	if err == nil {
 		// A whole body in one piece needs no goroutine: finish serves it.
 		if t.x.flight.fill.Size() != t.length {
@@ -190,7 +199,8 @@ func (t *tee) startPump() {
 	t.started = true
 	t.pumped = make(chan error, 1)
 	go func() {
-		_, err := copyFill(t.x.r.Context(), t.ResponseWriter, t.body)
+		var err error
+		t.sent, err = copyFill(t.x.r.Context(), t.ResponseWriter, t.body)
 		t.pumped <- err
 	}()
 }
@@ -198,13 +208,17 @@ func (t *tee) startPump() {
 // finishClient returns when the client has all of a fill, or is gone. What a
 // client does is not the fetch's business, so it has no result.
 func (t *tee) finishClient() {
+	var err error
 	switch {
 	case t.body == nil:
 		return
 	case t.started:
-		<-t.pumped
+		err = <-t.pumped
 	case !t.answered:
-		_, _ = copyFill(t.x.r.Context(), t.ResponseWriter, t.body)
+		t.sent, err = copyFill(t.x.r.Context(), t.ResponseWriter, t.body)
+	}
+	if errors.Is(err, fill.ErrGone) {
+		t.x.h.resume(t.ResponseWriter, t.x.r, t.x.next, t.entry, t.sent, digestOf(t.x.r.Context(), t.x.flight))
 	}
 	t.body.Close()
 	if hasTrailers(t.header) {
@@ -214,17 +228,25 @@ func (t *tee) finishClient() {
 	}
 }
 
-// copyFill copies a fill to a client as it comes in, and returns how much the
-// client got. The error is nil when the body is complete, and of type ended
-// when the fill broke off.
+// copyFill copies a fill to a client as it comes in, and returns where in the
+// body it stopped. The error is nil when the body is complete; brokeOff tells
+// whether it is the fill's.
 func copyFill(ctx context.Context, w http.ResponseWriter, body *follower) (int64, error) {
 	flush := func() { _ = http.NewResponseController(w).Flush() }
 	var n int64
+	part, _ := w.(*partWriter)
+	if part != nil { // what comes before need not be brought
+		body.Skip(part.start)
+		n, part.at = part.start, part.start
+	}
 	for {
 		p, err := body.Next(ctx, flush)
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				return n, nil
+			}
+			if part != nil && n == part.start { // the client has nothing yet that what follows must fit to
+				n, part.at = 0, 0
 			}
 			return n, err
 		}
@@ -241,6 +263,7 @@ func copyFill(ctx context.Context, w http.ResponseWriter, body *follower) (int64
 type fetch struct {
 	h      *Handler
 	r      *http.Request // the client's
+	next   caddyhttp.Handler
 	q      *question
 	flight *flight
 	grant  grant
@@ -623,12 +646,13 @@ func (x *fetch) complete(t *tee) {
 		x.giveUp(rfc9111.Truncated)
 	case x.grant.owner == nil:
 		x.given = true
+		x.h.node.settle(x.q, x.flight, true)
 		x.h.node.commit(x.q, x.flight, t.entry)
 	default:
 		x.given = true
+		x.h.node.settle(x.q, x.flight, true)
 		final := *t.entry
-		body := x.flight.fill.Bytes()
-		final.Size, final.Digest = size, store.Digest(body)
+		final.Size, final.Generation, final.Digest = size, x.flight.generation, store.Digest(x.flight.fill.Bytes())
 		x.flight.land(&final, final.Digest)
 		x.awaitOwner()
 	}
@@ -665,21 +689,19 @@ func (x *fetch) expire() {
 }
 
 // A resumer serves the rest of a response whose first bytes a client has got
-// from a fill that broke off. It drops as many from its own response, if they
-// are the same.
+// from elsewhere. The upstream answers with the rest, if it says that it is of
+// the same response, or with the whole: of that it drops what the client has,
+// if it is the same.
 type resumer struct {
 	http.ResponseWriter
-	header http.Header
-	status int
-	skip   int64
-	sum    uint64 // of the bytes that the client has
-	digest xxhash.Digest
-}
-
-func newResumer(w http.ResponseWriter, status int, got int64, sum uint64) *resumer {
-	s := &resumer{ResponseWriter: w, header: make(http.Header), status: status, skip: got, sum: sum}
-	s.digest.Reset()
-	return s
+	header   http.Header
+	status   int
+	tag      string // a strong one, or ""
+	skip     int64
+	digestOf func(n int64) (uint64, error) // of the bytes that the client has
+	sum      uint64                        // that
+	digest   xxhash.Digest
+	wrote    bool // the header
 }
 
 // Header returns a header that nobody will see: the client has got one.
@@ -688,12 +710,30 @@ func (s *resumer) Header() http.Header { return s.header }
 // WriteHeader breaks off if this is not the response that the client has the
 // beginning of.
 func (s *resumer) WriteHeader(status int) {
-	if status >= 200 && status != s.status {
+	if status < 200 || s.wrote {
+		return
+	}
+	s.wrote = true
+	if status == http.StatusPartialContent && s.tag != "" && rfc9111.StrongTag(s.header) == s.tag {
+		if start, length, size, ok := rfc9111.ContentRange(s.header); ok && start == s.skip && start+length == size {
+			s.skip = 0
+			return
+		}
+	}
+	if status != s.status {
 		panic(http.ErrAbortHandler)
 	}
+	var err error
+	if s.sum, err = s.digestOf(s.skip); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	s.digest.Reset()
 }
 
 func (s *resumer) Write(p []byte) (int, error) {
+	if !s.wrote {
+		s.WriteHeader(http.StatusOK)
+	}
 	n := len(p)
 	if s.skip > 0 {
 		k := min(int64(len(p)), s.skip)

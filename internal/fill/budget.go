@@ -15,6 +15,15 @@ func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 // Used returns how many bytes are taken now.
 func (b *Budget) Used() int64 { return b.used.Load() }
 
+// Take takes n bytes until release. It reports false, and takes nothing, when
+// there is no room for them.
+func (b *Budget) Take(n int64) (release func(), ok bool) {
+	if !b.take(n) {
+		return nil, false
+	}
+	return func() { b.give(n) }, true
+}
+
 func (b *Budget) take(n int64) bool {
 	if b == nil {
 		return true

@@ -7,10 +7,16 @@
 // Memory is taken from a Budget before it is allocated, and given back when
 // the writer and the last reader have let go.
 //
+// A large body need not stay in memory. It is divided into chunks of one size;
+// the first stays, and each further one may be put elsewhere when it is
+// complete. Who reads gets it back from there, through a function that the
+// writer names, and does not notice, unless it is gone.
+//
 // The package knows nothing of HTTP: the header is whatever the caller says.
 package fill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -23,17 +29,25 @@ var (
 	ErrMemory   = errors.New("fill: no room left for bodies in flight")
 )
 
-const (
-	firstBlock = 4 << 10
-	maxBlock   = 1 << 20
-)
+// ErrGone is the error of a Reader whose next chunk cannot be got back. The
+// fill itself goes on.
+var ErrGone = errors.New("fill: a chunk is not where it was put")
+
+// firstBlock is what the smallest body takes whose length is not known.
+const firstBlock = 4 << 10
+
+// Chunks is how the chunks of a body beyond the first are got back: chunk i
+// begins at byte i times their size.
+type Chunks func(ctx context.Context, i int) ([]byte, error)
 
 // A Fill is one response on its way in. Its life is: header unknown, header
 // set, then closed, with a nil error when the body is complete. Closing may
 // come first; then there never is a header.
 type Fill[H any] struct {
 	limit  int64
+	chunk  int64
 	budget *Budget
+	length int64 // as announced, or 0; set before Write
 
 	mu     sync.Mutex    // guards all below
 	wake   chan struct{} // made by the first who waits, closed at the next change
@@ -41,31 +55,45 @@ type Fill[H any] struct {
 	known  bool // header is set
 	closed bool
 	err    error    // why it closed; nil: complete
-	blocks [][]byte // published bytes; only the last block can still grow
-	size   int64    // sum of len(blocks)
+	first  [][]byte // the first chunk, in blocks; only the last one can still grow
+	rest   []piece  // one for each further chunk; only the last one can still grow
+	size   int64    // of the body so far
+	away   int64    // the body up to here, but the first chunk, is elsewhere
+	recall Chunks   // set before anything is
 	held   int64    // bytes taken from budget
 	refs   int      // the writer and every open Reader
 }
 
-// New returns a Fill for a body of at most limit bytes whose memory is taken
-// from budget (nil: not counted). The caller is its writer and must Release it
-// when done.
-func New[H any](limit int64, budget *Budget) *Fill[H] {
-	return &Fill[H]{limit: limit, budget: budget, refs: 1}
+// A piece is a chunk, or the beginning of one.
+type piece struct {
+	bytes []byte // nil: it is elsewhere
+	size  int
 }
 
-// Expect announces the length of the body, so that memory for all of it is
-// reserved at once and the body ends up in one piece. It must precede Write.
+// New returns a Fill for a body of at most limit bytes, in chunks of a size,
+// whose memory is taken from budget (nil: not counted). The caller is its
+// writer and must Release it when done.
+func New[H any](limit, chunk int64, budget *Budget) *Fill[H] {
+	return &Fill[H]{limit: limit, chunk: chunk, budget: budget, refs: 1}
+}
+
+// Expect announces the length of the body, so that memory for its first chunk
+// is reserved at once and that ends up in one piece. It must precede Write.
 func (f *Fill[H]) Expect(n int64) error {
 	if n > f.limit {
 		return ErrTooLarge
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n <= 0 || len(f.blocks) > 0 {
+	if n <= 0 || len(f.first) > 0 {
 		return nil
 	}
-	return f.growLocked(n)
+	f.length = n
+	b, err := f.allocateLocked(min(n, f.chunk))
+	if err == nil {
+		f.first = append(f.first, b)
+	}
+	return err
 }
 
 // SetHeader publishes the header: from here on readers may start.
@@ -81,26 +109,19 @@ func (f *Fill[H]) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		if f.err != nil {
-			return 0, f.err
-		}
-		return 0, io.ErrClosedPipe
+		return 0, cmp.Or(f.err, io.ErrClosedPipe)
 	}
 	if f.size+int64(len(p)) > f.limit {
 		return 0, ErrTooLarge
 	}
 	n := len(p)
 	for len(p) > 0 {
-		last := len(f.blocks) - 1
-		if last < 0 || len(f.blocks[last]) == cap(f.blocks[last]) {
-			if err := f.growLocked(f.nextBlockLocked(len(p))); err != nil {
-				return n - len(p), err
-			}
-			last++
+		b, err := f.roomLocked(len(p))
+		if err != nil {
+			return n - len(p), err
 		}
-		b := f.blocks[last]
-		k := copy(b[len(b):cap(b)], p)
-		f.blocks[last] = b[:len(b)+k]
+		k := copy((*b)[len(*b):cap(*b)], p)
+		*b = (*b)[:len(*b)+k]
 		f.size += int64(k)
 		p = p[k:]
 	}
@@ -108,19 +129,103 @@ func (f *Fill[H]) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// nextBlockLocked doubles the body's room up to maxBlock, and takes no more
-// than the limit leaves.
-func (f *Fill[H]) nextBlockLocked(need int) int64 {
-	want := max(firstBlock, min(f.size, maxBlock), min(int64(need), maxBlock))
-	return min(want, f.limit-f.size)
+// roomLocked returns the block that the next bytes go to, of which there are
+// so many at least.
+func (f *Fill[H]) roomLocked(need int) (*[]byte, error) {
+	if f.size < f.chunk {
+		if last := len(f.first) - 1; last >= 0 && len(f.first[last]) < cap(f.first[last]) {
+			return &f.first[last], nil
+		}
+		want := min(max(firstBlock, f.size, int64(need)), f.chunk-f.size, f.limit-f.size)
+		b, err := f.allocateLocked(want)
+		if err != nil {
+			return nil, err
+		}
+		f.first = append(f.first, b)
+		return &f.first[len(f.first)-1], nil
+	}
+	if f.size%f.chunk == 0 {
+		want := min(f.chunk, f.limit-f.size)
+		if f.length > f.size {
+			want = min(want, f.length-f.size)
+		}
+		b, err := f.allocateLocked(want)
+		if err != nil {
+			return nil, err
+		}
+		f.rest = append(f.rest, piece{bytes: b})
+	}
+	return &f.rest[len(f.rest)-1].bytes, nil
 }
 
-func (f *Fill[H]) growLocked(n int64) error {
+func (f *Fill[H]) allocateLocked(n int64) ([]byte, error) {
 	if !f.budget.take(n) {
-		return ErrMemory
+		return nil, ErrMemory
 	}
 	f.held += n
-	f.blocks = append(f.blocks, make([]byte, 0, n))
+	return make([]byte, 0, n), nil
+}
+
+// PutElsewhere says how chunks that are not here any more are got back. It
+// precedes Settle and Extend.
+func (f *Fill[H]) PutElsewhere(recall Chunks) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.recall = recall
+}
+
+// Unsettled returns the oldest chunk but the first that has not been settled,
+// and its index, if all of it is here; the last one of a body is, if the caller
+// says so. Otherwise the chunk is nil.
+func (f *Fill[H]) Unsettled(last bool) (i int, chunk []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i = max(int(f.away/f.chunk), 1)
+	if i > len(f.rest) {
+		return 0, nil
+	}
+	b := f.rest[i-1].bytes
+	if len(b) == 0 || int64(len(b)) < f.chunk && !last {
+		return 0, nil
+	}
+	return i, b[:len(b):len(b)]
+}
+
+// Settle lets go of a chunk that Unsettled has returned: it is elsewhere.
+func (f *Fill[H]) Settle(i int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refs == 0 {
+		return
+	}
+	p := &f.rest[i-1]
+	f.budget.give(int64(cap(p.bytes)))
+	f.held -= int64(cap(p.bytes))
+	*p = piece{size: len(p.bytes)}
+	f.away = int64(i)*f.chunk + int64(p.size)
+	f.signalLocked()
+}
+
+// Extend makes the body size bytes long. What is new of it is elsewhere: the
+// first chunk must be complete, and be followed by nothing that was written.
+func (f *Fill[H]) Extend(size int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.closed:
+		return cmp.Or(f.err, io.ErrClosedPipe)
+	case size > f.limit:
+		return ErrTooLarge
+	case f.size < f.chunk, f.recall == nil, max(f.away, f.chunk) != f.size, f.size%f.chunk != 0, size <= f.size:
+		return io.ErrUnexpectedEOF
+	}
+	for f.size < size {
+		n := min(size-f.size, f.chunk)
+		f.rest = append(f.rest, piece{size: int(n)})
+		f.size += n
+	}
+	f.away = size
+	f.signalLocked()
 	return nil
 }
 
@@ -137,16 +242,17 @@ func (f *Fill[H]) Close(err error) {
 	f.signalLocked()
 }
 
-// Bytes returns the body so far in one piece; no copy is made when it was
-// written into one block. The result must not be changed.
+// Bytes returns the first chunk so far in one piece; no copy is made when it
+// was written into one block, and fills most of that. The result must not be
+// changed.
 func (f *Fill[H]) Bytes() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.blocks) == 1 {
-		return f.blocks[0][:len(f.blocks[0]):len(f.blocks[0])]
+	if len(f.first) == 1 && len(f.first[0]) > cap(f.first[0])/4*3 {
+		return f.first[0][:len(f.first[0]):len(f.first[0])]
 	}
-	all := make([]byte, 0, f.size)
-	for _, b := range f.blocks {
+	all := make([]byte, 0, min(f.size, f.chunk))
+	for _, b := range f.first {
 		all = append(all, b...)
 	}
 	return all
@@ -172,7 +278,7 @@ func (f *Fill[H]) unref() {
 	f.refs--
 	if f.refs == 0 {
 		f.budget.give(f.held)
-		f.held, f.blocks = 0, nil
+		f.held, f.size, f.away, f.first, f.rest = 0, 0, 0, nil, nil
 		f.err = io.ErrUnexpectedEOF // a reader that comes too late must not see an empty body
 	}
 }
@@ -225,8 +331,9 @@ func (f *Fill[H]) signalLocked() {
 // A Reader follows a Fill's body from its first byte. It is for one goroutine.
 type Reader[H any] struct {
 	f     *Fill[H]
-	block int // the next bytes are f.blocks[block][off:]
-	off   int
+	at    int64 // of the next byte in the body
+	block int   // of the first chunk: where at is, or before that
+	begin int64 // of the block in the body
 }
 
 // NewReader adds a reader, which must be closed.
@@ -237,16 +344,55 @@ func (f *Fill[H]) NewReader() *Reader[H] {
 	return &Reader[H]{f: f}
 }
 
-// Next returns the next bytes: all that one block has to give, at least one.
-// When nothing has come in yet it calls idle (if not nil) once, then waits. At
-// the end of a complete body it returns io.EOF; of a broken one, its error.
+// Skip leaves out bytes that may not have come in yet.
+func (r *Reader[H]) Skip(n int64) { r.at += n }
+
+// Next returns the next bytes: all that one block or chunk has to give, at
+// least one. When nothing has come in yet it calls idle (if not nil) once, then
+// waits. At the end of a complete body it returns io.EOF; of a broken one, its
+// error. The error is ErrGone when a chunk could not be got back.
 func (r *Reader[H]) Next(ctx context.Context, idle func()) ([]byte, error) {
+	p, i, err := r.next(ctx, idle, func() int64 { return r.f.size })
+	if err != nil || p != nil {
+		return p, err
+	}
+	chunk, err := r.f.recall(ctx, i)
+	offset := r.at - int64(i)*r.f.chunk
+	if err != nil || int64(len(chunk)) <= offset {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, ErrGone
+	}
+	r.at += int64(len(chunk)) - offset
+	return chunk[offset:], nil
+}
+
+// NextSettled is Next for a reader that needs no more of the further chunks
+// than to know that they are elsewhere: then the result is nil, and the size up
+// to which they are.
+func (r *Reader[H]) NextSettled(ctx context.Context, idle func()) ([]byte, int64, error) {
+	f := r.f
+	p, _, err := r.next(ctx, idle, func() int64 { return max(min(f.size, f.chunk), f.away) })
+	if err != nil || p != nil {
+		return p, 0, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	r.at = f.away
+	return nil, f.away, nil
+}
+
+// next waits until the body, or what counts of it, is longer than what was
+// read. It returns bytes that are here, or the index of the chunk that is not.
+func (r *Reader[H]) next(ctx context.Context, idle func(), sizeLocked func() int64) ([]byte, int, error) {
 	f := r.f
 	for {
 		f.mu.Lock()
-		if p := r.takeLocked(); p != nil {
-			f.mu.Unlock()
-			return p, nil
+		if r.at < sizeLocked() {
+			defer f.mu.Unlock()
+			p, i := r.takeLocked()
+			return p, i, nil
 		}
 		if f.closed {
 			err := f.err
@@ -254,7 +400,7 @@ func (r *Reader[H]) Next(ctx context.Context, idle func()) ([]byte, error) {
 			if err == nil {
 				err = io.EOF
 			}
-			return nil, err
+			return nil, 0, err
 		}
 		wake := f.waitLocked()
 		f.mu.Unlock()
@@ -265,25 +411,31 @@ func (r *Reader[H]) Next(ctx context.Context, idle func()) ([]byte, error) {
 		select {
 		case <-wake:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, 0, context.Cause(ctx)
 		}
 	}
 }
 
-func (r *Reader[H]) takeLocked() []byte {
-	for r.block < len(r.f.blocks) {
-		b := r.f.blocks[r.block]
-		if r.off < len(b) {
-			p := b[r.off:len(b):len(b)]
-			r.off = len(b)
-			return p
+// takeLocked returns what follows r.at, of which there is something.
+func (r *Reader[H]) takeLocked() ([]byte, int) {
+	f := r.f
+	var b []byte
+	if r.at < f.chunk {
+		for r.at-r.begin >= int64(len(f.first[r.block])) {
+			r.begin += int64(len(f.first[r.block]))
+			r.block++
 		}
-		if len(b) < cap(b) {
-			return nil // this block still grows
+		b = f.first[r.block][r.at-r.begin:]
+	} else {
+		i := int(r.at / f.chunk)
+		p := f.rest[i-1]
+		if p.bytes == nil {
+			return nil, i
 		}
-		r.block, r.off = r.block+1, 0
+		b = p.bytes[r.at-int64(i)*f.chunk:]
 	}
-	return nil
+	r.at += int64(len(b))
+	return b[:len(b):len(b)], 0
 }
 
 // Close lets go of the fill. A closed Reader must not be used.

@@ -36,7 +36,7 @@ func TestReadersThatComeAtAnyTimeGetTheWholeBody(t *testing.T) {
 	for i := range body {
 		body[i] = byte(rand.Uint32())
 	}
-	f := New[string](int64(len(body)), nil)
+	f := New[string](int64(len(body)), 1<<20, nil)
 	var readers sync.WaitGroup
 	join := func() {
 		r := f.NewReader()
@@ -59,7 +59,7 @@ func TestReadersThatComeAtAnyTimeGetTheWholeBody(t *testing.T) {
 	}
 	f.Close(nil)
 	join()
-	if !bytes.Equal(f.Bytes(), body) {
+	if !bytes.Equal(f.Bytes(), body[:1<<20]) {
 		t.Error("Bytes differs from what was written")
 	}
 	readers.Wait()
@@ -67,7 +67,7 @@ func TestReadersThatComeAtAnyTimeGetTheWholeBody(t *testing.T) {
 
 func TestNextCallsIdleOnceBeforeItWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := New[string](10, nil)
+		f := New[string](10, 1<<20, nil)
 		r := f.NewReader()
 		calls := 0
 		go func() {
@@ -85,7 +85,7 @@ func TestNextCallsIdleOnceBeforeItWaits(t *testing.T) {
 
 func TestHeaderWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := New[string](10, nil)
+		f := New[string](10, 1<<20, nil)
 		go func() {
 			time.Sleep(time.Second)
 			f.SetHeader("here")
@@ -103,7 +103,7 @@ func TestWaitersLeaveWithTheirContext(t *testing.T) {
 		gone := errors.New("gone")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(gone) })
-		f := New[string](10, nil)
+		f := New[string](10, 1<<20, nil)
 		if _, err := f.Header(ctx); !errors.Is(err, gone) {
 			t.Errorf("Header: %v", err)
 		}
@@ -116,21 +116,21 @@ func TestWaitersLeaveWithTheirContext(t *testing.T) {
 func TestBrokenFill(t *testing.T) {
 	broken := errors.New("broken")
 	t.Run("before the header", func(t *testing.T) {
-		f := New[string](10, nil)
+		f := New[string](10, 1<<20, nil)
 		f.Close(broken)
 		if _, err := f.Header(t.Context()); !errors.Is(err, broken) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("complete without a header", func(t *testing.T) {
-		f := New[string](10, nil)
+		f := New[string](10, 1<<20, nil)
 		f.Close(nil)
 		if _, err := f.Header(t.Context()); err == nil {
 			t.Error("got a header")
 		}
 	})
 	t.Run("amid the body", func(t *testing.T) {
-		f := New[string](10, nil)
+		f := New[string](10, 1<<20, nil)
 		r := f.NewReader()
 		f.SetHeader("")
 		f.Write([]byte("abc"))
@@ -145,7 +145,7 @@ func TestBrokenFill(t *testing.T) {
 		}
 	})
 	t.Run("by a writer that is gone", func(t *testing.T) {
-		f := New[string](10, nil)
+		f := New[string](10, 1<<20, nil)
 		r := f.NewReader()
 		f.Release()
 		if _, err := readAll(t, r); !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -155,7 +155,7 @@ func TestBrokenFill(t *testing.T) {
 }
 
 func TestReaderAfterEverybodyLetGoDoesNotSeeAnEmptyBody(t *testing.T) {
-	f := New[string](10, nil)
+	f := New[string](10, 1<<20, nil)
 	f.Write([]byte("abc"))
 	f.Close(nil)
 	f.Release()
@@ -165,7 +165,7 @@ func TestReaderAfterEverybodyLetGoDoesNotSeeAnEmptyBody(t *testing.T) {
 }
 
 func TestLimit(t *testing.T) {
-	f := New[string](10, nil)
+	f := New[string](10, 1<<20, nil)
 	if err := f.Expect(11); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("Expect: %v", err)
 	}
@@ -181,7 +181,7 @@ func TestLimit(t *testing.T) {
 }
 
 func TestExpectedBodyIsInOnePiece(t *testing.T) {
-	f := New[string](1<<20, nil)
+	f := New[string](1<<20, 1<<20, nil)
 	if err := f.Expect(100_000); err != nil {
 		t.Fatal(err)
 	}
@@ -200,11 +200,11 @@ func TestExpectedBodyIsInOnePiece(t *testing.T) {
 
 func TestBudgetIsTakenBeforeAndGivenBackAfter(t *testing.T) {
 	budget := NewBudget(100_000)
-	f := New[string](1<<20, budget)
+	f := New[string](1<<20, 1<<20, budget)
 	if err := f.Expect(60_000); err != nil {
 		t.Fatal(err)
 	}
-	g := New[string](1<<20, budget)
+	g := New[string](1<<20, 1<<20, budget)
 	if err := g.Expect(60_000); !errors.Is(err, ErrMemory) {
 		t.Errorf("second fill: %v", err)
 	}
@@ -228,7 +228,7 @@ func TestBudgetIsTakenBeforeAndGivenBackAfter(t *testing.T) {
 }
 
 func TestPublishedBytesNeverChange(t *testing.T) {
-	f := New[string](1<<20, nil)
+	f := New[string](1<<20, 1<<20, nil)
 	r := f.NewReader()
 	f.Write([]byte("first"))
 	p, _ := r.Next(t.Context(), nil)
@@ -236,5 +236,149 @@ func TestPublishedBytesNeverChange(t *testing.T) {
 	_ = append(p, "overwrite"...) // its capacity ends with it
 	if got := f.Bytes(); string(p) != "first" || string(got[:5]) != "first" || got[5] != 'x' {
 		t.Errorf("published bytes changed: %q, %q", p, got[:10])
+	}
+}
+
+// elsewhere keeps the chunks of a fill that are settled.
+type elsewhere struct {
+	mu     sync.Mutex
+	chunks map[int][]byte
+	asked  int
+}
+
+func (e *elsewhere) settle(f *Fill[string], last bool) {
+	for {
+		i, b := f.Unsettled(last)
+		if b == nil {
+			return
+		}
+		e.mu.Lock()
+		e.chunks[i] = bytes.Clone(b)
+		e.mu.Unlock()
+		f.Settle(i)
+	}
+}
+
+func (e *elsewhere) recall(_ context.Context, i int) ([]byte, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.asked++
+	if e.chunks[i] == nil {
+		return nil, errors.New("not here")
+	}
+	return e.chunks[i], nil
+}
+
+func TestSettledChunksAreReadFromElsewhere(t *testing.T) {
+	const chunk = 1000
+	body := make([]byte, 10_500)
+	for i := range body {
+		body[i] = byte(rand.Uint32())
+	}
+	for _, announced := range []bool{false, true} {
+		budget := NewBudget(4 * chunk)
+		f := New[string](1<<20, chunk, budget)
+		if announced {
+			f.Expect(int64(len(body)))
+		}
+		e := &elsewhere{chunks: make(map[int][]byte)}
+		f.PutElsewhere(e.recall)
+		var readers sync.WaitGroup
+		join := func(skip int) {
+			r := f.NewReader()
+			r.Skip(int64(skip))
+			readers.Go(func() {
+				got, err := readAll(t, r)
+				if err != nil || !bytes.Equal(got, body[min(skip, len(body)):]) {
+					t.Errorf("after %d: got %d bytes, %v", skip, len(got), err)
+				}
+			})
+		}
+		for rest := body; len(rest) > 0; {
+			n := min(1+rand.IntN(chunk), len(rest))
+			if _, err := f.Write(rest[:n]); err != nil {
+				t.Fatalf("with %d of memory in use: %v", budget.Used(), err)
+			}
+			rest = rest[n:]
+			e.settle(f, len(rest) == 0)
+			join(0)
+			join(rand.IntN(len(body) + 10))
+		}
+		f.Close(nil)
+		join(0)
+		readers.Wait()
+		if used := budget.Used(); used != chunk {
+			t.Errorf("%d in use when all but the first chunk is elsewhere", used)
+		}
+		f.Release()
+		if used := budget.Used(); used != 0 {
+			t.Errorf("%d in use at the end", used)
+		}
+	}
+}
+
+func TestReaderOfAChunkThatIsGone(t *testing.T) {
+	f := New[string](100, 10, nil)
+	f.PutElsewhere((&elsewhere{}).recall)
+	r := f.NewReader()
+	f.Write(make([]byte, 20))
+	f.Settle(1)
+	if p, err := r.Next(t.Context(), nil); len(p) != 10 || err != nil {
+		t.Errorf("first chunk: %d, %v", len(p), err)
+	}
+	if _, err := r.Next(t.Context(), nil); !errors.Is(err, ErrGone) {
+		t.Errorf("second chunk: %v", err)
+	}
+	if _, err := f.Write([]byte("more")); err != nil {
+		t.Errorf("the fill went on with %v", err)
+	}
+}
+
+func TestExtendedFill(t *testing.T) {
+	newFill := func() (*Fill[string], *elsewhere) {
+		e := &elsewhere{chunks: map[int][]byte{1: []byte("bbbb"), 2: []byte("c")}}
+		f := New[string](20, 4, nil)
+		f.PutElsewhere(e.recall)
+		return f, e
+	}
+	f, e := newFill()
+	if err := f.Extend(8); err == nil {
+		t.Error("extended before the first chunk is there")
+	}
+	f.Write([]byte("aaaa"))
+	if err := f.Extend(21); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("beyond the limit: %v", err)
+	}
+	late, settled := f.NewReader(), f.NewReader()
+	defer settled.Close()
+	if err := f.Extend(8); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []struct {
+		p    string
+		size int64
+	}{{"aaaa", 0}, {"", 8}} {
+		if p, size, err := settled.NextSettled(t.Context(), nil); string(p) != want.p || size != want.size || err != nil {
+			t.Errorf("got %q, %d, %v; want %v", p, size, err, want)
+		}
+	}
+	if e.asked != 0 {
+		t.Error("a reader that needs no chunk got one")
+	}
+	if err := f.Extend(9); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Extend(10); err == nil {
+		t.Error("extended beyond what was the last chunk")
+	}
+	f.Close(nil)
+	if got, err := readAll(t, late); string(got) != "aaaabbbbc" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if p, size, err := settled.NextSettled(t.Context(), nil); p != nil || size != 9 || err != nil {
+		t.Errorf("got %q, %d, %v", p, size, err)
+	}
+	if _, _, err := settled.NextSettled(t.Context(), nil); !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %v", err)
 	}
 }

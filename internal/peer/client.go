@@ -183,6 +183,9 @@ func (c *Client) post(ctx context.Context, to Node, path string, body io.Reader,
 		return nil, err
 	}
 	req.ContentLength = length
+	if parts, ok := body.(*parts); ok {
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(parts.again()), nil }
+	}
 	resp, err := c.lines.roundTrip(req, to.Addr)
 	if err != nil {
 		return nil, err
@@ -250,12 +253,13 @@ func (r *Reply) Header() (*store.Entry, error) {
 	return nil, malformed("no header")
 }
 
-// Body copies the body to w as it arrives and returns its generation, 0 if the
-// owner does not store it. A body that is not what its sender says is an
-// error, and so is one that does not belong to the entry of a hit.
-func (r *Reply) Body(w io.Writer) (store.Generation, error) {
-	got, err := copyBody(r.frames, w)
-	if e := r.Entry; err == nil && r.Kind == Hit && (got.generation != e.Generation || got.digest != e.Digest || got.size != e.Size) {
+// Body hands the body to a sink as it arrives (of a large hit, the first chunk)
+// and returns its generation, 0 if the owner does not store it. A body that is
+// not what its sender says is an error, and so is one that does not belong to
+// the entry of a hit.
+func (r *Reply) Body(to Sink) (store.Generation, error) {
+	got, err := copyBody(r.frames, to)
+	if e := r.Entry; err == nil && r.Kind == Hit && (got.generation != e.Generation || got.digest != e.Digest || got.size != min(e.Size, store.ChunkSize)) {
 		return 0, malformed("the body of another entry")
 	}
 	return got.generation, err
@@ -263,12 +267,12 @@ func (r *Reply) Body(w io.Writer) (store.Generation, error) {
 
 // received is what a body turned out to be.
 type received struct {
-	size       int64
-	digest     uint64
+	size       int64  // of the first chunk
+	digest     uint64 // of that
 	generation store.Generation
 }
 
-func copyBody(frames *frameReader, w io.Writer) (received, error) {
+func copyBody(frames *frameReader, to Sink) (received, error) {
 	digest := xxhash.New()
 	var got received
 	for {
@@ -277,10 +281,20 @@ func copyBody(frames *frameReader, w io.Writer) (received, error) {
 		case err != nil:
 			return got, err
 		case kind == frameData:
-			if err := copyData(frames.r, w, digest, n); err != nil {
+			if got.size += n; got.size > store.ChunkSize {
+				return got, malformed("a first chunk that is too large")
+			}
+			if err := copyData(frames.r, to, digest, n); err != nil {
 				return got, err
 			}
-			got.size += n
+		case kind == frameStored:
+			stored := d.stored()
+			if err := d.done(); err != nil {
+				return got, err
+			}
+			if err := to.Stored(stored); err != nil {
+				return got, err
+			}
 		case kind == frameEnd:
 			got.digest = d.uint(math.MaxUint64, "digest")
 			got.generation = store.Generation(d.uint(math.MaxUint64, "generation"))
@@ -320,10 +334,11 @@ func copyData(r interface {
 	return nil
 }
 
-// Body is a body that is still coming in. An error of it that has a method
-// Reason() rfc9111.Reason says why it broke off.
+// Body is a body that is still coming in: the next bytes of the first chunk; or
+// with no bytes, up to where the others are stored. An error of it that has a
+// method Reason() rfc9111.Reason says why it broke off.
 type Body interface {
-	Next(ctx context.Context, idle func()) ([]byte, error)
+	Next(ctx context.Context, idle func()) ([]byte, Stored, error)
 }
 
 // Publish streams a response to the owner that gave the ticket (without a
@@ -423,9 +438,11 @@ func (s *bodyStream) Read(p []byte) (int, error) {
 }
 
 func (s *bodyStream) fetch() {
-	data, err := s.body.Next(s.ctx, nil)
+	data, stored, err := s.body.Next(s.ctx, nil)
 	var w frameWriter
 	switch {
+	case err == nil && data == nil:
+		w.frame(frameStored, stored.append)
 	case err == nil:
 		_, _ = s.digest.Write(data)
 		w.buf = binary.BigEndian.AppendUint32([]byte{frameData}, uint32(len(data)))

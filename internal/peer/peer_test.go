@@ -26,12 +26,18 @@ type backend struct {
 	learn   func(*Query)
 	purge   func([]store.Purge)
 	purges  func() ([]store.Purge, time.Time)
+	chunk   func(ChunkID) []byte
+	put     func(ChunkID, []byte)
+	full    bool // there is no memory for anything
 }
 
 func (b backend) Lookup(ctx context.Context, q *Query, a *Answer) { b.lookup(ctx, q, a) }
 func (b backend) Learn(q *Query)                                  { b.learn(q) }
 func (b backend) Purge(purges []store.Purge)                      { b.purge(purges) }
 func (b backend) Purges() ([]store.Purge, time.Time)              { return b.purges() }
+func (b backend) Chunk(id ChunkID) []byte                         { return b.chunk(id) }
+func (b backend) PutChunk(id ChunkID, chunk []byte)               { b.put(id, chunk) }
+func (b backend) Reserve(int64) (func(), bool)                    { return func() {}, !b.full }
 func (b backend) Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
 	return b.publish(ctx, p)
 }
@@ -85,9 +91,10 @@ func testEntry(body []byte) *store.Entry {
 const patience = 5 * time.Second
 
 func TestHitBringsEntryAndBody(t *testing.T) {
-	for _, size := range []int{0, 1, 4096, 4097, 3 << 20} {
-		body := bytes.Repeat([]byte("x"), size)
+	for _, size := range []int{0, 1, 4096, 4097, store.ChunkSize, 3 * store.ChunkSize} {
+		body := bytes.Repeat([]byte("x"), min(size, store.ChunkSize)) // of a large one, the first chunk
 		sent := testEntry(body)
+		sent.Size = int64(size)
 		to, _ := serve(t, backend{lookup: func(_ context.Context, q *Query, a *Answer) {
 			if q.Group != "g" || q.Key != (store.Key{9}) || q.Fields.Get("Accept") != "a/b" || !q.Covers([]string{"Accept", "X-B"}) || q.Covers([]string{"X-C"}) || q.Fields.Get("X-B") != "b" {
 				t.Errorf("query %+v", q)
@@ -117,7 +124,7 @@ func TestHitBringsEntryAndBody(t *testing.T) {
 			t.Errorf("got %+v, want %+v", got, sent)
 		}
 		var b bytes.Buffer
-		if gen, err := reply.Body(&b); err != nil || gen != 7 || !bytes.Equal(b.Bytes(), body) {
+		if gen, err := reply.Body(into(&b)); err != nil || gen != 7 || !bytes.Equal(b.Bytes(), body) {
 			t.Errorf("%d of %d bytes, generation %d, %v", b.Len(), size, gen, err)
 		}
 		reply.Close()
@@ -177,12 +184,12 @@ func TestFollowedFillArrivesAsItIsSent(t *testing.T) {
 		t.Fatal(e, err)
 	}
 	var got bytes.Buffer
-	gen, err := reply.Body(writerFunc(func(p []byte) (int, error) {
+	gen, err := reply.Body(into(writerFunc(func(p []byte) (int, error) {
 		if got.Len() == 0 {
 			close(more) // the second part is sent only once the first has arrived
 		}
 		return got.Write(p)
-	}))
+	})))
 	if got.String() != "firstsecond" || gen != 3 || err != nil {
 		t.Errorf("%q, %d, %v", got.String(), gen, err)
 	}
@@ -231,7 +238,7 @@ func TestBrokenFollows(t *testing.T) {
 			}
 			defer reply.Close()
 			if _, err = reply.Header(); err == nil {
-				_, err = reply.Body(io.Discard)
+				_, err = reply.Body(into(io.Discard))
 			}
 			if !test.want(err) {
 				t.Errorf("got %v", err)
@@ -272,14 +279,27 @@ type pieces struct {
 	end  error
 }
 
-func (p *pieces) Next(context.Context, func()) ([]byte, error) {
+func (p *pieces) Next(context.Context, func()) ([]byte, Stored, error) {
 	if len(p.rest) == 0 {
-		return nil, p.end
+		return nil, Stored{}, p.end
 	}
 	next := p.rest[0]
 	p.rest = p.rest[1:]
-	return []byte(next), nil
+	return []byte(next), Stored{}, nil
 }
+
+// sink is a Sink for tests.
+type sink struct {
+	io.Writer
+	stored []Stored
+}
+
+func (s *sink) Stored(next Stored) error {
+	s.stored = append(s.stored, next)
+	return nil
+}
+
+func into(w io.Writer) Sink { return &sink{Writer: w} }
 
 type namedError struct{ why rfc9111.Reason }
 
@@ -287,7 +307,7 @@ func (e namedError) Error() string          { return "named" }
 func (e namedError) Reason() rfc9111.Reason { return e.why }
 
 func TestPublish(t *testing.T) {
-	large := strings.Repeat("y", 1<<20)
+	large := strings.Repeat("y", store.ChunkSize-2)
 	for name, test := range map[string]struct {
 		body pieces
 		want error
@@ -301,7 +321,7 @@ func TestPublish(t *testing.T) {
 			want := strings.Join(test.body.rest, "")
 			to, _ := serve(t, backend{publish: func(_ context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
 				var got bytes.Buffer
-				err := p.Body(&got)
+				err := p.Body(into(&got))
 				if got.String() != want || p.Ticket.Lease != 5 || p.Query.Key != (store.Key{1}) || p.Entry.Status != 200 || p.Refresh {
 					t.Errorf("%d bytes, %+v", got.Len(), p)
 				}
@@ -413,6 +433,12 @@ func rejecting(t *testing.T) Backend {
 			t.Error("purges were handed to a stranger")
 			return nil, time.Time{}
 		},
+		func(ChunkID) []byte {
+			t.Error("a chunk was handed to a stranger")
+			return nil
+		},
+		func(ChunkID, []byte) { t.Error("a stranger's chunk was kept") },
+		false,
 	}
 }
 
@@ -576,7 +602,7 @@ func TestManyAtOnce(t *testing.T) {
 			}
 			defer reply.Close()
 			var got bytes.Buffer
-			if _, err := reply.Body(&got); err != nil || got.String() != want {
+			if _, err := reply.Body(into(&got)); err != nil || got.String() != want {
 				t.Errorf("%q, %v", got.String(), err)
 			}
 		})

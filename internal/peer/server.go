@@ -24,6 +24,8 @@ const (
 	pathPurge   = "/1/purge"
 	pathPurges  = "/1/purges"
 	pathLearn   = "/1/learn"
+	pathChunk   = "/1/chunk"
+	pathStore   = "/1/store"
 )
 
 // A Backend answers for a node. Its methods must return when ctx ends.
@@ -41,6 +43,13 @@ type Backend interface {
 	// Learn takes in which queries of a path are equivalent. The key stands
 	// for the path; the fields have the response's No-Vary-Search.
 	Learn(q *Query)
+	// Chunk returns a chunk that the node has, or nil.
+	Chunk(id ChunkID) []byte
+	// PutChunk takes a chunk that the node owns.
+	PutChunk(id ChunkID, chunk []byte)
+	// Reserve takes memory for what is read from the wire, until release. It
+	// reports false when there is none.
+	Reserve(n int64) (release func(), ok bool)
 }
 
 // A Server answers other nodes. All bytes from them enter here.
@@ -67,6 +76,8 @@ func NewServer(b Backend, id *Identity) *Server {
 	mux.HandleFunc("POST "+pathPurge, s.purge)
 	mux.HandleFunc("POST "+pathPurges, s.purges)
 	mux.HandleFunc("POST "+pathLearn, s.learn)
+	mux.HandleFunc("POST "+pathChunk, s.chunk)
+	mux.HandleFunc("POST "+pathStore, s.store)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w) })
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
@@ -213,7 +224,8 @@ func entryNow(e *store.Entry) func(*encoder) {
 	return func(enc *encoder) { appendEntry(enc, e, time.Now()) }
 }
 
-// Hit sends an entry and, unless the asker has it, its body.
+// Hit sends an entry and, unless the asker has it, its body, or the first
+// chunk of a large one.
 func (a *Answer) Hit(e *store.Entry, body []byte, asker store.Generation) {
 	a.say(frameEntry, entryNow(e))
 	if asker == e.Generation && e.Generation != 0 {
@@ -257,7 +269,8 @@ func (a *Answer) Lease(t Ticket, stale *store.Entry) error {
 	return a.Flush()
 }
 
-// Follow says that a fill follows: Header, then Data, then End, or Broken.
+// Follow says that a fill follows: Header, then Data, which is the first chunk,
+// then Stored for more, then End, or Broken.
 func (a *Answer) Follow() error {
 	a.say(frameWait, nil)
 	return a.Flush()
@@ -268,6 +281,13 @@ func (a *Answer) Header(e *store.Entry) { a.say(frameEntry, entryNow(e)) }
 
 // Data sends some of the body of a fill.
 func (a *Answer) Data(p []byte) error { return a.out.data(p) }
+
+// Stored says up to where the further chunks of a fill can be had from their
+// owners.
+func (a *Answer) Stored(s Stored) error {
+	a.out.frame(frameStored, s.append)
+	return a.Flush()
+}
 
 // End says that a fill is complete.
 func (a *Answer) End(digest uint64, g store.Generation) { a.out.end(digest, g) }
@@ -295,9 +315,9 @@ type Publication struct {
 	frames   *frameReader
 }
 
-// Body copies the body to w as it arrives.
-func (p *Publication) Body(w io.Writer) error {
-	_, err := copyBody(p.frames, w)
+// Body hands the body to a sink as it arrives.
+func (p *Publication) Body(to Sink) error {
+	_, err := copyBody(p.frames, to)
 	return err
 }
 

@@ -366,7 +366,7 @@ func (s slow) follow(t *testing.T, c *Client, to Node) chan error {
 		defer reply.Close()
 		_, err := reply.Header()
 		if err == nil {
-			_, err = reply.Body(io.Discard)
+			_, err = reply.Body(into(io.Discard))
 		}
 		end <- err
 	}()
@@ -680,7 +680,7 @@ func TestAnswersAreCheckedAgainstWhatWasAsked(t *testing.T) {
 			_, err = reply.Header()
 		}
 		if err == nil && reply.Kind == Hit {
-			_, err = reply.Body(io.Discard)
+			_, err = reply.Body(into(io.Discard))
 		}
 		if !errors.Is(err, ErrProtocol) {
 			t.Errorf("%s: %v", name, err)

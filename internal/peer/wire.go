@@ -44,6 +44,8 @@ const (
 	frameVary    byte = 'v' // ask again with these request fields
 	frameRefresh byte = 'r' // the entry after a 304: its body stays
 	framePurge   byte = 'p' // a purge, or a part of one
+	frameChunk   byte = 'c' // which chunk of a large body
+	frameStored  byte = 's' // up to where the chunks of a body are stored
 )
 
 // Bounds of what is read from the wire, checked before anything is allocated.
@@ -83,6 +85,8 @@ type Query struct {
 	Refresh bool
 	// Credentials says that the request carries an Authorization field.
 	Credentials bool
+	// Far says that the request is for a part beyond the first chunk.
+	Far bool
 	// Purges are all that the asker has heard of lately, if Told. An owner that
 	// knows them has compared with them what it answers.
 	Purges []store.PurgeID
@@ -247,6 +251,7 @@ const (
 	flagCredentials
 	flagRefresh
 	flagTold
+	flagFar
 	queryFlags = 1<<iota - 1
 )
 
@@ -267,6 +272,9 @@ func (q *Query) append(e *encoder) {
 	}
 	if q.Told {
 		flags |= flagTold
+	}
+	if q.Far {
+		flags |= flagFar
 	}
 	e.uint(flags)
 	e.uint(uint64(len(q.Purges)))
@@ -297,7 +305,7 @@ func (d *decoder) query() *Query {
 	q.Validated = store.Generation(d.uint(math.MaxUint64, "generation"))
 	flags := d.uint(queryFlags, "flags")
 	q.Lead, q.Credentials, q.Refresh = flags&flagLead != 0, flags&flagCredentials != 0, flags&flagRefresh != 0
-	q.Told = flags&flagTold != 0
+	q.Told, q.Far = flags&flagTold != 0, flags&flagFar != 0
 	for range d.uint(store.MaxRecent, "purges") {
 		q.Purges = append(q.Purges, store.PurgeID(d.uint(math.MaxUint64, "purge")))
 	}

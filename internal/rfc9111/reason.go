@@ -61,6 +61,7 @@ const (
 	CatchingUp    // the node was away, and has yet to hear what was purged meanwhile
 	NoVarySearch  // other parameters count by now than those that the key was made of
 	Connection    // the request's Connection names fields: upstream will not get what the client sent
+	Incomplete    // a part of the large body that is stored is gone, and could not be got again
 
 	reasonCount
 )
@@ -103,6 +104,7 @@ var reasonNames = [reasonCount]string{
 	NoVarySearch:     "no-vary-search",
 	CatchingUp:       "catching-up",
 	Connection:       "connection",
+	Incomplete:       "incomplete",
 }
 
 // String returns the name, "" for None and "unknown" for a value that a newer

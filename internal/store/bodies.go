@@ -108,8 +108,13 @@ func (b *bodies) put(key string, body []byte, hot bool) {
 	b.mu.Lock()
 	b.arrivals[key] = arrival{body, hot}
 	b.mu.Unlock()
-	// The error would be errNoBody, which the arrival rules out.
-	_, _ = b.lookup(key)
+	// The arrival rules out errNoBody, unless this look joins one that was under
+	// way before.
+	for range 3 {
+		if _, err := b.lookup(key); err == nil {
+			break
+		}
+	}
 	b.mu.Lock()
 	delete(b.arrivals, key)
 	b.mu.Unlock()

@@ -42,7 +42,7 @@ type Entry struct {
 	Status     int
 	Fields     []Field
 	Size       int64  // of the body
-	Digest     uint64 // xxHash64 of the body
+	Digest     uint64 // xxHash64 of the body, or of the first chunk of a large one
 	Generation Generation
 	Vary       []string // canonical names of the selecting fields, sorted
 	Selected   Selection
@@ -207,6 +207,17 @@ func (e *Entry) Get(name string) string {
 		}
 	}
 	return ""
+}
+
+// Lines returns all lines of a field.
+func (e *Entry) Lines(name string) []string {
+	var lines []string
+	for _, f := range e.Fields {
+		if f.Name == name {
+			lines = append(lines, f.Value)
+		}
+	}
+	return lines
 }
 
 // Header returns the stored fields as a new http.Header.

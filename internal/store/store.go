@@ -103,7 +103,8 @@ func (s *Store) Namespaces() []*Namespace {
 	return all
 }
 
-// Body returns an entry's body, which must not be changed, or ErrGone.
+// Body returns an entry's body, or the first chunk of a large one, or ErrGone.
+// It must not be changed.
 func (s *Store) Body(k Key, e *Entry) ([]byte, error) {
 	if e.Size == 0 {
 		return nil, nil
@@ -125,20 +126,29 @@ func (s *Store) BodyLimit() int64 { return s.size }
 // Commit stores a complete response on the node that is its authority. A body
 // that is the same as the one it replaces keeps its generation. It returns the
 // entry as stored, or nil when a later response came first.
+//
+// Of a large response it gets the first chunk. The entry then has the size of
+// the whole, and the generation under which the other chunks are stored.
 func (s *Store) Commit(space *Namespace, k Key, e *Entry, body []byte) *Entry {
 	stored := *e
-	stored.Size, stored.Digest = int64(len(body)), Digest(body)
-	stored.ensureLength()
-	stored.Generation = s.generationOf(k, &stored, body)
-	fresh := stored.Generation == 0
-	if fresh {
-		stored.Generation = Generation(max(rand.Uint64(), 1))
+	stored.Digest = Digest(body)
+	fresh := true
+	if !e.Large() {
+		stored.Size = int64(len(body))
+		stored.Generation = s.generationOf(k, &stored, body)
+		if fresh = stored.Generation == 0; fresh {
+			stored.Generation = NewGeneration()
+		}
 	}
+	stored.ensureLength()
 	if fresh && len(body) > 0 {
 		s.bodies.put(groupKey(k, stored.Generation), body, false)
 	}
 	return s.put(space, k, &stored)
 }
+
+// NewGeneration returns a generation that no other body has.
+func NewGeneration() Generation { return Generation(max(rand.Uint64(), 1)) }
 
 // generationOf finds the stored variant with the very same body.
 func (s *Store) generationOf(k Key, e *Entry, body []byte) Generation {
@@ -150,7 +160,7 @@ func (s *Store) generationOf(k Key, e *Entry, body []byte) Generation {
 	}
 	sh.mu.RUnlock()
 	for _, old := range variants {
-		if old.Size != e.Size || old.Digest != e.Digest || old.Generation == 0 {
+		if old.Large() || old.Size != e.Size || old.Digest != e.Digest || old.Generation == 0 {
 			continue
 		}
 		if have, err := s.Body(k, old); err == nil && bytes.Equal(have, body) {
@@ -164,11 +174,12 @@ func (s *Store) generationOf(k Key, e *Entry, body []byte) Generation {
 func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) { s.put(space, k, e) }
 
 // PutCopy keeps a copy of what the owner sent: the entry until its freshness
-// ends, the body if the Group takes it into its hot cache.
+// ends, the body (of a large one, the first chunk) if the Group takes it into
+// its hot cache.
 func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
 	copied := *e
 	copied.ensureLength()
-	if e.Size > 0 && int64(len(body)) == e.Size {
+	if len(body) > 0 && int64(len(body)) == min(e.Size, ChunkSize) {
 		s.bodies.put(groupKey(k, e.Generation), body, true)
 	}
 	s.put(space, k, &copied)

@@ -1,0 +1,288 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// ErrMissing says that a node does not have a chunk.
+var ErrMissing = errors.New("peer: the chunk is not there")
+
+// ErrRefused says that a node has no room for a chunk now.
+var ErrRefused = errors.New("peer: no room for the chunk")
+
+// maxChunks bounds the index of a chunk: bodies of 1 PiB.
+const maxChunks = 1 << 30
+
+// A ChunkID names a chunk of a large body, from 1: the first one comes with the
+// entry.
+type ChunkID struct {
+	Key        store.Key
+	Generation store.Generation
+	Index      int
+}
+
+func (c ChunkID) append(e *encoder) {
+	e.bytes(c.Key[:])
+	e.uint(uint64(c.Generation))
+	e.uint(uint64(c.Index))
+}
+
+func (d *decoder) chunkID() (c ChunkID) {
+	copy(c.Key[:], d.fixed(len(c.Key), "key"))
+	c.Generation = store.Generation(d.uint(math.MaxUint64, "generation"))
+	c.Index = int(d.uint(maxChunks, "index of a chunk"))
+	if c.Generation == 0 || c.Index == 0 {
+		d.fail("no chunk")
+	}
+	return c
+}
+
+// Chunk asks a node for a chunk of a length. It fails with ErrMissing when the
+// node does not have it, and with ErrTimeout when nothing has come within
+// timeout.
+func (c *Client) Chunk(ctx context.Context, to Node, id ChunkID, length int64, timeout time.Duration) ([]byte, error) {
+	var w frameWriter
+	w.frame(frameChunk, id.append)
+	chunk, err := c.chunk(ctx, to, pathChunk, newParts(w.buf), timeout, func(frames *frameReader) ([]byte, error) {
+		return readChunk(frames, id, length)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("getting a chunk from %s: %w", to.Name, err)
+	}
+	return chunk, nil
+}
+
+// PutChunk gives a node a chunk to keep. It fails with ErrRefused when that has
+// no room, and with ErrTimeout when it has not answered within timeout.
+func (c *Client) PutChunk(ctx context.Context, to Node, id ChunkID, chunk []byte, timeout time.Duration) error {
+	var head, end frameWriter
+	head.frame(frameChunk, id.append)
+	head.buf = append(head.buf, frameData)
+	head.buf = binary.BigEndian.AppendUint32(head.buf, uint32(len(chunk)))
+	end.end(store.Digest(chunk), id.Generation)
+	_, err := c.chunk(ctx, to, pathStore, newParts(head.buf, chunk, end.buf), timeout, func(frames *frameReader) ([]byte, error) {
+		switch kind, d, _, err := frames.next(); {
+		case err != nil:
+			return nil, err
+		case kind == frameEnd:
+			return nil, d.done()
+		case kind == frameNone:
+			return nil, ErrRefused
+		}
+		return nil, malformed("unknown answer")
+	})
+	if err != nil {
+		return fmt.Errorf("storing a chunk at %s: %w", to.Name, err)
+	}
+	return nil
+}
+
+// chunk makes a call about a chunk. The peer is judged by its answer.
+func (c *Client) chunk(ctx context.Context, to Node, path string, body *parts, timeout time.Duration, read func(*frameReader) ([]byte, error)) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watchdog := time.AfterFunc(timeout, func() { cancel(ErrTimeout) })
+	defer watchdog.Stop()
+	resp, err := c.call(ctx, to, path, body, body.length())
+	var chunk []byte
+	if err == nil {
+		defer resp.Body.Close()
+		chunk, err = read(newFrameReader(resp.Body))
+	}
+	if errors.Is(err, ErrMissing) || errors.Is(err, ErrRefused) {
+		c.judge(ctx, to, nil)
+		return nil, err
+	}
+	c.judge(ctx, to, err)
+	if err != nil {
+		return nil, causeOf(ctx, err)
+	}
+	return chunk, nil
+}
+
+// parts is the body of a request that lies in several pieces, and is not copied
+// into one.
+type parts struct {
+	io.Reader
+	all [][]byte
+}
+
+func newParts(all ...[]byte) *parts {
+	readers := make([]io.Reader, len(all))
+	for i, p := range all {
+		readers[i] = bytes.NewReader(p)
+	}
+	return &parts{io.MultiReader(readers...), all}
+}
+
+// again returns the same body, unread.
+func (p *parts) again() *parts { return newParts(p.all...) }
+
+func (p *parts) length() int64 {
+	var n int64
+	for _, b := range p.all {
+		n += int64(len(b))
+	}
+	return n
+}
+
+// readChunk reads a chunk that was asked for.
+func readChunk(frames *frameReader, id ChunkID, length int64) ([]byte, error) {
+	kind, d, _, err := frames.next()
+	switch {
+	case err != nil:
+		return nil, err
+	case kind == frameNone:
+		return nil, ErrMissing
+	case kind != frameChunk:
+		return nil, malformed("no chunk")
+	}
+	if got := d.chunkID(); got != id {
+		d.fail("another chunk")
+	}
+	if err := d.done(); err != nil {
+		return nil, err
+	}
+	n, err := dataLength(frames)
+	if err != nil {
+		return nil, err
+	}
+	if n != length {
+		return nil, malformed("a chunk of another length")
+	}
+	return readData(frames, id, n)
+}
+
+func dataLength(frames *frameReader) (int64, error) {
+	kind, _, n, err := frames.next()
+	if err == nil && (kind != frameData || n == 0 || n > store.ChunkSize) {
+		err = malformed("no data")
+	}
+	return n, err
+}
+
+// readData reads the bytes of a chunk, and what is to confirm them.
+func readData(frames *frameReader, id ChunkID, n int64) ([]byte, error) {
+	chunk := make([]byte, n)
+	if _, err := io.ReadFull(frames.r, chunk); err != nil {
+		return nil, fmt.Errorf("reading a chunk: %w", err)
+	}
+	kind, d, _, err := frames.next()
+	switch {
+	case err != nil:
+		return nil, err
+	case kind != frameEnd:
+		return nil, malformed("frame amid a chunk")
+	}
+	digest, g := d.uint(math.MaxUint64, "digest"), d.uint(math.MaxUint64, "generation")
+	if store.Generation(g) != id.Generation {
+		d.fail("generation")
+	}
+	if err := d.done(); err != nil {
+		return nil, err
+	}
+	if digest != store.Digest(chunk) {
+		return nil, ErrDigest
+	}
+	return chunk, nil
+}
+
+// chunkID reads what a request is about, or refuses it.
+func (s *Server) chunkID(w http.ResponseWriter, frames *frameReader) (ChunkID, bool) {
+	kind, d, _, err := frames.next()
+	if err == nil && kind == frameChunk {
+		id := d.chunkID()
+		if d.done() == nil {
+			return id, true
+		}
+	}
+	s.refuse(w)
+	return ChunkID{}, false
+}
+
+func (s *Server) chunk(w http.ResponseWriter, r *http.Request) {
+	id, ok := s.chunkID(w, newFrameReader(r.Body))
+	if !ok {
+		return
+	}
+	out := frameWriter{w: w}
+	if chunk := s.backend.Chunk(id); chunk == nil {
+		out.frame(frameNone, nil)
+	} else {
+		out.frame(frameChunk, id.append)
+		if out.data(chunk) != nil {
+			return
+		}
+		out.end(store.Digest(chunk), id.Generation)
+	}
+	_ = out.flush() // the asker is gone: nobody to tell
+}
+
+func (s *Server) store(w http.ResponseWriter, r *http.Request) {
+	frames := newFrameReader(r.Body)
+	id, ok := s.chunkID(w, frames)
+	if !ok {
+		return
+	}
+	n, err := dataLength(frames)
+	if err != nil {
+		s.refuse(w)
+		return
+	}
+	out := frameWriter{w: w}
+	release, ok := s.backend.Reserve(n)
+	if !ok {
+		out.frame(frameNone, nil)
+		_ = out.flush()
+		return
+	}
+	defer release()
+	chunk, err := readData(frames, id, n)
+	if err != nil {
+		s.refuse(w)
+		return
+	}
+	s.backend.PutChunk(id, chunk)
+	out.frame(frameEnd, nil)
+	_ = out.flush()
+}
+
+// Stored says that the chunks of a body, up to a size, are with their owners.
+// The zero value says nothing.
+type Stored struct {
+	Generation store.Generation
+	Size       int64
+}
+
+func (s Stored) append(e *encoder) {
+	e.uint(uint64(s.Generation))
+	e.uint(uint64(s.Size))
+}
+
+func (d *decoder) stored() Stored {
+	s := Stored{
+		Generation: store.Generation(d.uint(math.MaxUint64, "generation")),
+		Size:       int64(d.uint(maxChunks*store.ChunkSize, "size")),
+	}
+	if s.Generation == 0 || s.Size <= store.ChunkSize {
+		d.fail("stored chunks")
+	}
+	return s
+}
+
+// A Sink takes a body from the wire: the bytes of the first chunk, then up to
+// where the others are stored.
+type Sink interface {
+	io.Writer
+	Stored(Stored) error
+}

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,8 +16,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // Requests of attackers, from the literature, against real Caddy processes.
@@ -85,7 +89,12 @@ func mapKeys(h http.Header) func(func(string) bool) {
 func startAttacked(t *testing.T, n int, handler http.HandlerFunc, options string) (cluster, *origin) {
 	t.Helper()
 	o := startOrigin(t, handler)
-	c := startCluster(t, n, o, patient+"\n\t\t"+options)
+	c := newCluster(t, n, o, patient+"\n\t\t"+options)
+	for _, p := range c {
+		p.overTLS()
+		p.start()
+	}
+	c.awaitMembers()
 	t.Cleanup(func() {
 		for _, p := range c {
 			select {
@@ -99,11 +108,11 @@ func startAttacked(t *testing.T, n int, handler http.HandlerFunc, options string
 }
 
 // TestAttackUnkeyed: a field that is not in the key must not choose what others
-// get. The attacker asks first, through one node; a client asks for the same
-// URL through both.
+// get. The attacker asks first, through one node; clients ask for the same URL
+// through both.
 func TestAttackUnkeyed(t *testing.T) {
 	c, _ := startAttacked(t, 2, echoing, "")
-	for i, a := range []struct{ field, source string }{
+	cases := []struct{ field, source string }{
 		{"X-Forwarded-Host: " + poison, "Kettle 2018, unkeyed host: Caddy's reverse_proxy overwrites it"},
 		{"X-Forwarded-Proto: " + poison, "Kettle 2018: redirect loops"},
 		{"X-Forwarded-Scheme: nothttps " + poison, "Kettle 2018: Rack takes it for the scheme and redirects"},
@@ -123,13 +132,16 @@ func TestAttackUnkeyed(t *testing.T) {
 		{"Front-End-Https: " + poison, "Microsoft, read by many frameworks"},
 		{"X-Url-Scheme: " + poison, "the same"},
 		{"Connection: X-Forwarded-Host\r\nX-Forwarded-Host: " + poison, "hop-by-hop"},
-	} {
-		path := fmt.Sprintf("/unkeyed/%d", i)
-		talk(t, c[i%2], lines("GET "+path+" HTTP/1.1", "Host: "+clientHost, a.field, "Connection: close"))
-		for _, p := range c {
-			for range 2 {
-				if got := p.get(path); got.err != nil || got.status != 200 || strings.Contains(got.body, poison) || !strings.Contains(got.body, path) {
-					t.Errorf("%s (%s): %s gives %d %s (%s)", a.field, a.source, p.name, got.status, got.body, got.cacheStatus())
+	}
+	for _, w := range ways {
+		for i, a := range cases {
+			path := fmt.Sprintf("/unkeyed/%s/%d", w.name, i)
+			w.send(c[i%2], raw{target: path, fields: []string{a.field}})
+			for _, p := range c {
+				for _, got := range w.others(p, path) {
+					if got.err != nil || got.status != 200 || strings.Contains(got.body, poison) || !strings.Contains(got.body, path) {
+						t.Errorf("%s: %s (%s): %s gives %d %s (%s)", w.name, a.field, a.source, p.name, got.status, got.body, got.cacheStatus())
+					}
 				}
 			}
 		}
@@ -199,22 +211,30 @@ func TestAttackConnection(t *testing.T) {
 			fmt.Fprint(w, "please log in")
 		}
 	}, "")
-	for _, option := range []string{"Accept-Language", "X-Plan", "accept-language", "close, X-Plan", "keep-alive,Accept-Language"} {
-		talk(t, c[0], lines("GET /vary HTTP/1.1", "Host: "+clientHost, "Accept-Language: de", "X-Plan: gold", "Connection: "+option, "Connection: close"))
-	}
-	for _, p := range c {
-		p.get("/vary", "Accept-Language", "de", "X-Plan", "gold").is(t, "a selecting field taken away (hop-by-hop; Kettle 2020)", "degold")
-	}
-	talk(t, c[0], lines("GET /needed HTTP/1.1", "Host: "+clientHost, "X-Needed: 1", "Connection: close, X-Needed"))
-	for _, p := range c {
-		p.get("/needed", "X-Needed", "1").is(t, "a needed field taken away (hop-by-hop; CVE-2022-31813, httpd; CVE-2022-45059, Varnish)", "page")
-	}
-	for _, field := range []string{"Cookie", "Authorization"} {
-		talk(t, c[1], lines("GET /account HTTP/1.1", "Host: "+clientHost, field+": me", "Connection: close, "+field))
+	for _, w := range ways { // HTTP/2 and HTTP/3 have no such field, RFC 9113 §8.2.2: they are to refuse it
+		path := func(of string) string { return of + "?" + w.name }
+		for _, option := range []string{"Accept-Language", "X-Plan", "accept-language", "close, X-Plan", "keep-alive,Accept-Language"} {
+			w.get(c[0], path("/vary"), "Accept-Language", "de", "X-Plan", "gold", "Connection", option)
+		}
+		w.get(c[0], path("/needed"), "X-Needed", "1", "Connection", "close, X-Needed")
 		for _, p := range c {
-			p.get("/account", field, "me").is(t, "credentials taken away (hop-by-hop)", "account of me")
+			for _, got := range w.others(p, path("/vary"), "Accept-Language", "de", "X-Plan", "gold") {
+				got.is(t, w.name+": a selecting field taken away (hop-by-hop; Kettle 2020)", "degold")
+			}
+			for _, got := range w.others(p, path("/needed"), "X-Needed", "1") {
+				got.is(t, w.name+": a needed field taken away (hop-by-hop; CVE-2022-31813, httpd; CVE-2022-45059, Varnish)", "page")
+			}
+		}
+		for _, field := range []string{"Cookie", "Authorization"} {
+			w.get(c[1], path("/account"), field, "me", "Connection", "close, "+field)
+			for _, p := range c {
+				for _, got := range w.others(p, path("/account"), field, "me") {
+					got.is(t, w.name+": credentials taken away (hop-by-hop)", "account of me")
+				}
+			}
 		}
 	}
+	c[0].get("/needed", "X-Needed", "1").is(t, "the page", "page")
 	for _, fine := range []string{"close", "keep-alive, close", "TE, close"} {
 		if got := talk(t, c[0], lines("GET /needed HTTP/1.1", "Host: "+clientHost, "X-Needed: 1", "TE: trailers", "Connection: "+fine)); !strings.Contains(got, "groupcache; hit") {
 			t.Errorf("Connection: %s: no hit: %s", fine, got)
@@ -241,19 +261,21 @@ func TestAttackPaths(t *testing.T) {
 		"/a?x=1&y=2", "/a?y=2&x=1", "/a?x=1;y=2", "/a?x=1%26y=2", "/a?%78=1&y=2", "/a%23", "/a#", "/a#/b", "/A", "/a%5c", "/a\\", "/a\\..\\b",
 		"/a%c0%af", "/a%ff", "/a/*", "/a~", "/a|", "/a%25", "/a%2525", "/a,b", "/a$", "/a:80", "/a@b", "/a?http://x", "/http://x",
 	}
-	direct := make(map[string]string)
-	for i, target := range targets {
-		ask := lines("GET "+target+" HTTP/1.1", "Host: "+clientHost, "Connection: close")
-		first := body(t, talk(t, c[i%2], ask))
-		direct[target] = first
-		if again := body(t, talk(t, c[(i+1)%2], ask)); again != first {
-			t.Errorf("%s: first %s, then %s", target, brief(first), brief(again))
+	for _, w := range ways {
+		direct := make(map[string]string)
+		for i, target := range targets {
+			first := w.get(c[i%2], target).body
+			direct[target] = first
+			for _, again := range w.others(c[(i+1)%2], target) {
+				if again.body != first && again.status == http.StatusOK {
+					t.Errorf("%s: %s: first %s, then %s", w.name, target, brief(first), brief(again.body))
+				}
+			}
 		}
-	}
-	for _, target := range targets { // nobody has taken the place of another
-		got := body(t, talk(t, c[0], lines("GET "+target+" HTTP/1.1", "Host: "+clientHost, "Connection: close", "Cache-Control: no-cache")))
-		if got != direct[target] {
-			t.Errorf("%s: stored %s, but the upstream says %s", target, brief(direct[target]), brief(got))
+		for _, target := range targets { // nobody has taken the place of another
+			if got := w.get(c[0], target, "Cache-Control", "no-cache").body; got != direct[target] {
+				t.Errorf("%s: %s: stored %s, but the upstream says %s", w.name, target, brief(direct[target]), brief(got))
+			}
 		}
 	}
 	// WCD: the victim is lured to a name that looks static, the attacker asks after it.
@@ -262,29 +284,14 @@ func TestAttackPaths(t *testing.T) {
 		"/account%2fx.css", "/account/..%2fstatic/x.css", "/static/..%2faccount", "/static/../account", "/static/%2e%2e/account", "/account/?x.css", "/account?.css",
 		"//account/x.js", "/account/.js", "/account%252f.css", "/account\\x.css", "/account~x.css", "/robots.txt/../account",
 	} {
-		for i, who := range []string{"victim", "attacker"} {
-			got := talk(t, c[i], lines("GET "+target+" HTTP/1.1", "Host: "+clientHost, "Cookie: "+who, "Connection: close"))
-			if strings.Contains(got, "HTTP/1.1 200") && body(t, got) != "account of "+who {
-				t.Errorf("%s for %s: %s", target, who, brief(got))
+		for _, w := range ways {
+			for i, who := range []string{"victim", "attacker"} {
+				if got := w.get(c[i], target, "Cookie", who); got.status == http.StatusOK && got.body != "account of "+who {
+					t.Errorf("%s: %s for %s: %s", w.name, target, who, brief(got.body))
+				}
 			}
 		}
 	}
-}
-
-// body returns the body of a raw answer, decoded.
-func body(t *testing.T, raw string) string {
-	t.Helper()
-	resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(raw)), nil)
-	if err != nil {
-		t.Errorf("no answer: %v in %s", err, brief(raw))
-		return ""
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Errorf("broken answer: %v in %s", err, brief(raw))
-	}
-	return string(b)
 }
 
 // TestAttackHost: who says another host than it has the key of.
@@ -428,6 +435,214 @@ func knock(t *testing.T, p *process, raw string) {
 	_, _ = io.Copy(io.Discard, conn)
 }
 
+// TestAttackPseudoFields: what HTTP/2 and HTTP/3 can say that HTTP/1.1 can't (Kettle,
+// "HTTP/2: The Sequel is Always Worse", 2021; RFC 9113 §8, §10.3; RFC 9114 §4.3,
+// §10.3). Whatever the node makes of it, the upstream gets no request that was not
+// asked for, and who comes next gets what is theirs.
+func TestAttackPseudoFields(t *testing.T) {
+	var smuggled atomic.Int64
+	c, _ := startAttacked(t, 1, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/smuggled" {
+			smuggled.Add(1)
+		}
+		echoing(w, r)
+	}, "")
+	p := c[0]
+	get := []string{":method", "GET", ":scheme", "https", ":authority", clientHost, ":path", "PATH"}
+	with := func(fields ...string) []string { return append(slices.Clone(get), fields...) }
+	instead := func(name, value string) []string {
+		head := slices.Clone(get)
+		head[slices.Index(head, name)+1] = value
+		return head
+	}
+	without := func(name string, fields ...string) []string {
+		i := slices.Index(get, name)
+		return append(slices.Delete(slices.Clone(get), i, i+2), fields...)
+	}
+	const inner = " HTTP/1.1\r\nHost: " + poison + "\r\n\r\nGET /smuggled HTTP/1.1\r\nX: "
+	const smuggle = "GET /smuggled HTTP/1.1\r\nHost: " + poison + "\r\n\r\n"
+	cases := []struct {
+		raw
+		source string
+	}{
+		{raw{head: with("host", poison)}, ":authority and Host differ (RFC 9113 §8.3.1)"},
+		{raw{head: append(instead(":authority", poison), "host", clientHost)}, ":authority and Host differ, the other way round"},
+		{raw{head: without(":authority", "host", poison)}, "Host alone"},
+		{raw{head: without(":authority", "host", clientHost, "host", poison)}, "Host alone, twice"},
+		{raw{head: without(":authority")}, "neither"},
+		{raw{head: instead(":authority", "")}, "empty :authority"},
+		{raw{head: append(instead(":authority", ""), "host", poison)}, "empty :authority, and Host"},
+		{raw{head: append([]string{":authority", poison}, get...)}, "two :authority"},
+		{raw{head: instead(":authority", poison+"@"+clientHost)}, "user info in :authority (RFC 9113 §8.3.1)"},
+		{raw{head: instead(":authority", clientHost+":443@"+poison)}, "user info that looks like a port"},
+		{raw{head: instead(":authority", clientHost+"/"+poison)}, "a path in :authority"},
+		{raw{head: instead(":authority", clientHost+"#"+poison)}, "a fragment in :authority"},
+		{raw{head: instead(":authority", clientHost+", "+poison)}, "a list in :authority"},
+		{raw{head: instead(":authority", clientHost+"\r\nX-Forwarded-Host: "+poison)}, "line ends in :authority (CVE-2022-45060, Varnish)"},
+		{raw{head: instead(":authority", clientHost+" "+poison)}, "a space in :authority"},
+		{raw{head: instead(":authority", strings.ToUpper(clientHost)+":443")}, "case and the scheme's port"},
+		{raw{head: instead(":scheme", "http")}, ":scheme of another connection"},
+		{raw{head: instead(":scheme", "http://"+poison+"/?x=")}, "a URL in :scheme (Kettle 2021)"},
+		{raw{head: instead(":scheme", "https\r\nX-Forwarded-Host: "+poison)}, "line ends in :scheme"},
+		{raw{head: instead(":scheme", "file")}, "a :scheme that isn't HTTP's"},
+		{raw{head: instead(":scheme", "")}, "empty :scheme"},
+		{raw{head: without(":scheme")}, "no :scheme"},
+		{raw{head: append([]string{":scheme", "http"}, get...)}, "two :scheme"},
+		{raw{head: instead(":path", "PATH"+inner)}, "a request in :path (CVE-2022-45060, Varnish)"},
+		{raw{head: instead(":path", "PATH smuggled")}, "a space in :path"},
+		{raw{head: instead(":path", "PATH#smuggled")}, "a fragment in :path (RFC 9113 §8.3.1)"},
+		{raw{head: instead(":path", "PATH\x00smuggled")}, "NUL in :path"},
+		{raw{head: instead(":path", "PATH\tsmuggled")}, "a tab in :path"},
+		{raw{head: instead(":path", "PATH\x80")}, "a byte beyond ASCII in :path"},
+		{raw{head: instead(":path", "smuggled")}, ":path without a slash"},
+		{raw{head: instead(":path", "https://"+poison+"/smuggled")}, "a URL in :path"},
+		{raw{head: instead(":path", "@"+poison+"/smuggled")}, ":path that ends the authority of a URL that is put together (Kettle 2021)"},
+		{raw{head: instead(":path", "*")}, "an asterisk"},
+		{raw{head: instead(":path", "")}, "empty :path"},
+		{raw{head: without(":path")}, "no :path"},
+		{raw{head: append([]string{":path", "/smuggled"}, get...)}, "two :path"},
+		{raw{head: instead(":method", "GET /smuggled HTTP/1.1\r\nHost: "+poison+"\r\nX:")}, "a request in :method (CVE-2021-33193, httpd)"},
+		{raw{head: instead(":method", "GET /smuggled")}, "a space in :method"},
+		{raw{head: instead(":method", "get")}, ":method in lower case"},
+		{raw{head: instead(":method", "")}, "empty :method"},
+		{raw{head: without(":method")}, "no :method"},
+		{raw{head: append([]string{":method", "POST"}, get...)}, "two :method"},
+		{raw{head: []string{":method", "CONNECT", ":authority", poison + ":443"}}, "CONNECT"},
+		{raw{head: append(instead(":method", "CONNECT"), ":protocol", "websocket")}, "extended CONNECT that was not offered (RFC 8441 §4)"},
+		{raw{head: with(":evil", poison)}, "a pseudo-field after those that are, and unknown (RFC 9113 §8.3)"},
+		{raw{head: with(":status", "200")}, "a pseudo-field of responses"},
+		{raw{head: append(without(":path", "x", "y"), ":path", "PATH")}, "a pseudo-field after a field"},
+		{raw{head: with("X-Forwarded-Host", poison)}, "a name in upper case (RFC 9113 §8.2)"},
+		{raw{head: with("x-a\r\nx-forwarded-host", poison)}, "line ends in a name (Kettle 2021)"},
+		{raw{head: with("x-forwarded-host: "+poison+"\r\nx-a", "b")}, "a colon and line ends in a name (Kettle 2021)"},
+		{raw{head: with("host: "+poison, "b")}, "a colon in a name"},
+		{raw{head: with("x a", poison)}, "a space in a name"},
+		{raw{head: with("x\x00a", poison)}, "NUL in a name"},
+		{raw{head: with("x\xffa", poison)}, "a byte beyond ASCII in a name"},
+		{raw{head: with("", poison)}, "no name"},
+		{raw{head: with("x_forwarded_host", poison, "x_original_url", "/"+poison)}, "underscores"},
+		{raw{head: with("x-a", "b\r\nX-Forwarded-Host: "+poison)}, "line ends in a value (Kettle 2021; CVE-2021-22883, Node)"},
+		{raw{head: with("x-a", "b\nX-Forwarded-Host: "+poison)}, "LF in a value"},
+		{raw{head: with("x-a", "b\rX-Forwarded-Host: "+poison)}, "CR in a value"},
+		{raw{head: with("x-a", "b\x00"+poison)}, "NUL in a value"},
+		{raw{head: with("x-original-url", " /"+poison+" ")}, "space around a value (RFC 9113 §8.2.1)"},
+		{raw{head: with("x-a", "b\r\n\r\n"+smuggle)}, "a request in a value (Kettle 2021, H2.TE by CRLF)"},
+		{raw{head: with("transfer-encoding", "chunked"), body: "0\r\n\r\n" + smuggle}, "H2.TE (Kettle 2021; RFC 9113 §8.2.2)"},
+		{raw{head: with("content-length", "0"), body: smuggle}, "H2.CL (Kettle 2021; RFC 9113 §8.1.1)"},
+		{raw{head: with("content-length", "9999"), body: smuggle}, "a length that is too long"},
+		{raw{head: with("content-length", "0", "content-length", strconv.Itoa(len(smuggle))), body: smuggle}, "two lengths"},
+		{raw{head: with("content-length", "+"+strconv.Itoa(len(smuggle))), body: smuggle}, "a length with a sign"},
+		{raw{head: with("content-length", "x"), body: smuggle}, "a length that is no number"},
+		{raw{head: get, body: smuggle}, "a fat GET (Kettle 2020)"},
+		{raw{head: get, body: "a", trailers: []string{"x-forwarded-host", poison}}, "trailers"},
+		{raw{head: get, body: "a", trailers: []string{":path", "/smuggled", "host", poison}}, "pseudo-fields in trailers (RFC 9113 §8.1)"},
+		{raw{head: instead(":method", "HEAD")}, "HEAD (RFC 9110 §9.3.2: its empty body must not become a GET's)"},
+		{raw{head: append(instead(":method", "HEAD"), "content-length", "9"), body: poison}, "HEAD with a body"},
+		{raw{head: with("connection", "x-forwarded-host", "x-forwarded-host", poison)}, "Connection (RFC 9113 §8.2.2)"},
+		{raw{head: with("connection", "close")}, "Connection: close"},
+		{raw{head: with("keep-alive", "timeout=5", "x-original-url", "/"+poison)}, "Keep-Alive"},
+		{raw{head: with("proxy-connection", "keep-alive", "x-original-url", "/"+poison)}, "Proxy-Connection"},
+		{raw{head: with("upgrade", "h2c", "http2-settings", "AAMAAABkAARAAAAAAAIAAAAA")}, "Upgrade"},
+		{raw{head: with("te", "chunked")}, "TE that is not trailers"},
+		{raw{head: with("te", "trailers")}, "TE: trailers"},
+		{raw{head: with("expect", "100-continue")}, "Expect"},
+		{raw{head: with("x-oversized", strings.Repeat("a", 2<<20))}, "a field of 2 MiB"},
+		{raw{head: instead(":path", "PATH?"+strings.Repeat("a", 20<<10))}, "a target of 20 KiB, for which there is no key"},
+	}
+	for _, w := range ways[1:] {
+		for i, a := range cases {
+			path := fmt.Sprintf("/pseudo/%s/%d", w.name, i)
+			attack := a.raw
+			attack.head = slices.Clone(attack.head)
+			for j := range attack.head {
+				attack.head[j] = strings.ReplaceAll(attack.head[j], "PATH", path)
+			}
+			w.send(p, attack)
+			want := fmt.Sprintf("GET %s host=%s body=", path, clientHost)
+			for _, got := range w.others(p, path) {
+				if got.err != nil || got.status != 200 || !strings.HasPrefix(got.body, want+" ") || strings.Contains(got.body, poison) {
+					t.Errorf("%s: %s: then %d %s, %v", w.name, a.source, got.status, brief(got.body), got.err)
+				}
+			}
+		}
+		if got := w.get(p, "/"); strings.Contains(got.body, poison) || !strings.HasPrefix(got.body, "GET / host="+clientHost+" body= ") {
+			t.Errorf("%s: / has become %d %s", w.name, got.status, got.body)
+		}
+	}
+	if n := smuggled.Load(); n > 0 {
+		t.Errorf("the upstream has got /smuggled %d times", n)
+	}
+}
+
+// TestAttackStreams: what a client can do with the frames of HTTP/2 holds up nobody
+// and nothing stays behind.
+func TestAttackStreams(t *testing.T) {
+	c, o := startAttacked(t, 2, cacheable(0), "")
+	head := func(path string) []string {
+		return []string{":method", "GET", ":scheme", "https", ":authority", clientHost, ":path", path}
+	}
+	for name, attack := range map[string]func(c *http2Conn) error{
+		"streams opened and reset (CVE-2023-44487, Rapid Reset; Varnish VSV00013)": func(c *http2Conn) error {
+			for i := range uint32(5000) {
+				if err := errors.Join(c.header(1+2*i, head(fmt.Sprint("/reset/", i)), true), c.WriteRSTStream(1+2*i, http2.ErrCodeCancel)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"streams that the server has to reset (CVE-2025-8671, MadeYouReset)": func(c *http2Conn) error {
+			for i := range uint32(5000) {
+				if err := errors.Join(c.header(1+2*i, head(fmt.Sprint("/made/", i)), true), c.WriteWindowUpdate(1+2*i, 1<<31-1)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		"a header that never ends (CVE-2023-45288, Go; CONTINUATION flood)": func(c *http2Conn) error {
+			err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndStream: true})
+			for range 5000 {
+				if err != nil {
+					return err
+				}
+				err = c.WriteContinuation(1, false, bytes.Repeat([]byte{0, 1, 'a', 1, 'b'}, 3000))
+			}
+			return err
+		},
+		"a window that never opens (CVE-2019-9517; Varnish VSV00014)": func(c *http2Conn) error {
+			err := c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			for i := range uint32(100) {
+				err = errors.Join(err, c.header(1+2*i, head("/window"), true))
+			}
+			return err
+		},
+		"a header without an end of its stream": func(c *http2Conn) error {
+			var err error
+			for i := range uint32(100) {
+				err = errors.Join(err, c.header(1+2*i, head("/open"), false))
+			}
+			return err
+		},
+	} {
+		conn, err := dialHTTP2(c[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		go func() { _, _ = io.Copy(io.Discard, conn.Conn) }()
+		_ = attack(conn) // the node may well end it
+		for _, p := range c {
+			for _, path := range []string{"/window", "/open", "/reset/1", "/made/1"} {
+				for _, got := range overHTTP2.others(p, path) {
+					got.is(t, name+", then "+path, bodyOf(path))
+				}
+			}
+		}
+		conn.Close()
+	}
+	c.awaitIdle()
+	t.Logf("%d fetches", o.fetches(""))
+}
+
 // TestAttackFatGet: a body on a GET may change the response, and no key has it
 // (Kettle 2020, fat GET; RFC 9110 §9.3.1).
 func TestAttackFatGet(t *testing.T) {
@@ -500,7 +715,7 @@ func TestAttackErrors(t *testing.T) {
 			fmt.Fprint(w, "page")
 		}
 	}, "")
-	for i, a := range []struct{ field, source string }{
+	cases := []struct{ field, source string }{
 		{"X-Oversized: " + strings.Repeat("a", 16<<10), "CPDoS, HTTP Header Oversize"},
 		{"X-Oversized: " + strings.Repeat("a", 2<<20), "CPDoS, HTTP Header Oversize, beyond Caddy's own limit"},
 		{strings.Repeat("X-Many: a\r\n", 2000) + "X: y", "CPDoS, HTTP Header Oversize, by number"},
@@ -523,11 +738,16 @@ func TestAttackErrors(t *testing.T) {
 		{"X-Bad: 431", "fields too large (RFC 6585 §5)"},
 		{"X-Bad: 421", "misdirected (RFC 9110 §15.5.20)"},
 		{"X-Bad: 425", "too early (RFC 8470 §5.2)"},
-	} {
-		path := fmt.Sprintf("/cpdos/%d", i)
-		talk(t, c[i%2], lines("GET "+path+" HTTP/1.1", "Host: "+clientHost, a.field, "Connection: close"))
-		for _, p := range c {
-			p.get(path).is(t, a.source, "page")
+	}
+	for _, w := range ways {
+		for i, a := range cases {
+			path := fmt.Sprintf("/cpdos/%s/%d", w.name, i)
+			w.send(c[i%2], raw{target: path, fields: []string{a.field}})
+			for _, p := range c {
+				for _, got := range w.others(p, path) {
+					got.is(t, w.name+": "+a.source, "page")
+				}
+			}
 		}
 	}
 }
@@ -555,16 +775,18 @@ func TestAttackCredentials(t *testing.T) {
 		if strings.HasPrefix(target, "/auth") {
 			field = "Authorization"
 		}
-		for i := range 6 { // RFC 9111 §3.5, §5.2.2, §7.3
-			who := fmt.Sprint("client", i)
-			a := c[i%2].get(target, field, who)
+		for i := range 6 * len(ways) { // RFC 9111 §3.5, §5.2.2, §7.3
+			who, w := fmt.Sprint("client", i), ways[i/2%len(ways)]
+			a := w.get(c[i%2], target, field, who)
 			if a.body != "page of "+who || a.header.Get("Set-Cookie") != "" && a.header.Get("Set-Cookie") != "session="+who {
-				t.Errorf("%s for %s: %s, Set-Cookie %s (%s)", target, who, a.body, a.header.Get("Set-Cookie"), a.cacheStatus())
+				t.Errorf("%s: %s for %s: %s, Set-Cookie %s (%s)", w.name, target, who, a.body, a.header.Get("Set-Cookie"), a.cacheStatus())
 			}
 		}
 		if strings.HasPrefix(target, "/auth") {
-			c[0].get(target).is(t, target+" for nobody", "page of ")
-			c[1].get(target, field, "late").is(t, target+" after nobody's was stored", "page of late")
+			for _, w := range ways {
+				w.get(c[0], target).is(t, w.name+": "+target+" for nobody", "page of ")
+				w.get(c[1], target, field, "late").is(t, w.name+": "+target+" after nobody's was stored", "page of late")
+			}
 		}
 	}
 }
@@ -677,7 +899,7 @@ func TestAttackRange(t *testing.T) {
 	for i := range many {
 		many[i] = fmt.Sprintf("%d-%d", i*10, i*10)
 	}
-	for i, a := range []struct{ header, source string }{
+	cases := []struct{ header, source string }{
 		{"bytes=" + strings.Join(many, ","), "many small ones (CVE-2011-3192)"},
 		{"bytes=" + strings.Repeat("0-,", 5000) + "0-", "many of the whole (CVE-2011-3192)"},
 		{"bytes=0-,0-,0-,0-,0-", "a few of the whole"},
@@ -693,16 +915,18 @@ func TestAttackRange(t *testing.T) {
 		{"bytes=a-b", "no numbers"},
 		{"bytes=+1-+2", "signs"},
 		{"bytes=0-0,,,,,,,,,,,,,,,,,,,,,,,,,,", "empty ones"},
-	} {
-		path := fmt.Sprintf("/range/%d", i%2) // hits and misses
-		got := talk(t, p, lines("GET "+path+" HTTP/1.1", "Host: "+clientHost, "Range: "+a.header, "Connection: close"))
-		if len(got) > len(page)+8<<10 {
-			t.Errorf("%s: %d bytes for a page of %d", a.source, len(got), len(page))
-		}
-		p.get(path).is(t, a.source, page)
 	}
-	if n := o.fetches(""); n != 2 {
-		t.Errorf("%d fetches", n)
+	for _, w := range ways {
+		for i, a := range cases {
+			path := fmt.Sprintf("/range/%d", i%2) // hits and misses
+			if got := w.get(p, path, "Range", a.header); len(got.body) > len(page)+8<<10 {
+				t.Errorf("%s: %s: %d bytes for a page of %d", w.name, a.source, len(got.body), len(page))
+			}
+			w.get(p, path).is(t, w.name+": "+a.source, page)
+		}
+	}
+	if n := o.fetches(""); n != 4 {
+		t.Errorf("%d fetches of two pages, over http and over https", n)
 	}
 }
 
@@ -844,17 +1068,19 @@ func TestAttackAdmin(t *testing.T) {
 // Pragma (RFC 9111 §5.2.1, §7.1).
 func TestAttackDirectives(t *testing.T) {
 	c, o := startAttacked(t, 2, cacheable(0), "")
-	c[0].get("/d").is(t, "the page", bodyOf("/d"))
-	for _, field := range []string{
-		"no-cache", "no-store", "max-age=0", "max-age=-1", "max-age=99999999999999999999", "min-fresh=99999999999999999999", "max-stale", "only-if-cached, no-cache",
-		"no-cache=\"", "max-age=\"", ",,,,", "max-stale=x", "public, s-maxage=9999", "immutable", "stale-if-error=99999999999", strings.Repeat("no-store,", 500),
-	} {
-		for _, p := range c {
-			if a := p.get("/d", "Cache-Control", field); a.err != nil || a.status != 200 && a.status != http.StatusGatewayTimeout || a.status == 200 && a.body != bodyOf("/d") {
-				t.Errorf("%s: %d %s %v", brief(field), a.status, brief(a.body), a.err)
-			}
-			if a := p.get("/d"); !a.shared() || a.body != bodyOf("/d") {
-				t.Errorf("after %s: %s", brief(field), a.cacheStatus())
+	for _, w := range ways {
+		w.get(c[0], "/d").is(t, w.name+": the page", bodyOf("/d"))
+		for _, field := range []string{
+			"no-cache", "no-store", "max-age=0", "max-age=-1", "max-age=99999999999999999999", "min-fresh=99999999999999999999", "max-stale", "only-if-cached, no-cache",
+			"no-cache=\"", "max-age=\"", ",,,,", "max-stale=x", "public, s-maxage=9999", "immutable", "stale-if-error=99999999999", strings.Repeat("no-store,", 500),
+		} {
+			for _, p := range c {
+				if a := w.get(p, "/d", "Cache-Control", field); a.err != nil || a.status != 200 && a.status != http.StatusGatewayTimeout || a.status == 200 && a.body != bodyOf("/d") {
+					t.Errorf("%s: %s: %d %s %v", w.name, brief(field), a.status, brief(a.body), a.err)
+				}
+				if a := w.get(p, "/d"); !a.shared() || a.body != bodyOf("/d") {
+					t.Errorf("%s: after %s: %s", w.name, brief(field), a.cacheStatus())
+				}
 			}
 		}
 	}

@@ -1,8 +1,10 @@
 package caddygroupcache
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -111,7 +113,7 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 		return nil, rfc9111.Method
 	case len(r.Header["Upgrade"]) > 0 || httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade"):
 		return nil, rfc9111.Upgrade
-	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
+	case hasBody(r):
 		return nil, rfc9111.RequestBody
 	case rfc9111.NamesFields(r.Header["Connection"]):
 		return nil, rfc9111.Connection
@@ -138,6 +140,26 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 		return nil, rfc9111.BadRequestTarget
 	}
 	return q, rfc9111.None
+}
+
+// hasBody reports whether a request has a body. Over HTTP/3 that shows only when
+// its stream ends, unless it has a Content-Length. For a GET the end comes with
+// the header, and nobody but its own client waits if it doesn't.
+func hasBody(r *http.Request) bool {
+	if r.ProtoMajor != 3 || r.ContentLength >= 0 {
+		return r.ContentLength != 0 || len(r.TransferEncoding) > 0
+	}
+	var first [1]byte
+	n, err := io.ReadFull(r.Body, first[:])
+	if err == io.EOF {
+		r.Body, r.ContentLength = http.NoBody, 0
+		return false
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first[:n]), r.Body), r.Body}
+	return true
 }
 
 // serve answers a request from this node's memory. It reports false when that

@@ -3,6 +3,7 @@ package caddygroupcache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -1486,4 +1488,41 @@ func TestNoGoroutineIsLeftBehind(t *testing.T) {
 		}
 	})
 	poll(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// Over HTTP/3 a request doesn't say that it has no body.
+func TestHTTP3(t *testing.T) {
+	var calls atomic.Int64
+	up := fixed(&calls, "page", "Cache-Control", "max-age=60")
+	h := newHandler(t, newLoneNode(t), nil)
+	ask := func(body io.Reader) *http.Request {
+		r := request(t.Context(), "/a")
+		r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/3.0", 3, 0
+		r.Body, r.ContentLength = io.NopCloser(body), -1
+		return r
+	}
+	do(h, func(w http.ResponseWriter, r *http.Request) error {
+		if r.ContentLength != 0 {
+			t.Errorf("the upstream is sent a body of %d bytes", r.ContentLength)
+		}
+		return up(w, r)
+	}, ask(strings.NewReader("")))
+	wantStatus(t, do(h, up, ask(strings.NewReader(""))), "groupcache; hit")
+
+	broken := errors.New("reset")
+	for _, body := range []string{"", "b", "body"} {
+		for _, end := range []error{io.EOF, broken} {
+			if body == "" && end == io.EOF {
+				continue
+			}
+			w := do(h, func(w http.ResponseWriter, r *http.Request) error {
+				got, err := io.ReadAll(r.Body)
+				if string(got) != body || err != nil != (end == broken) {
+					t.Errorf("the upstream is sent %q, %v, want %q, %v", got, err, body, end)
+				}
+				return up(w, r)
+			}, ask(io.MultiReader(strings.NewReader(body), iotest.ErrReader(end))))
+			wantStatus(t, w, "detail=request-body")
+		}
+	}
 }

@@ -76,6 +76,7 @@ type process struct {
 	name     string
 	dir      string
 	http     string // host:port
+	https    string // the same, or "": see overTLS
 	admin    string
 	gossip   string
 	peers    string
@@ -180,8 +181,8 @@ http://:%s {
 	}
 	reverse_proxy %s
 }
-`, p.admin, filepath.Join(p.dir, "storage"), p.gossip, p.peers, p.join, p.name, p.app,
-		p.http[strings.LastIndexByte(p.http, ':')+1:], extra, p.site, p.upstream)
+%s`, p.admin, filepath.Join(p.dir, "storage"), p.gossip, p.peers, p.join, p.name, p.app,
+		p.http[strings.LastIndexByte(p.http, ':')+1:], extra, p.site, p.upstream, p.tlsSite())
 }
 
 // start runs the process and waits until it serves.

@@ -278,3 +278,84 @@ func TestPurgesUnderLoad(t *testing.T) {
 		t.Error("the last version is not served")
 	}
 }
+
+// A deploy script purges 10,000 tags a second; clients keep asking for what has
+// none of them. Times with and without it take turns, so that a machine which has
+// other work too slows both.
+func TestPurgesHardlySlowHits(t *testing.T) {
+	if raceEnabled() {
+		t.Skip("measures")
+	}
+	o := startOrigin(t, versioned(new(atomic.Int64)))
+	p := startCluster(t, 1, o, "")[0]
+	some := paths("news", 1000)
+	cluster{p}.everywhere(t, "at first", "0", some...)
+
+	const turn, rounds, tagsEach = 200 * time.Millisecond, 15, 100
+	var cpu, asked [2]float64 // seconds that the node has computed, and hits: without purges, and with
+	// hits returns how long a hit takes, with four clients at a time.
+	hits := func(purging int) time.Duration {
+		var n atomic.Int64
+		var all sync.WaitGroup
+		before := p.metric("process_cpu_seconds_total")
+		end := time.Now().Add(turn)
+		for range 4 {
+			all.Go(func() {
+				for time.Now().Before(end) {
+					if a := p.get(some[n.Add(1)%1000]); !a.hit() {
+						t.Errorf("%d %s %v", a.status, a.cacheStatus(), a.err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		cpu[purging] += p.metric("process_cpu_seconds_total") - before
+		asked[purging] += float64(n.Load())
+		return turn / time.Duration(max(n.Load(), 1))
+	}
+	// purge purges until it is stopped, and returns how many tags it has.
+	script := &http.Client{Timeout: hang}
+	purged := 0
+	purge := func(stop chan struct{}) {
+		ticks := time.NewTicker(time.Second * tagsEach / 10_000)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-ticks.C:
+			}
+			tags := []byte(`{"tags": ["deploy"`)
+			for range tagsEach {
+				purged++
+				tags = strconv.AppendInt(append(tags, `, "deploy`...), int64(purged), 10)
+				tags = append(tags, '"')
+			}
+			resp, err := script.Post("http://"+p.admin+"/groupcache/purge", "application/json", bytes.NewReader(append(tags, "]}"...)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
+				t.Errorf("%s, %v", resp.Status, err)
+			}
+			resp.Body.Close()
+		}
+	}
+	var quiet, purging []time.Duration
+	for range rounds {
+		quiet = append(quiet, hits(0))
+		stop, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			purge(stop)
+		}()
+		purging = append(purging, hits(1))
+		close(stop)
+		<-ended
+	}
+	t.Logf("the node computes %.1f µs for a hit, %.1f µs with the purges and what their requests take", 1e6*cpu[0]/asked[0], 1e6*cpu[1]/asked[1])
+	slower := 100 * (median(purging) - median(quiet)) / median(quiet)
+	t.Logf("%v a hit, %v while %d tags a second are purged", median(quiet), median(purging), purged*int(time.Second)/int(rounds*turn))
+	figure(t, "hits slowed by purges, in percent", int64(slower), 10, 50)
+}

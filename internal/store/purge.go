@@ -22,12 +22,15 @@ import (
 // Invariants:
 //   - seq is raised after a record is in, and a resource is marked with the seq
 //     that was read before it was compared, so no record is skipped;
+//   - before seq is raised, too, marks has it where it is looked for by whatever
+//     the purge may be about;
 //   - a record is dropped only after a sweep has compared all resources with it.
 //     What comes in after that is refused if it was fetched before and nobody
 //     has looked at it since (floor): rather store too little than what was
 //     purged.
 type purges struct {
-	seq atomic.Uint64 // how many there were
+	seq   atomic.Uint64 // how many there were
+	marks marks
 
 	mu     sync.RWMutex      // guards below
 	scopes map[string]*scope // by group; "": all groups
@@ -36,6 +39,33 @@ type purges struct {
 	floor  time.Time         // of the youngest record that was dropped
 	sweep  *time.Timer       // nil: no sweep is due
 	closed bool
+}
+
+// marks tell of nearly every entry that no purge since it was last compared is
+// about it, at the price of a few loads: what a hit pays while purges come in.
+// Hashes share places, so they may only say no less than there is.
+type marks struct {
+	wide   atomic.Uint64             // seq of the last purge by anything but a hash
+	places [markPlaces]atomic.Uint64 // seq of the last purge by a hash that belongs here
+}
+
+// markPlaces is some more than there are purges between two hits of what is
+// popular, even at thousands of purges a second. They take 128 KiB.
+const markPlaces = 1 << 14
+
+func (m *marks) place(hash uint64) *atomic.Uint64 { return &m.places[hash%markPlaces] }
+
+// since reports whether a purge after a seq may be about an entry.
+func (m *marks) since(seq uint64, e *Entry) bool {
+	if m.wide.Load() > seq {
+		return true
+	}
+	for _, hash := range e.selectors {
+		if m.place(hash).Load() > seq {
+			return true
+		}
+	}
+	return false
 }
 
 // A Kind says what the value of a Selector is.
@@ -157,16 +187,19 @@ func (s *Store) Purge(which Purge) {
 		switch sel.Kind {
 		case All:
 			sc.all.add(at, soft)
+			p.marks.wide.Store(seq)
 		case Prefix:
 			one := prefix{value: sel.Value, seq: seq}
 			one.at.add(at, soft)
 			sc.prefixes = append(sc.prefixes, one)
 			p.listed++
+			p.marks.wide.Store(seq)
 		default:
 			r.hash = sel.hash()
 			st := sc.exact[r.hash]
 			st.add(at, soft)
 			sc.exact[r.hash] = st
+			p.marks.place(r.hash).Store(seq)
 		}
 		p.order = append(p.order, r)
 	}
@@ -304,11 +337,11 @@ func (s *Store) recheckLocked(sh *shard, r *resource) {
 }
 
 // unaffected reports whether a resource is as good as before the purges since it
-// was last compared, as most are. The shard is locked for reading.
+// was last compared, as most are. The shard is locked, if only for reading.
 func (s *Store) unaffected(r *resource) bool {
 	seq, since := s.purges.seq.Load(), r.compared.Load()
 	for _, e := range r.variants {
-		if s.purges.compare(r.space.Name, e, since).settle(e) != e {
+		if s.purges.marks.since(since, e) && s.purges.compare(r.space.Name, e, since).settle(e) != e {
 			return false
 		}
 	}
@@ -374,7 +407,7 @@ func (sh *shard) sweep(s *Store) {
 	for some := range slices.Chunk(keys, 64) {
 		sh.mu.Lock()
 		for _, k := range some {
-			if r := sh.resources[k]; r != nil && r.compared.Load() != s.purges.seq.Load() {
+			if r := sh.resources[k]; r != nil && r.compared.Load() != s.purges.seq.Load() && !s.unaffected(r) {
 				s.recheckLocked(sh, r)
 			}
 		}

@@ -243,6 +243,36 @@ func TestWhatWasFetchedBeforeIsRefused(t *testing.T) {
 
 // A 304 says that the origin would send the same again, but not that whoever
 // purged it was wrong: the body was fetched before.
+// Hashes share places in marks. Whoever shares one with what is purged is compared
+// more closely, and nobody is skipped.
+func TestPurgesThatShareAPlace(t *testing.T) {
+	tagOf := make(map[uint64]string)
+	var one, other string
+	for n := 0; other == ""; n++ {
+		tag := fmt.Sprint("tag", n)
+		place := Selector{Tag, tag}.hash() % markPlaces
+		if one = tagOf[place]; one != "" {
+			other = tag
+		}
+		tagOf[place] = tag
+	}
+	inBubble(t, func(t *testing.T, p purgeTest) {
+		p.Commit(p.space, key(1), p.page("http://a.test/1", one), []byte("1"))
+		p.Commit(p.space, key(2), p.page("http://a.test/2", other), []byte("2"))
+		tick()
+		p.Purge(Purge{Selectors: []Selector{{Tag, one}}})
+		p.Purge(Purge{Selectors: []Selector{{Tag, other + "?"}}})
+		p.want(key(1), "purged", "gone")
+		p.want(key(2), "not purged", "fresh")
+		p.Purge(Purge{Selectors: []Selector{{Tag, one}}})
+		p.Purge(Purge{Selectors: []Selector{{Tag, other}}, Soft: true})
+		p.Purge(Purge{Selectors: []Selector{{Tag, one}}})
+		p.want(key(2), "softly purged between two others", "stale")
+		p.Purge(Purge{Selectors: []Selector{{Tag, other}}})
+		p.want(key(2), "purged", "gone")
+	})
+}
+
 func TestValidationDoesNotResurrect(t *testing.T) {
 	for _, soft := range []bool{false, true} {
 		inBubble(t, func(t *testing.T, p purgeTest) {
@@ -478,6 +508,36 @@ func TestNothingPurgedIsFoundWhateverHappensMeanwhile(t *testing.T) {
 	if found.Load() == 0 {
 		t.Error("nothing was ever found")
 	}
+}
+
+// Readers who look amid a purge must not note that they have seen it.
+func TestReadersAmidAPurgeDoNotHideIt(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	p := purgeTest{t, s, space}
+	done := make(chan struct{})
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					s.Lookup(key(1), nil, now)
+				}
+			}
+		})
+	}
+	for n := range 50_000 {
+		s.Commit(space, key(1), p.page("http://a.test/1", "t"), nil)
+		s.Purge(Purge{Selectors: []Selector{{Tag, "t"}}})
+		if s.Lookup(key(1), nil, now).Entry != nil {
+			t.Errorf("found after purge %d", n)
+			break
+		}
+	}
+	close(done)
+	all.Wait()
 }
 
 func TestPurgeLogRemembers(t *testing.T) {

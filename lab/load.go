@@ -1,0 +1,233 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// The load: so many requests a second, whatever becomes of those before them,
+// each for some page through some node.
+const (
+	perSecond   = 250
+	stablePages = 400
+	newsPages   = 20
+	shortPages  = 20
+	tooLong     = time.Second
+)
+
+// A load asks until it is stopped, and keeps count.
+type load struct {
+	t    *trial
+	stop chan struct{}
+	all  sync.WaitGroup
+	next atomic.Int64 // name of the next cold page
+
+	mu      sync.Mutex // guards below
+	counted int
+	slow    failures
+	worst   time.Duration
+	errors  failures
+	wrong   failures
+	old     failures  // where the purge was acknowledged, or all nodes have had time to learn of it
+	spared  int       // how often the origin\'s error came through for what is stored
+	late    time.Time // when a node that had missed a purge last showed it
+	seconds map[int64]*hitCount
+	missed  map[string]int // stable pages that were no hits, by why
+}
+
+type hitCount struct{ hits, asked int }
+
+// failures are how many there were, and what the first ones were.
+type failures struct {
+	n     int
+	first []string
+}
+
+func (f *failures) add(format string, args ...any) {
+	if f.n++; len(f.first) < 3 {
+		f.first = append(f.first, fmt.Sprintf(format, args...))
+	}
+}
+
+func newLoad(t *trial) *load {
+	return &load{t: t, stop: make(chan struct{}), seconds: make(map[int64]*hitCount), missed: make(map[string]int)}
+}
+
+func (t *trial) startLoad() *load {
+	l := newLoad(t)
+	l.all.Go(func() {
+		ticks := time.NewTicker(time.Second / perSecond)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-l.stop:
+				return
+			case <-ticks.C:
+				l.all.Go(func() { l.request(t.anyNode(), l.page()) })
+			}
+		}
+	})
+	return l
+}
+
+// end stops the load, and waits for the last answers.
+func (l *load) end() {
+	close(l.stop)
+	l.all.Wait()
+}
+
+func (l *load) page() string {
+	switch n := rand.IntN(100); {
+	case n < 80:
+		return fmt.Sprintf("/%s/%d", stable, rand.IntN(stablePages))
+	case n < 90:
+		return fmt.Sprintf("/%s/%d", news, rand.IntN(newsPages))
+	case n < 97:
+		return fmt.Sprintf("/%s/%d", short, rand.IntN(shortPages))
+	default:
+		return fmt.Sprintf("/%s/%d", cold, l.next.Add(1))
+	}
+}
+
+// request asks a node for a page and judges the answer.
+func (l *load) request(n *node, path string) {
+	epoch, absent := n.epoch.Load(), n.absent.Load()
+	promised, anywhere, before := n.promised.Load(), l.t.promised.Load(), l.t.origin.troubled()
+	start := time.Now()
+	a := get(n, path)
+	if errors.Is(a.err, syscall.ECONNRESET) && time.Since(time.Unix(0, n.reloaded.Load())) < 3*time.Second {
+		// Caddy closes what is idle when it is reloaded. Browsers ask again;
+		// net/http doesn't over a connection that it has not used before.
+		a = get(n, path)
+	}
+	took := time.Since(start)
+	if absent || n.epoch.Load() != epoch {
+		return
+	}
+	kind := kindOf(path)
+	// Without a cache, who asks an origin that isn't well gets what comes from
+	// there. What was stored may not suffer.
+	origins := (kind == cold || kind == news || kind == slow) && (before || l.t.origin.troubled())
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counted++
+	if took > tooLong && !origins && kind != slow {
+		l.slow.add("%s from %s took %v (%s)", path, n.name, took.Round(time.Millisecond), a.cacheStatus)
+	}
+	if kind == stable {
+		second := l.seconds[start.Unix()]
+		if second == nil {
+			second = new(hitCount)
+			l.seconds[start.Unix()] = second
+		}
+		second.asked++
+		if a.hit {
+			second.hits++
+		} else {
+			l.missed[a.why()]++
+		}
+	}
+	if !origins && kind != slow {
+		l.worst = max(l.worst, took)
+	}
+	switch {
+	case a.broken && !origins:
+		l.spared++ // as without a cache; but it was stored
+		return
+	case a.err != nil || a.status != http.StatusOK:
+		if !origins {
+			l.errors.add("%s from %s after %v: %d, %v (%s)", path, n.name, took.Round(time.Millisecond), a.status, a.err, a.cacheStatus)
+		}
+		return
+	case a.wrong != nil:
+		l.wrong.add("%s from %s: %v (%s)", path, n.name, a.wrong, a.cacheStatus)
+		return
+	case kind != news:
+		return
+	}
+	if a.version < promised {
+		l.old.add("%s from %s is of version %d, and what is older than %d was purged (%s)", path, n.name, a.version, promised, a.cacheStatus)
+	}
+	if a.version < anywhere {
+		l.late = time.Now()
+	}
+}
+
+// An answer is what a client got.
+type answer struct {
+	err         error
+	status      int
+	wrong       error // what is wrong with the body of a 200
+	version     int64
+	hit         bool
+	broken      bool // by the origin
+	cacheStatus string
+}
+
+func get(n *node, path string) (a answer) {
+	r, err := http.NewRequest(http.MethodGet, "http://"+n.web+path, nil)
+	if err != nil {
+		return answer{err: err}
+	}
+	r.Host = "lab.test" // all nodes make the same key of it
+	resp, err := n.clients.Do(r)
+	if err != nil {
+		return answer{err: err}
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	a = answer{err: err, status: resp.StatusCode, cacheStatus: resp.Header.Get("Cache-Status")}
+	a.broken = resp.Header.Get(brokenField) != ""
+	a.hit = strings.HasPrefix(a.cacheStatus, "groupcache; hit") || strings.HasSuffix(a.cacheStatus, "; collapsed")
+	if err == nil && a.status == http.StatusOK {
+		a.version, a.wrong = read(path, body)
+	}
+	return a
+}
+
+// why says why an answer is no hit.
+func (a *answer) why() string {
+	if _, detail, ok := strings.Cut(a.cacheStatus, "detail="); ok {
+		return detail
+	}
+	return cmp.Or(strings.TrimSuffix(a.cacheStatus, "; fwd-status=200; stored"), "no answer")
+}
+
+// misses tells why stable pages were no hits.
+func (l *load) misses() string {
+	var all []string
+	for _, why := range slices.SortedFunc(maps.Keys(l.missed), func(a, b string) int { return l.missed[b] - l.missed[a] }) {
+		all = append(all, fmt.Sprintf("%d %s", l.missed[why], why))
+	}
+	return strings.Join(all, ", ")
+}
+
+// ratio is the part of the requests for stable pages since a time that were hits.
+func (l *load) ratio(since time.Time) float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all hitCount
+	for second, c := range l.seconds {
+		if second >= since.Unix() {
+			all.hits, all.asked = all.hits+c.hits, all.asked+c.asked
+		}
+	}
+	if all.asked == 0 {
+		return 0
+	}
+	return float64(all.hits) / float64(all.asked)
+}

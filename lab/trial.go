@@ -1,0 +1,492 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A trial is one fault, on a cluster of its own.
+type trial struct {
+	fault
+	lab    *lab
+	dir    string
+	net    *network // nil: all nodes are on this machine's loopback
+	origin *origin
+	nodes  []*node // those that the fault brings come last
+	load   *load
+
+	purgeVia atomic.Pointer[node] // who is asked to purge; nil: anybody
+	promised atomic.Int64         // version of news that some node has a promise for
+
+	healed time.Time // zero as long as the fault lasts
+	notes  []string
+}
+
+// Where hosts with a namespace of their own listen.
+const (
+	hostWeb    = "127.0.0.1:8080"
+	hostAdmin  = "127.0.0.1:2019"
+	hostOrigin = "127.0.0.1:9000"
+)
+
+const (
+	// baseline is how long the load runs before the fault.
+	baseline = 3 * time.Second
+	// backWithin is how soon all has to be as before.
+	backWithin = 30 * time.Second
+	// settleWithin is how soon nodes have to let go of what they needed.
+	settleWithin = 30 * time.Second
+)
+
+// A result is what came of a fault.
+type result struct {
+	requests                 int
+	worst                    time.Duration
+	errors, wrong, old, slow failures
+	late                     time.Duration // how long after the fault somebody still showed what was purged
+	refetched                float64       // fetches of stable pages, for each of them
+	recovered                time.Duration
+	leaked                   string // "" if nothing has
+	faults                   []string
+	notes                    []string
+}
+
+func (r *result) fail(format string, args ...any) {
+	r.faults = append(r.faults, fmt.Sprintf(format, args...))
+}
+
+// try runs a fault and returns what came of it. The error is not nil if the lab
+// itself has failed.
+func (l *lab) try(f fault) (r result, err error) {
+	t := &trial{fault: f, lab: l, origin: newOrigin()}
+	if t.dir, err = os.MkdirTemp(l.dir, "trial"); err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	if err := t.build(); err != nil {
+		return r, err
+	}
+	if err := t.warm(); err != nil {
+		return r, err
+	}
+
+	before := t.startLoad()
+	stop := t.keepPurging()
+	time.Sleep(baseline)
+	before.end()
+	stop()
+	ratio := before.ratio(time.Time{})
+	if before.errors.n+before.wrong.n+before.old.n > 0 {
+		return r, fmt.Errorf("before the fault: %v %v %v", before.errors.first, before.wrong.first, before.old.first)
+	}
+	used, err := t.usage()
+	if err != nil {
+		return r, err
+	}
+
+	t.origin.forget()
+	t.load = t.startLoad()
+	stop = t.keepPurging()
+	time.Sleep(time.Second)
+	if err := t.run(t); err != nil {
+		t.load.end()
+		stop()
+		return r, err
+	}
+	if t.healed.IsZero() {
+		t.heals()
+	}
+	r.recovered, err = t.awaitRecovery(ratio)
+	if err != nil {
+		r.fail("%v", err)
+	}
+	if t.someHaveMissedPurges() && !l.quick {
+		time.Sleep(time.Until(t.healed.Add(backWithin)))
+	}
+	stop()
+	for _, n := range t.nodes { // no excuse any more
+		n.promised.Store(t.promised.Load())
+	}
+	t.sweep(news, newsPages)
+	t.sweep(stable, stablePages)
+	t.load.end()
+
+	r.take(t.load, t)
+	r.leaked = t.leaks(used)
+	if r.leaked != "" {
+		r.fail("%s", r.leaked)
+	}
+	for _, n := range t.nodes {
+		if err := n.crashed(); err != nil && n.cmd != nil {
+			r.fail("%v", err)
+		}
+	}
+	r.notes = t.notes
+	return r, nil
+}
+
+// take judges what the load has counted.
+func (r *result) take(l *load, t *trial) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.requests, r.slow, r.worst = l.counted, l.slow, l.worst
+	r.errors, r.wrong, r.old = l.errors, l.wrong, l.old
+	if len(l.missed) > 0 {
+		t.note("no hits of stable pages: %s", l.misses())
+	}
+	if l.spared > 0 {
+		t.note("%d clients got the origin's error for what some node has", l.spared)
+	}
+	if l.late.After(t.healed) {
+		r.late = l.late.Sub(t.healed)
+	}
+	fetches, _ := t.origin.fetched(stable)
+	r.refetched = float64(fetches) / stablePages
+	for what, f := range map[string]failures{"errors": r.errors, "wrong bodies": r.wrong, "outdated": r.old, "slow": r.slow} {
+		if f.n > 0 {
+			r.fail("%s: %s", what, strings.Join(f.first, "; "))
+		}
+	}
+	if r.recovered > backWithin || r.late > backWithin {
+		r.fail("not within %v", backWithin)
+	}
+	if r.refetched > t.refetches {
+		r.fail("%.2f fetches of each stored page, more than %.2f", r.refetched, t.refetches)
+	}
+}
+
+// build starts the cluster.
+func (t *trial) build() error {
+	all := t.size() + t.later
+	var ports []string
+	upstream := hostOrigin
+	if t.onNetwork {
+		t.net = new(network)
+	} else {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		t.origin.serve(l)
+		upstream = l.Addr().String()
+		if ports, err = freePorts(4 * all); err != nil {
+			return err
+		}
+	}
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails
+	secret := base64.StdEncoding.EncodeToString(random)
+	for i := range all {
+		n := &node{name: "n" + strconv.Itoa(i+1), dir: filepath.Join(t.dir, strconv.Itoa(i+1)), binary: t.lab.caddy, upstream: upstream, secret: secret, option: t.option}
+		if err := os.Mkdir(n.dir, 0o700); err != nil {
+			return err
+		}
+		if err := t.house(n, ports, i); err != nil {
+			return err
+		}
+		n.prepare()
+		t.nodes = append(t.nodes, n)
+	}
+	var seeds []string
+	for _, n := range t.first() {
+		seeds = append(seeds, n.gossip)
+	}
+	for i, n := range t.nodes {
+		n.join = strings.Join(seeds, " ")
+		if i >= t.size() {
+			n.goes()
+		}
+		if t.prepare != nil {
+			if err := t.prepare(t, i, n); err != nil {
+				return err
+			}
+		}
+	}
+	for _, n := range t.first() {
+		if err := n.run(); err != nil {
+			return err
+		}
+	}
+	if err := t.awaitWhole(30 * time.Second); err != nil {
+		log, _ := os.ReadFile(t.nodes[0].log())
+		return fmt.Errorf("%w; the end of a log: %s", err, log[max(0, len(log)-1000):])
+	}
+	return nil
+}
+
+// house finds a host and addresses for a node.
+func (t *trial) house(n *node, ports []string, i int) (err error) {
+	if t.net == nil {
+		n.web, n.admin, n.gossip, n.peers = ports[4*i], ports[4*i+1], ports[4*i+2], ports[4*i+3]
+		n.host, err = newHost("127.0.0.1", nil)
+		return err
+	}
+	if n.host, err = t.net.addHost(); err != nil {
+		return err
+	}
+	n.web, n.admin, n.gossip, n.peers = hostWeb, hostAdmin, n.ip+":7946", n.ip+":8000"
+	l, err := n.listen(hostOrigin)
+	if err != nil {
+		return err
+	}
+	t.origin.serve(l)
+	return nil
+}
+
+// freePorts returns loopback addresses that are free for TCP and UDP, from below
+// the range of ports that connections are made from.
+func freePorts(n int) (free []string, err error) {
+	for range 1000 {
+		addr := "127.0.0.1:" + strconv.Itoa(20000+mathrand.IntN(12000))
+		if slices.Contains(free, addr) || !isFree(addr) {
+			continue
+		}
+		if free = append(free, addr); len(free) == n {
+			return free, nil
+		}
+	}
+	return nil, errors.New("no free ports")
+}
+
+func isFree(addr string) bool {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return false
+	}
+	l.Close()
+	u, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return false
+	}
+	u.Close()
+	return true
+}
+
+// size is how many nodes there are before the fault.
+func (t *trial) size() int {
+	if t.startWith == 0 {
+		return 4
+	}
+	return t.startWith
+}
+
+// first are the nodes that there are before the fault.
+func (t *trial) first() []*node { return t.nodes[:t.size()] }
+
+// members are the nodes that are to be members: all that run, but strangers.
+func (t *trial) members() []*node {
+	return slices.DeleteFunc(slices.Clone(t.nodes), func(n *node) bool { return n.cmd == nil || !n.running() || n.stranger })
+}
+
+// awaitWhole waits until all nodes that run see each other.
+func (t *trial) awaitWhole(d time.Duration) error {
+	return await(d, "all nodes see each other", t.whole)
+}
+
+func (t *trial) whole() bool {
+	members := t.members()
+	for _, n := range members {
+		if !n.sees(len(members)) {
+			return false
+		}
+	}
+	return len(members) > 0
+}
+
+func (t *trial) close() error {
+	var errs []error
+	for _, n := range t.nodes {
+		if n.cmd != nil {
+			errs = append(errs, n.kill())
+		}
+		n.clients.CloseIdleConnections()
+		n.host.close()
+	}
+	if t.net != nil {
+		t.net.close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = t.origin.server.Shutdown(ctx) // whoever is still asking is gone
+	return errors.Join(append(errs, t.origin.server.Close())...)
+}
+
+// warm has every node serve every page once.
+func (t *trial) warm() error {
+	l := newLoad(t)
+	l.sweepAll(t.first(), stable, stablePages)
+	l.sweepAll(t.first(), news, newsPages)
+	l.sweepAll(t.first(), short, shortPages)
+	if l.errors.n+l.wrong.n > 0 {
+		return fmt.Errorf("warming up: %v %v", l.errors.first, l.wrong.first)
+	}
+	return nil
+}
+
+// sweep asks every node for all pages of a kind.
+func (t *trial) sweep(kind string, pages int) { t.load.sweepAll(t.members(), kind, pages) }
+
+func (l *load) sweepAll(nodes []*node, kind string, pages int) {
+	for _, n := range nodes {
+		var all sync.WaitGroup
+		for worker := range 4 {
+			all.Go(func() {
+				for i := worker; i < pages; i += 4 {
+					l.request(n, fmt.Sprintf("/%s/%d", kind, i))
+				}
+			})
+		}
+		all.Wait()
+	}
+}
+
+// anyNode is some node that clients would ask.
+func (t *trial) anyNode() *node {
+	for range 100 {
+		if n := t.nodes[mathrand.IntN(len(t.nodes))]; !n.absent.Load() {
+			return n
+		}
+	}
+	return t.nodes[0]
+}
+
+// keepPurging publishes a new version of the news each second, and has what was
+// there before purged.
+func (t *trial) keepPurging() (stop func()) {
+	done := make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		ticks := time.NewTicker(time.Second)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticks.C:
+			}
+			via := t.purgeVia.Load()
+			if via == nil {
+				via = t.anyNode()
+			}
+			if !via.absent.Load() {
+				t.purgeNews(via)
+			}
+		}
+	})
+	return func() {
+		close(done)
+		all.Wait()
+	}
+}
+
+// purgeNews is a promise on the part of all who acknowledge, if it succeeds.
+func (t *trial) purgeNews(via *node) bool {
+	version := t.origin.version.Add(1)
+	acknowledged, ok := via.purge(`{"tags": ["` + news + `"]}`)
+	if !ok {
+		return false
+	}
+	for _, n := range t.nodes {
+		if slices.Contains(acknowledged, n.name) && !n.stranger {
+			n.promised.Store(version)
+		}
+	}
+	t.promised.Store(version)
+	return true
+}
+
+func (t *trial) someHaveMissedPurges() bool {
+	return slices.ContainsFunc(t.members(), func(n *node) bool { return n.promised.Load() < t.promised.Load() })
+}
+
+// heals notes that the fault is over.
+func (t *trial) heals() {
+	t.purgeVia.Store(nil)
+	t.healed = time.Now()
+}
+
+func (t *trial) note(format string, args ...any) {
+	t.notes = append(t.notes, fmt.Sprintf(format, args...))
+}
+
+// lasts is how long a fault lasts; less in the short selection.
+func (t *trial) lasts(d, atLeast time.Duration) {
+	if t.lab.quick {
+		d = atLeast
+	}
+	time.Sleep(d)
+}
+
+// awaitRecovery returns how long it took until all nodes saw each other, and
+// clients got as many hits as before.
+func (t *trial) awaitRecovery(ratio float64) (time.Duration, error) {
+	err := await(2*backWithin, "all is as before", func() bool {
+		now := time.Now()
+		return t.whole() && t.load.ratio(now.Add(-time.Second)) >= 0.95*ratio
+	})
+	return time.Since(t.healed), err
+}
+
+func (t *trial) usage() (map[*node]usage, error) {
+	used := make(map[*node]usage)
+	t.origin.closeIdle()
+	for _, n := range t.first() {
+		n.clients.CloseIdleConnections()
+	}
+	for _, n := range t.first() {
+		u, err := n.usage()
+		if err != nil {
+			return nil, err
+		}
+		used[n] = u
+	}
+	return used, nil
+}
+
+// What a node may hold more than before: connections to peers come and go. Each
+// peer more has some, too.
+var (
+	slack    = usage{goroutines: 15, descriptors: 8, heap: 16 << 20}
+	eachPeer = usage{goroutines: 6, descriptors: 3, heap: 1 << 20}
+)
+
+// leaks says what some node doesn't let go of.
+func (t *trial) leaks(before map[*node]usage) (leaked string) {
+	err := await(settleWithin, "", func() bool {
+		leaked = ""
+		now, err := t.usage()
+		if err != nil {
+			leaked = err.Error()
+			return false
+		}
+		more := len(t.members()) - t.size()
+		for n, u := range now {
+			b := before[n]
+			b.goroutines, b.descriptors, b.heap = b.goroutines+more*eachPeer.goroutines, b.descriptors+more*eachPeer.descriptors, b.heap+more*eachPeer.heap
+			if u.goroutines > b.goroutines+slack.goroutines || u.descriptors > b.descriptors+slack.descriptors || u.heap > b.heap+slack.heap {
+				leaked = fmt.Sprintf("%s holds %d goroutines, %d descriptors, %d KiB; before %d, %d, %d", n.name,
+					u.goroutines, u.descriptors, u.heap>>10, b.goroutines, b.descriptors, b.heap>>10)
+			}
+		}
+		return leaked == ""
+	})
+	if err == nil {
+		return ""
+	}
+	return leaked
+}

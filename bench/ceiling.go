@@ -16,9 +16,9 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(ceiling{})
+	caddy.RegisterModule(new(ceiling))
 	httpcaddyfile.RegisterHandlerDirective("bench_ceiling", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-		var c ceiling
+		c := new(ceiling)
 		return c, c.UnmarshalCaddyfile(h.Dispenser)
 	})
 	httpcaddyfile.RegisterDirectiveOrder("bench_ceiling", httpcaddyfile.Before, "respond")
@@ -39,6 +39,15 @@ var fields = [...][2]string{
 	{"X-Content-Type-Options", "nosniff"},
 	{"X-Frame-Options", "DENY"},
 	{"X-Request-Time", "0.013"},
+}
+
+// hitFields are what a response from the cache has beside these.
+var hitFields = [...][2]string{
+	{"Age", "17"},
+	{"Cache-Status", "groupcache; hit; ttl=86383; detail=local"},
+	{"Date", "Sun, 22 Nov 2026 12:00:00 GMT"},
+	{"Server", "origin/1.0"},
+	{"Via", "1.1 Caddy"},
 }
 
 // bodies are what is served, by the first part of the path: its size.
@@ -63,16 +72,24 @@ func bodyOf(path string) (size string, body []byte) {
 
 // ceiling is the least that a handler of Caddy does to serve from memory: it
 // sets twelve fields and writes a prepared []byte. No cache can be faster.
-type ceiling struct{}
+type ceiling struct {
+	// Whether to set as many fields as a response from the cache has.
+	Full bool `json:"full,omitempty"`
+}
 
 // CaddyModule returns the Caddy module information.
-func (ceiling) CaddyModule() caddy.ModuleInfo {
+func (*ceiling) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.bench_ceiling", New: func() caddy.Module { return new(ceiling) }}
 }
 
-// UnmarshalCaddyfile accepts the directive, which has no options.
-func (ceiling) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+// UnmarshalCaddyfile sets up the handler. Syntax:
+//
+//	bench_ceiling [full]
+func (c *ceiling) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
+	if d.NextArg() && d.Val() == "full" {
+		c.Full = true
+	}
 	if d.NextArg() {
 		return d.ArgErr()
 	}
@@ -80,7 +97,7 @@ func (ceiling) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 // ServeHTTP serves a prepared body.
-func (ceiling) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+func (c *ceiling) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	size, body := bodyOf(r.URL.Path)
 	if body == nil {
 		return caddyhttp.Error(http.StatusNotFound, fmt.Errorf("no body of size %q", size))
@@ -90,6 +107,11 @@ func (ceiling) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Han
 		header[f[0]] = []string{f[1]}
 	}
 	header["Content-Length"] = []string{size}
+	if c.Full {
+		for _, f := range &hitFields {
+			header[f[0]] = []string{f[1]}
+		}
+	}
 	w.WriteHeader(http.StatusOK)
 	_, err := w.Write(body)
 	return err
@@ -127,6 +149,6 @@ const privatePrefix = "/private"
 
 // Interface guards
 var (
-	_ caddyhttp.MiddlewareHandler = ceiling{}
-	_ caddyfile.Unmarshaler       = ceiling{}
+	_ caddyhttp.MiddlewareHandler = (*ceiling)(nil)
+	_ caddyfile.Unmarshaler       = (*ceiling)(nil)
 )

@@ -57,7 +57,7 @@ func (b *bench) latency(ctx context.Context) error {
 			}
 			rows = append(rows, []string{c.name, micros(median(p50)), micros(median(p99))})
 			plotted = append(plotted, bar{
-				name: c.name, value: float64(median(p50)), rival: c.rival, whisker: [2]float64{float64(median(p50)), float64(median(p99))},
+				name: c.name, value: float64(median(p50)), rival: c.rival,
 				label: micros(median(p50)) + " · " + micros(median(p99)) + " µs",
 			})
 		}
@@ -69,7 +69,7 @@ func (b *bench) latency(ctx context.Context) error {
 }
 
 // untimed are the cases whose latency tells nothing that others don't tell.
-var untimed = []string{"respond", "304", filesName + " 304", "range, a quarter", filesName + " range"}
+var untimed = []string{fullName, "respond", "304", filesName + " 304", "range, a quarter", filesName + " range"}
 
 // A runner is one case of firstByte.
 type runner struct {

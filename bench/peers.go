@@ -73,7 +73,7 @@ func (l *lab) startRivals(ctx context.Context) (rivals []*rival, err error) {
 		if err != nil {
 			continue // not here
 		}
-		addr, err := freeAddr()
+		addr, err := l.freeAddr()
 		if err != nil {
 			return rivals, err
 		}

@@ -15,23 +15,22 @@ var plotColors = []string{"#2b6cb0", "#c05621", "#2f855a", "#805ad5", "#b7791f",
 
 // A bar is one case of a bar chart.
 type bar struct {
-	name    string
-	value   float64
-	label   string
-	rival   bool // not this cache
-	whisker [2]float64
+	name  string
+	value float64
+	label string
+	rival bool // not this cache
 }
 
 // bars draws one bar for each case, longest where the value is largest.
 func bars(title string, all []bar) string {
-	const left, right, step, top = 190, 90, 22, 40
+	const left, right, step, top = 190, 130, 22, 40
 	const width = 720
 	height := top + step*len(all) + 10
-	top1 := 0.0
+	longest := 0.0
 	for _, b := range all {
-		top1 = max(top1, b.value, b.whisker[1])
+		longest = max(longest, b.value)
 	}
-	x := func(v float64) float64 { return left + v/top1*(width-left-right) }
+	x := func(v float64) float64 { return left + v/longest*(width-left-right) }
 	var s strings.Builder
 	begin(&s, title, width, height)
 	for i, b := range all {
@@ -42,10 +41,7 @@ func bars(title string, all []bar) string {
 		}
 		fmt.Fprintf(&s, `<text x="%d" y="%.0f" text-anchor="end">%s</text>`, left-8, y+12, html.EscapeString(b.name))
 		fmt.Fprintf(&s, `<rect x="%d" y="%.0f" width="%.1f" height="%d" fill="%s"/>`, left, y, x(b.value)-left, step-6, color)
-		if b.whisker[1] > 0 {
-			fmt.Fprintf(&s, `<line x1="%.1f" x2="%.1f" y1="%.0f" y2="%.0f" stroke="#222"/>`, x(b.whisker[0]), x(b.whisker[1]), y+8, y+8)
-		}
-		fmt.Fprintf(&s, `<text x="%.1f" y="%.0f">%s</text>`+"\n", x(max(b.value, b.whisker[1]))+6, y+12, html.EscapeString(b.label))
+		fmt.Fprintf(&s, `<text x="%.1f" y="%.0f">%s</text>`+"\n", x(b.value)+6, y+12, html.EscapeString(b.label))
 	}
 	return s.String() + "</svg>\n"
 }

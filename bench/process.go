@@ -149,18 +149,22 @@ func poll(ctx context.Context, try func() error) error {
 }
 
 // freeAddr returns an address on loopback that nothing listens on, for TCP and
-// UDP.
-func freeAddr() (string, error) {
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+// UDP, and that it has not returned before.
+func (l *lab) freeAddr() (string, error) {
+	for range 1000 {
+		t, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return "", err
 		}
-		addr := l.Addr().String()
-		p, err := net.ListenPacket("udp", addr)
-		l.Close()
-		if err == nil {
-			p.Close()
+		addr := t.Addr().String()
+		u, err := net.ListenPacket("udp", addr)
+		t.Close()
+		if err != nil {
+			continue
+		}
+		u.Close()
+		if !l.given[addr] {
+			l.given[addr] = true
 			return addr, nil
 		}
 	}

@@ -41,6 +41,7 @@ type node struct {
 	cache   site // groupcache and reverse_proxy
 	inside  site // groupcache and a handler in the same process
 	ceiling site
+	full    site // the ceiling with as many header fields as a hit
 	respond site
 	files   site
 	proxy   site // reverse_proxy alone
@@ -57,12 +58,13 @@ type cluster struct {
 type lab struct {
 	dir    string // for configs, logs and files
 	origin string
-	count  int
+	count  int             // of nodes started
+	given  map[string]bool // addresses in use, or about to be
 }
 
 // startOrigin starts the upstream.
 func (l *lab) startOrigin(ctx context.Context) (*process, error) {
-	addr, err := freeAddr()
+	addr, err := l.freeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +88,7 @@ func (l *lab) start(ctx context.Context, c cluster) (nodes []*node, err error) {
 	var gossip, peers []string
 	for range c.sizes {
 		for _, list := range []*[]string{&gossip, &peers} {
-			addr, err := freeAddr()
+			addr, err := l.freeAddr()
 			if err != nil {
 				return nodes, err
 			}
@@ -155,7 +157,7 @@ func (l *lab) startNode(options string, compare bool) (*node, error) {
 	add := func(s *site, body string) error {
 		for _, addr := range []*string{&s.h1, &s.h2} {
 			var err error
-			if *addr, err = freeAddr(); err != nil {
+			if *addr, err = l.freeAddr(); err != nil {
 				return err
 			}
 		}
@@ -178,6 +180,7 @@ func (l *lab) startNode(options string, compare bool) (*node, error) {
 		}
 		err = errors.Join(err,
 			add(&n.ceiling, "bench_ceiling"),
+			add(&n.full, "bench_ceiling full"),
 			add(&n.respond, strings.Join(responses, "\n\t")),
 			add(&n.files, "root * "+l.dir+"\n\tfile_server"),
 			add(&n.proxy, proxy),
@@ -186,7 +189,7 @@ func (l *lab) startNode(options string, compare bool) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.admin, err = freeAddr(); err != nil {
+	if n.admin, err = l.freeAddr(); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(config, "{\n\tadmin %s\n\tpersist_config off\n\tgrace_period 1s\n\tlog {\n\t\tlevel WARN\n\t}\n%s\tgroupcache {\n\t\t%s\n\t}\n}\n%s",

@@ -29,6 +29,7 @@ type contestant struct {
 // What contestants are compared with.
 const (
 	ceilingName = "ceiling handler"
+	fullName    = "ceiling, 17 fields"
 	proxyName   = "reverse_proxy"
 	localName   = "local hit"
 	filesName   = "file_server"
@@ -190,6 +191,7 @@ func (a *arena) contestants() []*contestant {
 	rival := func(c *contestant) { c.rival = true }
 
 	rival(add(ceilingName, "", at(n.ceiling, fixed), one))
+	rival(add(fullName, ceilingName, at(n.full, fixed), one))
 	rival(add("respond", ceilingName, at(n.respond, always(a.size.path(""))), one))
 	file := always(a.size.path(".html"))
 	rival(add(filesName, ceilingName, at(n.files, file), one))

@@ -28,10 +28,6 @@ type Key [sha256.Size]byte
 // A Generation identifies one stored body of one cache key. Zero is none.
 type Generation uint64
 
-// A Selection is the digest of the request fields that Vary names, as they
-// were in the request which selected a response.
-type Selection [16]byte
-
 // A Field is one line of a response header. Several lines of one name follow
 // each other.
 type Field struct{ Name, Value string }
@@ -166,15 +162,6 @@ func packFields(h http.Header) ([]Field, bool) {
 		}
 	}
 	return fields, true
-}
-
-// Select returns the Selection of a request for the given names.
-func Select(names []string, request http.Header) Selection {
-	if len(names) == 0 {
-		return Selection{}
-	}
-	sum := sha256.Sum256([]byte(rfc9111.Selecting(names, request)))
-	return Selection(sum[:16])
 }
 
 // Matches reports whether the entry's response was selected by the same field

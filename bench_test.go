@@ -238,4 +238,4 @@ func TestLocalHitAllocations(t *testing.T) {
 	}
 }
 
-const maxHitAllocs, maxHitBytes = 6, 1000
+const maxHitAllocs, maxHitBytes = 4, 600

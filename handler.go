@@ -39,11 +39,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		found := h.node.find(q, now)
 		if q.served(found) {
-			return h.serve(w, r, q, found)
+			return h.serve(w, r, q, found, now)
 		}
 		if found.use == rfc9111.StaleWhileRevalidate && found.here {
 			h.refresh(r, next, q)
-			return h.serve(w, r, q, found)
+			return h.serve(w, r, q, found, now)
 		}
 		if found.why != rfc9111.None || found.uncacheable != rfc9111.None || looks > maxLooks {
 			q.alone = true
@@ -52,10 +52,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		// Look again after winning: between find and join the flight of
 		// somebody else may have landed, stored its response and left.
 		if lead && !q.alone {
-			if again := h.node.find(q, time.Now()); q.served(again) {
+			now = time.Now()
+			if again := h.node.find(q, now); q.served(again) {
 				body.Close()
 				f.end(rfc9111.None)
-				return h.serve(w, r, q, again)
+				return h.serve(w, r, q, again, now)
 			}
 		}
 		g := grant{fetch: true}
@@ -121,17 +122,17 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 }
 
 // serve answers a request from this node's memory.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, q *question, found finding) error {
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, q *question, found finding, now time.Time) error {
 	detail := detailHot
 	if _, self := h.node.ring.Load().Owner(q.key); self {
 		detail = detailLocal
 	}
-	h.serveEntry(w, r, found.entry, found.body, q.statusOf(found.entry, found.use), detail)
+	h.serveEntry(w, r, found.entry, found.body, q.statusOf(found.entry, found.use), detail, now)
 	return nil
 }
 
-func (h *Handler) serveEntry(w http.ResponseWriter, r *http.Request, e *store.Entry, body []byte, status cacheStatus, detail any) {
-	if h.hitHeader(w, r, e, status, detail) {
+func (h *Handler) serveEntry(w http.ResponseWriter, r *http.Request, e *store.Entry, body []byte, status cacheStatus, detail any, now time.Time) {
+	if h.hitHeader(w, r, e, status, detail, now) {
 		return
 	}
 	if wantsPart(r, e.Status) {
@@ -146,15 +147,12 @@ func (h *Handler) serveEntry(w http.ResponseWriter, r *http.Request, e *store.En
 
 // hitHeader sets the header of a stored response, and reports whether a 304
 // has answered the request.
-func (h *Handler) hitHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, detail any) bool {
-	now := time.Now()
+func (h *Handler) hitHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, detail any, now time.Time) bool {
 	header := w.Header()
-	e.WriteHeader(header)
-	lines := make([]string, 2)
-	lines[0] = strconv.FormatInt(int64(e.Fresh.Age(now)/time.Second), 10)
+	lines := e.WriteHeader(header, 2)
+	lines[0], lines[1] = h.hitFields(e, status, detail.(string), now)
 	header["Age"] = lines[0:1:1]
 	if h.cacheName != "" {
-		lines[1] = h.hitStatus(status, int64(e.Fresh.TTL(now)/time.Second), detail.(string))
 		if stored := header["Cache-Status"]; len(stored) > 0 {
 			header["Cache-Status"] = append(stored, lines[1])
 		} else {
@@ -232,10 +230,10 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 // whether a 304 has answered the request.
 func (h *Handler) followedHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, out *outcome) bool {
 	if status != statusCollapsed {
-		return h.hitHeader(w, r, e, status, detailPeer)
+		return h.hitHeader(w, r, e, status, detailPeer, time.Now())
 	}
 	header := w.Header()
-	e.WriteHeader(header)
+	e.WriteHeader(header, 0)
 	if age := e.Fresh.Age(time.Now()); age >= time.Second || len(header["Age"]) > 0 {
 		header.Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
 	}
@@ -305,7 +303,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		q.validated, q.failed = g.stale.Generation, true // the owner has the body, and it will do
 		return true, nil
 	case x.failed && !out.background:
-		h.serveEntry(w, r, g.stale, g.staleBody, statusStale, detailLocal)
+		h.serveEntry(w, r, g.stale, g.staleBody, statusStale, detailLocal, time.Now())
 		return false, nil
 	case x.retry, t.state == silent && !t.answered:
 		q.alone = q.alone || !x.renewed

@@ -431,10 +431,10 @@ func (b *bench) takeProfiles(ctx context.Context, a *arena, all []*contestant) e
 			}
 			name := fmt.Sprintf("%s-%s-http%s-%d.pprof", strings.NewReplacer(" ", "-", ",", "").Replace(c.name), a.size.name, a.version()[:1], i)
 			taken.Go(func() {
-				errs <- download("http://"+admins[p]+"/debug/pprof/profile?seconds=3", filepath.Join(b.profiles, name))
+				errs <- download("http://"+admins[p]+"/debug/pprof/profile?seconds=10", filepath.Join(b.profiles, name))
 			})
 		}
-		_, err := long.run(ctx, 3500*time.Millisecond)
+		_, err := long.run(ctx, 11*time.Second)
 		taken.Wait()
 		close(errs)
 		for e := range errs {

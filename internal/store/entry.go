@@ -199,14 +199,15 @@ func (e *Entry) Get(name string) string {
 // Header returns the stored fields as a new http.Header.
 func (e *Entry) Header() http.Header {
 	h := make(http.Header, len(e.Fields))
-	e.WriteHeader(h)
+	e.WriteHeader(h, 0)
 	return h
 }
 
 // WriteHeader sets the stored fields in dst. The slices are dst's own: other
-// handlers edit them in place.
-func (e *Entry) WriteHeader(dst http.Header) {
-	values := make([]string, len(e.Fields))
+// handlers edit them in place. It returns room for so many more values, which is
+// cheaper together.
+func (e *Entry) WriteHeader(dst http.Header, more int) []string {
+	values := make([]string, len(e.Fields)+more)
 	for i := 0; i < len(e.Fields); {
 		name, first := e.Fields[i].Name, i
 		for ; i < len(e.Fields) && e.Fields[i].Name == name; i++ {
@@ -214,6 +215,7 @@ func (e *Entry) WriteHeader(dst http.Header) {
 		}
 		dst[name] = values[first:i:i]
 	}
+	return values[len(e.Fields):]
 }
 
 // ensureLength adds the Content-Length that a response streamed without one

@@ -379,12 +379,15 @@ func (l *load) run(ctx context.Context, d time.Duration) (sample, error) {
 	for _, w := range workers {
 		w.timed.Store(l.rate > 0)
 	}
-	if !wait(ctx, d) {
-		return sample{}, context.Cause(ctx)
-	}
-	end, err := state()
-	if err != nil {
-		return sample{}, err
+	end := begin
+	// Longer if the servers are so slow that it would tell nothing.
+	for end.requests-begin.requests < int64(l.connections) && end.at.Sub(begin.at) < max(d, longest/4) {
+		if !wait(ctx, d) {
+			return sample{}, context.Cause(ctx)
+		}
+		if end, err = state(); err != nil {
+			return sample{}, err
+		}
 	}
 	cancel(nil)
 	all.Wait()

@@ -78,7 +78,7 @@ type wire interface {
 
 // longest is how long a connection is used; a server that hangs does not hang the
 // generator.
-const longest = 2 * time.Minute
+const longest = 10 * time.Minute
 
 func (t *target) dial() (wire, error) {
 	c, err := net.Dial("tcp", t.addr)
@@ -328,6 +328,10 @@ type load struct {
 	rate        int        // requests a second of all connections together; 0: as many as go
 }
 
+// longestRound is how long a round may be, and what one with slow servers becomes
+// at most.
+const longestRound = time.Minute
+
 // settle is how long a load runs before it is measured.
 const settle = 150 * time.Millisecond
 
@@ -381,7 +385,7 @@ func (l *load) run(ctx context.Context, d time.Duration) (sample, error) {
 	}
 	end := begin
 	// Longer if the servers are so slow that it would tell nothing.
-	for end.requests-begin.requests < int64(l.connections) && end.at.Sub(begin.at) < max(d, longest/4) {
+	for end.requests-begin.requests < int64(l.connections) && end.at.Sub(begin.at) < max(d, longestRound) {
 		if !wait(ctx, d) {
 			return sample{}, context.Cause(ctx)
 		}

@@ -117,7 +117,7 @@ func (b *bench) run(ctx context.Context) error {
 	if b.match, err = regexp.Compile(b.cases); err != nil {
 		return err
 	}
-	if b.rounds < 1 || b.connections < 1 || b.seconds <= 0 || b.seconds > longest.Seconds()/2 || b.rate < 1 {
+	if b.rounds < 1 || b.connections < 1 || b.seconds <= 0 || b.seconds > longestRound.Seconds() || b.rate < 1 {
 		return errors.New("rounds, connections, seconds and rate must be positive, and a round at most a minute long")
 	}
 	if _, err := cpuTime(); err != nil {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -118,6 +120,13 @@ func (l *lab) start(ctx context.Context, c cluster) (nodes []*node, err error) {
 		}
 	}
 	return nodes, nil
+}
+
+// newSecret returns a secret as caddy groupcache keygen makes them.
+func newSecret() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.StdEncoding.EncodeToString(b[:])
 }
 
 func endAll(nodes []*node) {

@@ -38,7 +38,7 @@ func (b *bench) scale(ctx context.Context) error {
 		c := &contestant{name: strconv.Itoa(n), against: "1", load: &load{connections: b.connections}}
 		for _, node := range nodes {
 			t := node.cache.target(false, s.bytes, path)
-			t.claims = []string{"detail=local", "detail=hot", "detail=peer"}
+			t.claims = []string{"detail=local", "detail=hot", "detail=peer", "fwd="}
 			c.load.targets = append(c.load.targets, t)
 			c.load.servers = append(c.load.servers, node.process)
 			all := *t
@@ -57,12 +57,12 @@ func (b *bench) scale(ctx context.Context) error {
 	if err := b.contest(ctx, all); err != nil {
 		return err
 	}
-	rows := [][]string{{"nodes", "requests/s", "CPU µs", "requests/s ×", "CPU ×", "local, hot, peer %", "bodies held", "×"}}
+	rows := [][]string{{"nodes", "requests/s", "CPU µs", "requests/s ×", "CPU ×", "local, hot, peer, miss %", "bodies held", "×"}}
 	var cost, capacity []bar
 	for i, c := range all {
 		var perSecond, faster, dearer []float64
 		var cpu []time.Duration
-		var claims [3]int64
+		var claims [4]int64
 		for round, s := range c.samples {
 			ref := all[0].samples[round]
 			perSecond, cpu = append(perSecond, s.perSecond), append(cpu, s.cpu)
@@ -71,10 +71,10 @@ func (b *bench) scale(ctx context.Context) error {
 				claims[k] += s.claims[k]
 			}
 		}
-		percent := func(k int) int64 { return (200*claims[k]/max(1, claims[0]+claims[1]+claims[2]) + 1) / 2 }
+		percent := func(k int) int64 { return (200*claims[k]/max(1, claims[0]+claims[1]+claims[2]+claims[3]) + 1) / 2 }
 		rows = append(rows, []string{
 			c.name, thousands(median(perSecond)), micros(median(cpu)), withQuartiles(faster), withQuartiles(dearer),
-			fmt.Sprintf("%d, %d, %d", percent(0), percent(1), percent(2)),
+			fmt.Sprintf("%d, %d, %d, %d", percent(0), percent(1), percent(2), percent(3)),
 			strconv.Itoa(held[i]), fmt.Sprintf("%.2f", float64(held[i])/float64(max(1, held[0]))),
 		})
 		cost = append(cost, bar{name: c.name + " nodes", value: float64(median(cpu)), label: micros(median(cpu)) + " µs"})

@@ -94,21 +94,6 @@ func (t *target) dial() (wire, error) {
 	return &h1{conn: c, in: bufio.NewReaderSize(c, 64<<10)}, nil
 }
 
-// once makes one request on a connection of its own and checks the answer.
-func (t *target) once(n int64) (cache string, err error) {
-	w, err := t.dial()
-	if err != nil {
-		return "", err
-	}
-	defer w.close()
-	a, err := w.do(t.path(n), t.fields)
-	if err != nil {
-		return "", err
-	}
-	_, err = t.check(&a)
-	return string(a.cache), err
-}
-
 // h1 is a connection with HTTP/1.1. It is cheaper than net/http's, which would
 // take more of the machine than the servers that it is to measure.
 type h1 struct {

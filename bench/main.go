@@ -143,6 +143,7 @@ func (b *bench) run(ctx context.Context) error {
 			continue
 		}
 		if err := p.run(b, ctx); err != nil {
+			_ = b.report.write("") // what has been measured until now is not lost
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}

@@ -277,6 +277,12 @@ func (b *bench) contest(ctx context.Context, all []*contestant) error {
 		for i := range all {
 			c := all[(i+round)%len(all)] // not always after the same one
 			s, err := b.turn(ctx, c)
+			if err != nil && ctx.Err() == nil {
+				// On a machine that is busy with other things, a node may be taken
+				// for dead for a moment. That does not happen twice in a row.
+				progress("%s: %v; once more", c.name, err)
+				s, err = b.turn(ctx, c)
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}

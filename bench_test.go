@@ -277,4 +277,4 @@ func TestLocalHitAllocations(t *testing.T) {
 	}
 }
 
-const maxHitAllocs, maxHitBytes = 6, 1000
+const maxHitAllocs, maxHitBytes = 4, 600

@@ -46,14 +46,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			q.upstream = rfc9111.TooLarge
 		}
 		if q.served(found) {
-			if h.serve(w, r, next, q, found) {
+			if h.serve(w, r, next, q, found, now) {
 				return nil
 			}
 			continue
 		}
 		if found.use == rfc9111.StaleWhileRevalidate && found.here && q.upstream == rfc9111.None {
 			h.refresh(r, next, q)
-			if h.serve(w, r, next, q, found) {
+			if h.serve(w, r, next, q, found, now) {
 				return nil
 			}
 			continue
@@ -165,19 +165,19 @@ func hasBody(r *http.Request) bool {
 // serve answers a request from this node's memory. It reports false when that
 // has lost a part of the body that can't be got back: then the request has to
 // look again.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding) bool {
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding, now time.Time) bool {
 	detail := detailHot
 	if _, self := h.node.ring.Load().Owner(q.key); self {
 		detail = detailLocal
 	}
-	return h.serveHit(w, r, next, q, found.entry, found.body, q.statusOf(found.entry, found.use), detail)
+	return h.serveHit(w, r, next, q, found.entry, found.body, q.statusOf(found.entry, found.use), detail, now)
 }
 
 // serveHit answers with a stored response, of whose body the first chunk is at
 // hand.
-func (h *Handler) serveHit(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte, status cacheStatus, detail any) bool {
+func (h *Handler) serveHit(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte, status cacheStatus, detail any, now time.Time) bool {
 	if !e.Large() && !wantsPart(r, e.Status) { // nearly all hits, so nothing is allocated for the others' sake
-		if h.hitHeader(w, r, e, status, detail) {
+		if h.hitHeader(w, r, e, status, detail, now) {
 			return true
 		}
 		w.WriteHeader(e.Status)
@@ -191,7 +191,7 @@ func (h *Handler) serveHit(w http.ResponseWriter, r *http.Request, next caddyhtt
 			out := &outcome{h: h, repl: replacer(r), fwd: "partial", fwdStatus: http.StatusPartialContent, stored: true, status: statusMiss}
 			return h.newHeader(w, r, e, out)
 		}
-		return h.hitHeader(w, r, e, status, detail)
+		return h.hitHeader(w, r, e, status, detail, now)
 	})
 }
 
@@ -237,15 +237,12 @@ func (h *Handler) lost(q *question, e *store.Entry, err error) {
 
 // hitHeader sets the header of a stored response, and reports whether a 304
 // has answered the request.
-func (h *Handler) hitHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, detail any) bool {
-	now := time.Now()
+func (h *Handler) hitHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, detail any, now time.Time) bool {
 	header := w.Header()
-	e.WriteHeader(header)
-	lines := make([]string, 2)
-	lines[0] = strconv.FormatInt(int64(e.Fresh.Age(now)/time.Second), 10)
+	lines := e.WriteHeader(header, 2)
+	lines[0], lines[1] = h.hitFields(e, status, detail.(string), now)
 	header["Age"] = lines[0:1:1]
 	if h.cacheName != "" {
-		lines[1] = h.hitStatus(status, int64(e.Fresh.TTL(now)/time.Second), detail.(string))
 		if stored := header["Cache-Status"]; len(stored) > 0 {
 			header["Cache-Status"] = append(stored, lines[1])
 		} else {
@@ -337,7 +334,7 @@ func (h *Handler) followLarge(w http.ResponseWriter, r *http.Request, next caddy
 		q.upstream = rfc9111.TooLarge
 		return false
 	}
-	return h.serveHit(w, r, next, q, f.landed, f.fill.Bytes(), status, detailPeer)
+	return h.serveHit(w, r, next, q, f.landed, f.fill.Bytes(), status, detailPeer, time.Now())
 }
 
 // brokeOff reports whether a fill can't give its reader the rest of the body.
@@ -349,7 +346,7 @@ func brokeOff(err error) bool {
 // whether a 304 has answered the request.
 func (h *Handler) followedHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, out *outcome) bool {
 	if status != statusCollapsed {
-		return h.hitHeader(w, r, e, status, detailPeer)
+		return h.hitHeader(w, r, e, status, detailPeer, time.Now())
 	}
 	out.status, out.collapsed = statusCollapsed, true
 	return h.newHeader(w, r, e, out)
@@ -359,7 +356,7 @@ func (h *Handler) followedHeader(w http.ResponseWriter, r *http.Request, e *stor
 // and reports whether a 304 has answered the request.
 func (h *Handler) newHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, out *outcome) bool {
 	header := w.Header()
-	e.WriteHeader(header)
+	e.WriteHeader(header, 0)
 	if age := e.Fresh.Age(time.Now()); age >= time.Second || len(header["Age"]) > 0 {
 		header.Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
 	}
@@ -438,7 +435,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		q.validated, q.failed = g.stale.Generation, true // the owner has the body, and it will do
 		return true, nil
 	case x.failed && !out.background:
-		return !h.serveHit(w, r, next, q, g.stale, g.staleBody, statusStale, detailLocal), nil
+		return !h.serveHit(w, r, next, q, g.stale, g.staleBody, statusStale, detailLocal, time.Now()), nil
 	case x.retry, t.state == silent && !t.answered:
 		q.alone = q.alone || !x.renewed
 		return true, nil

@@ -3,10 +3,12 @@ package caddygroupcache
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // A cacheStatus is what became of a request: the placeholder
@@ -100,18 +102,23 @@ func (o *outcome) write(header http.Header) {
 	header["Cache-Status"] = append(header["Cache-Status"], string(b))
 }
 
-// hitStatus returns the Cache-Status member of a response from the cache.
-func (h *Handler) hitStatus(status cacheStatus, ttl int64, detail string) string {
-	b := make([]byte, 0, 64)
+// hitFields returns the Age of a response from the cache and its member of
+// Cache-Status, both in one piece of memory.
+func (h *Handler) hitFields(e *store.Entry, status cacheStatus, detail string, now time.Time) (age, member string) {
+	b := make([]byte, 0, 128)
+	b = strconv.AppendInt(b, int64(e.Fresh.Age(now)/time.Second), 10)
+	digits := len(b)
 	b = append(b, h.cacheName...)
 	if status == statusRevalidated {
-		return string(append(b, "; fwd=stale; fwd-status=304"...))
+		b = append(b, "; fwd=stale; fwd-status=304"...)
+	} else {
+		b = append(b, "; hit; ttl="...)
+		b = strconv.AppendInt(b, int64(e.Fresh.TTL(now)/time.Second), 10)
+		b = append(b, "; detail="...)
+		b = append(b, detail...)
 	}
-	b = append(b, "; hit; ttl="...)
-	b = strconv.AppendInt(b, ttl, 10)
-	b = append(b, "; detail="...)
-	b = append(b, detail...)
-	return string(b)
+	both := string(b)
+	return both[:digits], both[digits:]
 }
 
 const (

@@ -8,11 +8,12 @@ import (
 	"strings"
 )
 
-// StoredHeader returns a copy of the response header without the fields that
-// must not be stored (RFC 9111 §3.1): those of the connection, those that
-// Connection or a qualified no-cache or private names, and what is no field in
-// HTTP at all. Set-Cookie belongs to one client, unless the options say
-// otherwise, and Age is the cache's own to state; both go too.
+// StoredHeader returns the response header without the fields that must not be
+// stored (RFC 9111 §3.1): those of the connection, those that Connection or a
+// qualified no-cache or private names, and what is no field in HTTP at all.
+// Set-Cookie belongs to one client, unless the options say otherwise, and Age is
+// the cache's own to state; both go too. The map is new, the values are h's and
+// must not be changed: who stores them packs them anyhow.
 func StoredHeader(h http.Header, o Options) http.Header {
 	h = canonicalNames(h)
 	d, _ := directivesOf(h)
@@ -24,7 +25,7 @@ func StoredHeader(h http.Header, o Options) http.Header {
 			slices.Contains(d.NoCacheFields, name) || slices.Contains(d.PrivateFields, name) {
 			continue
 		}
-		stored[name] = slices.Clone(values)
+		stored[name] = values
 	}
 	return stored
 }

@@ -28,10 +28,6 @@ type Key [sha256.Size]byte
 // A Generation identifies one stored body of one cache key. Zero is none.
 type Generation uint64
 
-// A Selection is the digest of the request fields that Vary names, as they
-// were in the request which selected a response.
-type Selection [16]byte
-
 // A Field is one line of a response header. Several lines of one name follow
 // each other.
 type Field struct{ Name, Value string }
@@ -168,15 +164,6 @@ func packFields(h http.Header) ([]Field, bool) {
 	return fields, true
 }
 
-// Select returns the Selection of a request for the given names.
-func Select(names []string, request http.Header) Selection {
-	if len(names) == 0 {
-		return Selection{}
-	}
-	sum := sha256.Sum256([]byte(rfc9111.Selecting(names, request)))
-	return Selection(sum[:16])
-}
-
 // Matches reports whether the entry's response was selected by the same field
 // values that the request has (RFC 9111 §4.1).
 func (e *Entry) Matches(request http.Header) bool {
@@ -223,14 +210,15 @@ func (e *Entry) Lines(name string) []string {
 // Header returns the stored fields as a new http.Header.
 func (e *Entry) Header() http.Header {
 	h := make(http.Header, len(e.Fields))
-	e.WriteHeader(h)
+	e.WriteHeader(h, 0)
 	return h
 }
 
 // WriteHeader sets the stored fields in dst. The slices are dst's own: other
-// handlers edit them in place.
-func (e *Entry) WriteHeader(dst http.Header) {
-	values := make([]string, len(e.Fields))
+// handlers edit them in place. It returns room for so many more values, which is
+// cheaper together.
+func (e *Entry) WriteHeader(dst http.Header, more int) []string {
+	values := make([]string, len(e.Fields)+more)
 	for i := 0; i < len(e.Fields); {
 		name, first := e.Fields[i].Name, i
 		for ; i < len(e.Fields) && e.Fields[i].Name == name; i++ {
@@ -238,6 +226,7 @@ func (e *Entry) WriteHeader(dst http.Header) {
 		}
 		dst[name] = values[first:i:i]
 	}
+	return values[len(e.Fields):]
 }
 
 // ensureLength adds the Content-Length that a response streamed without one

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"encoding/xml"
+	"errors"
+	"flag"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(roleEnv) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// What the figures are is no matter here; that every answer is what its case
+// claims, the session itself checks.
+func TestSession(t *testing.T) {
+	if _, err := cpuTime(); err != nil {
+		t.Skip(err)
+	}
+	page := filepath.Join(t.TempDir(), "performance.md")
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	b := newBench(f)
+	// So few URLs are soon held by both nodes of a pair.
+	b.remoteURLs, b.remoteShare = 100, 0.05
+	err := f.Parse([]string{
+		"-only", "throughput,memory,ring", "-sizes", "1KiB", "-connections", "4",
+		"-rounds", "1", "-seconds", "0.05", "-entries", "1000", "-o", page,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"### 1KiB, HTTP/1.1", "### 1KiB, HTTP/2", "| ceiling handler ", "| local hit ", "| hot hit ", "| remote hit ",
+		"| remote hit, secret ", "| 304 ", "| range, a quarter ", "| miss ", "| pass-through, private ", "| 1,000 ",
+		"(performance/cpu-1kib-http1.svg)", "(performance/entries.svg)", "(performance/ring.svg)",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(string(text), plotMark) {
+		t.Error("a plot has no file")
+	}
+	plots, err := filepath.Glob(filepath.Join(strings.TrimSuffix(page, ".md"), "*.svg"))
+	if err != nil || len(plots) != 6 {
+		t.Errorf("%d plots, %v", len(plots), err)
+	}
+	for _, name := range plots {
+		wellFormed(t, name)
+	}
+}
+
+func wellFormed(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for d := xml.NewDecoder(f); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+}
+
+// An answer that is not what its case is about must not count.
+func TestCheck(t *testing.T) {
+	hit := &target{status: http.StatusOK, length: 10, claims: []string{"detail=peer", "detail=hot"}}
+	for _, c := range []struct {
+		answer answer
+		claim  int
+		wrong  bool
+	}{
+		{answer{status: 200, length: 10, cache: []byte("groupcache; hit; ttl=5; detail=peer")}, 0, false},
+		{answer{status: 200, length: 10, cache: []byte("groupcache; hit; ttl=5; detail=hot")}, 1, false},
+		{answer{status: 200, length: 10, cache: []byte("groupcache; hit; ttl=5; detail=local")}, 0, true},
+		{answer{status: 200, length: 10}, 0, true},
+		{answer{status: 200, length: 9, cache: []byte("detail=peer")}, 0, true},
+		{answer{status: 502, length: 10, cache: []byte("detail=peer")}, 0, true},
+	} {
+		claim, err := hit.check(&c.answer)
+		if claim != c.claim || (err != nil) != c.wrong {
+			t.Errorf("%d, %d bytes, %q: claim %d, %v", c.answer.status, c.answer.length, c.answer.cache, claim, err)
+		}
+	}
+	l := &load{targets: []*target{{claims: hit.claims, share: 0.9}}}
+	for peer, want := range map[int64]bool{95: true, 85: false} {
+		if err := l.plausible(sample{requests: 100, claims: []int64{peer, 100 - peer}}); (err == nil) != want {
+			t.Errorf("%d of 100 are what they should be: %v", peer, err)
+		}
+	}
+	if err := l.plausible(sample{claims: make([]int64, 2)}); err == nil {
+		t.Error("a round without answers counts")
+	}
+}
+
+func TestQuantiles(t *testing.T) {
+	all := []int{9, 1, 8, 2, 7, 3, 6, 4, 5, 10}
+	for q, want := range map[float64]int{0: 1, 0.25: 3, 0.5: 6, 0.99: 10, 1: 10} {
+		if got := quantile(all, q); got != want {
+			t.Errorf("quantile %g is %d, want %d", q, got, want)
+		}
+	}
+	for n, want := range map[float64]string{0: "0", 999: "999", 1000: "1,000", 1234567.8: "1,234,568"} {
+		if got := thousands(n); got != want {
+			t.Errorf("thousands(%g) is %q, want %q", n, got, want)
+		}
+	}
+}

@@ -1,0 +1,471 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A contestant is one case of a contest.
+type contestant struct {
+	name    string
+	against string // the contestant whose cost is the measure
+	load    *load
+	rival   bool                        // not this cache
+	prepare func(context.Context) error // before each round, for what other rounds may have evicted
+
+	samples []sample
+}
+
+// What contestants are compared with.
+const (
+	ceilingName = "ceiling handler"
+	fullName    = "ceiling, 17 fields"
+	proxyName   = "reverse_proxy"
+	localName   = "local hit"
+	filesName   = "file_server"
+)
+
+// An arena is the servers of one contest.
+type arena struct {
+	b      *bench
+	size   size
+	http2  bool
+	alone  *node
+	rivals []*rival
+	plain  *pair
+	secret *pair
+}
+
+// A pair is two nodes of which the second has so little memory that it keeps
+// next to nothing of what the first owns. So it has to bring it, time and again.
+type pair struct {
+	owner, asker *node
+	paths        []string // of what the first node owns and has
+}
+
+// pairConnections is how many connections a pair gets: no more bodies at a time
+// than the small node has room for.
+func (b *bench) pairConnections(s size) int {
+	if s.bytes >= 1<<20 {
+		return min(b.connections, 8)
+	}
+	return b.connections
+}
+
+func (b *bench) startPair(ctx context.Context, s size, secret string) (*pair, error) {
+	small, count := "4MiB", b.remoteURLs
+	if s.bytes >= 1<<20 {
+		small, count = "32MiB", min(count, 128)
+	}
+	nodes, err := b.lab.start(ctx, cluster{sizes: []string{"512MiB", small}, secret: secret})
+	if err != nil {
+		return nil, err
+	}
+	p := &pair{owner: nodes[0], asker: nodes[1]}
+	if p.paths, err = b.owned(ctx, p.owner, s, count); err != nil {
+		p.end()
+		return nil, fmt.Errorf("filling the cache: %w", err)
+	}
+	return p, nil
+}
+
+func (p *pair) end() {
+	if p != nil {
+		endAll([]*node{p.owner, p.asker})
+	}
+}
+
+// owned fills a node with bodies that it owns and returns their paths. It owns
+// those that are local hits the second time; others it has to bring.
+func (b *bench) owned(ctx context.Context, n *node, s size, count int) ([]string, error) {
+	var mu sync.Mutex
+	var paths []string
+	var tried atomic.Int64
+	missing := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(paths) < count
+	}
+	t := n.cache.target(false, s.bytes, nil)
+	err := parallel(b.pairConnections(s), func() error {
+		w, err := t.dial()
+		if err != nil {
+			return err
+		}
+		defer w.close()
+		for missing() && ctx.Err() == nil {
+			path := s.path("/owned/" + strconv.FormatInt(tried.Add(1), 10))
+			for range 2 {
+				a, err := w.do(path, nil)
+				if err == nil {
+					_, err = t.check(&a)
+				}
+				if err != nil {
+					return err
+				}
+				if strings.HasSuffix(string(a.cache), "detail=local") {
+					mu.Lock()
+					paths = append(paths, path)
+					mu.Unlock()
+				}
+			}
+		}
+		return ctx.Err()
+	})
+	return paths, err
+}
+
+// parallel calls f so many times at the same time and returns the first error.
+func parallel(n int, f func() error) error {
+	errs := make(chan error, n)
+	for range n {
+		go func() { errs <- f() }()
+	}
+	var first error
+	for range n {
+		if err := <-errs; first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// until asks for one path again and again until Cache-Status makes the target's
+// claim: a hot copy is kept now and then only.
+func until(t *target) func(context.Context) error {
+	return func(ctx context.Context) error {
+		w, err := t.dial()
+		if err != nil {
+			return err
+		}
+		defer w.close()
+		for range 1000 {
+			a, err := w.do(t.path(0), t.fields)
+			if err != nil {
+				return err
+			}
+			if _, err = t.check(&a); err == nil {
+				return ctx.Err()
+			}
+		}
+		return fmt.Errorf("%s at %s has not become %q", t.path(0), t.addr, t.claims)
+	}
+}
+
+// missCount makes paths that were never asked for.
+var missCount atomic.Int64
+
+func (a *arena) newPath(int64) string {
+	return a.size.path("/new/" + strconv.FormatInt(missCount.Add(1), 10))
+}
+
+// contestants returns all cases. Those that need a pair are left out if there is
+// none.
+func (a *arena) contestants() []*contestant {
+	fixed := always(a.size.path("/fixed"))
+	var all []*contestant
+	add := func(name, against string, t *target, servers ...*process) *contestant {
+		c := &contestant{name: name, against: against, load: &load{
+			targets: []*target{t}, connections: a.b.connections, servers: servers,
+		}}
+		all = append(all, c)
+		return c
+	}
+	at := func(s site, path func(int64) string, claims ...string) *target {
+		t := s.target(a.http2, a.size.bytes, path)
+		t.claims = claims
+		return t
+	}
+	n := a.alone
+	one := n.process
+	rival := func(c *contestant) { c.rival = true }
+
+	rival(add(ceilingName, "", at(n.ceiling, fixed), one))
+	rival(add(fullName, ceilingName, at(n.full, fixed), one))
+	rival(add("respond", ceilingName, at(n.respond, always(a.size.path(""))), one))
+	file := always(a.size.path(".html"))
+	rival(add(filesName, ceilingName, at(n.files, file), one))
+
+	local := at(n.cache, fixed, "detail=local")
+	add(localName, ceilingName, local, one).prepare = until(local)
+
+	if a.plain != nil {
+		hot := at(a.plain.asker.cache, always(a.plain.paths[0]), "detail=hot")
+		c := add("hot hit", ceilingName, hot, a.plain.owner.process, a.plain.asker.process)
+		c.prepare = until(hot)
+	}
+
+	notModified := at(n.cache, fixed, "detail=local")
+	notModified.status, notModified.length = http.StatusNotModified, 0
+	notModified.fields = [][2]string{{"If-None-Match", `"33a64df551425fcc55e4d42a148795d9f25f89d4"`}}
+	add("304", filesName+" 304", notModified, one).prepare = until(local)
+	fileNotModified := at(n.files, file)
+	fileNotModified.status, fileNotModified.length = http.StatusNotModified, 0
+	fileNotModified.fields = [][2]string{{"If-Modified-Since", "Fri, 01 Jan 2100 00:00:00 GMT"}}
+	rival(add(filesName+" 304", "", fileNotModified, one))
+
+	part := [][2]string{{"Range", fmt.Sprintf("bytes=%d-%d", a.size.bytes/4, a.size.bytes/2-1)}}
+	partial := at(n.cache, fixed, "detail=local")
+	partial.status, partial.length, partial.fields = http.StatusPartialContent, int64(a.size.bytes/4), part
+	add("range, a quarter", filesName+" range", partial, one).prepare = until(local)
+	filePart := at(n.files, file)
+	filePart.status, filePart.length, filePart.fields = http.StatusPartialContent, int64(a.size.bytes/4), part
+	rival(add(filesName+" range", "", filePart, one))
+
+	for _, p := range []struct {
+		name string
+		pair *pair
+	}{{"remote hit", a.plain}, {"remote hit, secret", a.secret}} {
+		if p.pair == nil {
+			continue
+		}
+		remote := at(p.pair.asker.cache, func(n int64) string { return p.pair.paths[n%int64(len(p.pair.paths))] }, "detail=peer", "detail=hot")
+		remote.share = a.b.remoteShare // groupcache keeps one in ten for a while
+		c := add(p.name, localName, remote, p.pair.owner.process, p.pair.asker.process)
+		c.load.connections = a.b.pairConnections(a.size)
+	}
+
+	rival(add(proxyName, "", at(n.proxy, fixed), one))
+	add("miss", proxyName, at(n.cache, a.newPath, "fwd=uri-miss; fwd-status=200; stored"), one)
+	private := at(n.cache, always(privatePrefix+a.size.path("/fixed")), "fwd=uri-miss; fwd-status=200; detail=private")
+	add("pass-through, private", proxyName, private, one)
+	noStore := at(n.cache, fixed, "fwd=bypass")
+	noStore.fields = [][2]string{{"Cache-Control", "no-store"}}
+	add("pass-through, no-store", proxyName, noStore, one)
+
+	for _, r := range a.rivals {
+		if a.http2 {
+			break // they would need TLS for it
+		}
+		t := &target{addr: r.addr, path: fixed, status: http.StatusOK, length: int64(a.size.bytes), claims: []string{"HIT"}}
+		c := add(r.name+" hit", ceilingName, t, r.process)
+		c.rival, c.prepare = true, until(t)
+	}
+	return all
+}
+
+// selected leaves the contestants that the flags ask for, and what these are
+// compared with.
+func (b *bench) selected(all []*contestant) []*contestant {
+	wanted := make(map[string]bool)
+	for _, c := range slices.Backward(all) { // twice, since what one is compared with is compared too
+		wanted[c.name] = wanted[c.name] || b.match.MatchString(c.name)
+	}
+	for range 2 {
+		for _, c := range all {
+			if wanted[c.name] {
+				wanted[c.against] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(all, func(c *contestant) bool { return !wanted[c.name] })
+}
+
+// contest has the contestants take turns.
+func (b *bench) contest(ctx context.Context, all []*contestant) error {
+	for round := range b.rounds {
+		for i := range all {
+			c := all[(i+round)%len(all)] // not always after the same one
+			s, err := b.turn(ctx, c)
+			if err != nil && ctx.Err() == nil {
+				// On a machine that is busy with other things, a node may be taken
+				// for dead for a moment. That does not happen twice in a row.
+				progress("%s: %v; once more", c.name, err)
+				s, err = b.turn(ctx, c)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			c.samples = append(c.samples, s)
+		}
+	}
+	return nil
+}
+
+func (b *bench) turn(ctx context.Context, c *contestant) (sample, error) {
+	if c.prepare != nil {
+		if err := c.prepare(ctx); err != nil {
+			return sample{}, err
+		}
+	}
+	return c.load.run(ctx, b.round())
+}
+
+// eachArena calls f with the servers for every selected size and version of
+// HTTP.
+func (b *bench) eachArena(ctx context.Context, sizes []size, f func(*arena) error) error {
+	alone, err := b.lab.start(ctx, cluster{sizes: []string{"512MiB"}, compare: true})
+	if err != nil {
+		return err
+	}
+	defer endAll(alone)
+	rivals, err := b.lab.startRivals(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range rivals {
+		defer r.end()
+	}
+	secret := newSecret()
+	for _, s := range sizes {
+		a := &arena{b: b, size: s, alone: alone[0], rivals: rivals}
+		if err := b.inArena(ctx, a, secret, f); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) inArena(ctx context.Context, a *arena, secret string, f func(*arena) error) (err error) {
+	if needed := b.match; needed.MatchString("hot hit") || needed.MatchString("remote hit") || needed.MatchString("remote hit, secret") {
+		if a.plain, err = b.startPair(ctx, a.size, ""); err != nil {
+			return err
+		}
+		defer a.plain.end()
+		if a.secret, err = b.startPair(ctx, a.size, secret); err != nil {
+			return err
+		}
+		defer a.secret.end()
+	}
+	for _, v := range strings.Split(b.http, ",") {
+		a.http2 = v == "2"
+		if err := f(a); err != nil {
+			return fmt.Errorf("HTTP/%s: %w", v, err)
+		}
+	}
+	return nil
+}
+
+// throughput measures how many requests a second go, and what each costs.
+func (b *bench) throughput(ctx context.Context) error {
+	b.report.printf("\n## Throughput\n\n")
+	b.report.printf("As many requests as go. *Ceiling handler* is the least that a handler of Caddy can do: it sets twelve header fields and writes a []byte.\n")
+	b.report.printf("A *remote hit* is brought from the node that owns it, each time; its CPU is that of both nodes.\n")
+	return b.eachArena(ctx, b.selectedSizes(), func(a *arena) error {
+		all := b.selected(a.contestants())
+		progress("throughput, %s, HTTP/%s: %d cases", a.size.name, a.version(), len(all))
+		if err := b.contest(ctx, all); err != nil {
+			return err
+		}
+		b.standings(a, all)
+		return b.takeProfiles(ctx, a, all)
+	})
+}
+
+func (a *arena) version() string {
+	if a.http2 {
+		return "2"
+	}
+	return "1.1"
+}
+
+func (b *bench) standings(a *arena, all []*contestant) {
+	b.report.printf("\n### %s, HTTP/%s\n", a.size.name, a.version())
+	rows := [][]string{{"", "requests/s", "CPU µs", "against", "requests/s ×", "CPU ×", "generator µs"}}
+	byName := make(map[string]*contestant)
+	for _, c := range all {
+		byName[c.name] = c
+	}
+	var cost, speed []bar
+	for _, c := range all {
+		var perSecond []float64
+		var cpu, generator []time.Duration
+		for _, s := range c.samples {
+			perSecond, cpu, generator = append(perSecond, s.perSecond), append(cpu, s.cpu), append(generator, s.generator)
+		}
+		row := []string{c.name, thousands(median(perSecond)), micros(median(cpu)), "", "", "", micros(median(generator))}
+		if c.load.connections != b.connections {
+			row[0] += fmt.Sprintf(" (%d connections)", c.load.connections)
+		}
+		if ref := byName[c.against]; ref != nil {
+			var faster, dearer []float64
+			for i, s := range c.samples {
+				faster = append(faster, s.perSecond/ref.samples[i].perSecond)
+				dearer = append(dearer, float64(s.cpu)/float64(ref.samples[i].cpu))
+			}
+			row[3], row[4], row[5] = ref.name, withQuartiles(faster), withQuartiles(dearer)
+		}
+		rows = append(rows, row)
+		bar := func(value float64, label string) bar {
+			return bar{name: c.name, value: value, label: label, rival: c.rival}
+		}
+		cost = append(cost, bar(float64(median(cpu))/1e3, micros(median(cpu))+" µs"))
+		speed = append(speed, bar(median(perSecond), thousands(median(perSecond))+"/s"))
+	}
+	b.report.table(rows)
+	name := strings.ToLower(a.size.name) + "-http" + a.version()[:1]
+	b.report.plot("cpu-"+name, "CPU per request, "+a.size.name, bars(fmt.Sprintf("CPU µs per request, %s, HTTP/%s", a.size.name, a.version()), cost))
+	b.report.plot("rate-"+name, "requests a second, "+a.size.name, bars(fmt.Sprintf("Requests a second, %s, HTTP/%s", a.size.name, a.version()), speed))
+}
+
+// takeProfiles takes CPU profiles of all servers of each case.
+func (b *bench) takeProfiles(ctx context.Context, a *arena, all []*contestant) error {
+	if b.profiles == "" {
+		return nil
+	}
+	admins := map[*process]string{a.alone.process: a.alone.admin}
+	for _, p := range []*pair{a.plain, a.secret} {
+		if p != nil {
+			admins[p.owner.process], admins[p.asker.process] = p.owner.admin, p.asker.admin
+		}
+	}
+	if err := os.MkdirAll(b.profiles, 0o755); err != nil {
+		return err
+	}
+	for _, c := range all {
+		long := *c.load
+		if c.prepare != nil {
+			if err := c.prepare(ctx); err != nil {
+				return err
+			}
+		}
+		var taken sync.WaitGroup
+		errs := make(chan error, len(long.servers))
+		for i, p := range long.servers {
+			if admins[p] == "" {
+				continue
+			}
+			name := fmt.Sprintf("%s-%s-http%s-%d.pprof", strings.NewReplacer(" ", "-", ",", "").Replace(c.name), a.size.name, a.version()[:1], i)
+			taken.Go(func() {
+				errs <- download("http://"+admins[p]+"/debug/pprof/profile?seconds=10", filepath.Join(b.profiles, name))
+			})
+		}
+		_, err := long.run(ctx, 11*time.Second)
+		taken.Wait()
+		close(errs)
+		for e := range errs {
+			if err == nil {
+				err = e
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("profile of %s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+func download(url, file string) error {
+	resp, err := http.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(f, resp.Body)
+	return err
+}

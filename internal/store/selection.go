@@ -1,0 +1,100 @@
+package store
+
+import (
+	"crypto/sha256"
+	"hash/maphash"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+)
+
+// A Selection is the digest of the request fields that Vary names, as they
+// were in the request which selected a response.
+type Selection [16]byte
+
+// Select returns the Selection of a request for the given names.
+//
+// Most clients send one of a few values of the fields that most responses vary
+// by. So what was computed last is remembered, by the values as they came: to
+// compare these is cheaper than to bring them to their normal form and hash that.
+func Select(names []string, request http.Header) Selection {
+	if len(names) == 0 {
+		return Selection{}
+	}
+	values, ok := valuesOf(names, request)
+	if !ok {
+		return computeSelection(names, request)
+	}
+	slot := &lastSelected[values.hash()%rememberedSelections]
+	if s := slot.Load(); s != nil && s.values == values && slices.Equal(s.names, names) {
+		return s.selection
+	}
+	for i := range values {
+		values[i].line = strings.Clone(values[i].line) // which may be part of something larger
+	}
+	s := &selected{names: slices.Clone(names), values: values, selection: computeSelection(names, request)}
+	slot.Store(s)
+	return s.selection
+}
+
+func computeSelection(names []string, request http.Header) Selection {
+	sum := sha256.Sum256([]byte(rfc9111.Selecting(names, request)))
+	return Selection(sum[:16])
+}
+
+// Limits of what is remembered, beyond which it is computed each time.
+const (
+	rememberedSelections = 256
+	rememberedNames      = 3
+	rememberedValue      = 256
+)
+
+// A selected is a Selection with what it was computed from.
+type selected struct {
+	names     []string
+	values    values
+	selection Selection
+}
+
+var lastSelected [rememberedSelections]atomic.Pointer[selected]
+
+// values are selecting fields of one line each, as they came. An absent field is
+// not an empty one.
+type values [rememberedNames]struct {
+	present bool
+	line    string
+}
+
+// valuesOf returns the values of the named fields, or false if these are too
+// many or too long to be remembered.
+func valuesOf(names []string, request http.Header) (v values, ok bool) {
+	if len(names) > rememberedNames {
+		return v, false
+	}
+	for i, name := range names {
+		switch lines := request[textproto.CanonicalMIMEHeaderKey(name)]; {
+		case len(lines) > 1 || len(lines) == 1 && len(lines[0]) > rememberedValue:
+			return v, false
+		case len(lines) == 1:
+			v[i].present, v[i].line = true, lines[0]
+		}
+	}
+	return v, true
+}
+
+// selectionSeed keeps who sends requests from choosing the slots.
+var selectionSeed = maphash.MakeSeed()
+
+func (v *values) hash() (sum uint64) {
+	for i := range v {
+		sum *= 31
+		if v[i].present {
+			sum += maphash.String(selectionSeed, v[i].line)
+		}
+	}
+	return sum
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/cespare/xxhash/v2"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
@@ -33,6 +34,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if why != rfc9111.None {
 		return h.bypass(w, r, next, why)
 	}
+	h.node.busy.note(h, r, q.key)
 	for looks := 1; ; looks++ {
 		if looks > 1 {
 			q.address, _ = h.addressOf(r, requestURI(r)) // what counts of it may be known by now
@@ -41,7 +43,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if !h.node.upToDate(r.Context(), now, q.patience) {
 			return h.bypass(w, r, next, rfc9111.CatchingUp)
 		}
-		found := h.node.find(q, now)
+		found := h.find(r.Context(), q, now)
 		if q.oversized(found.entry) {
 			q.upstream = rfc9111.TooLarge
 		}
@@ -125,6 +127,7 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 		maxBody:     min(h.MaxBodySize, h.node.largestBody()),
 		patience:    time.Duration(h.PeerTimeout),
 		deadline:    time.Duration(h.FillTimeout),
+		traced:      r.Context(),
 	}
 	if h.RequestDirectives != ignoreDirectives {
 		q.directives = rfc9111.ParseRequest(r.Header)
@@ -253,6 +256,7 @@ func (h *Handler) hitHeader(w http.ResponseWriter, r *http.Request, e *store.Ent
 	repl.Set(placeholderStatus, statusNames[status])
 	repl.Set(placeholderDetail, detail)
 	h.counters.requests[status].Add(1)
+	h.logDecision(r, status, "", detail.(string), false)
 	return h.answerNotModified(w, r, e.Status, header)
 }
 
@@ -412,11 +416,15 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	x := &fetch{h: h, r: r, next: next, q: q, flight: f, grant: g, out: out}
 	t, upstream := x.start(w)
 	defer x.stop()
-	start, broke := time.Now(), true
+	start, span, broke := time.Now(), startSpan(r.Context(), spanFill), true
+	if span != nil {
+		upstream = upstream.WithContext(trace.ContextWithSpan(upstream.Context(), span))
+	}
 	defer func() {
 		if !broke {
 			return
 		}
+		endSpan(span, "result", fillResultNames[fillFailed])
 		p := recover()
 		if x.retry && p == http.ErrAbortHandler {
 			q.alone, again, err = true, true, nil
@@ -429,7 +437,9 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	}()
 	err = next.ServeHTTP(t, upstream)
 	broke = false
-	h.counters.fetched(x.finish(t, err), time.Since(start))
+	result := x.finish(t, err)
+	h.counters.fetched(result, time.Since(start))
+	endSpan(span, "result", fillResultNames[result], "reason", out.detail)
 	switch {
 	case x.failed && g.stale.Size > 0 && g.staleBody == nil:
 		q.validated, q.failed = g.stale.Generation, true // the owner has the body, and it will do
@@ -445,7 +455,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 
 // bypass hands a request on that the cache has no part in.
 func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why rfc9111.Reason) error {
-	out := &outcome{h: h, repl: replacer(r), fwd: "bypass", status: statusBypass, detail: why.String()}
+	out := &outcome{h: h, r: r, repl: replacer(r), fwd: "bypass", status: statusBypass, detail: why.String()}
 	if why == rfc9111.Method {
 		out.fwd = "method"
 	}

@@ -205,13 +205,12 @@ func TestExampleConfigs(t *testing.T) {
 
 var fence = regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
 
-func TestReadmeConfigs(t *testing.T) {
-	snippets := fence.FindAllSubmatch(readFile(t, "README.md"), -1)
-	if len(snippets) == 0 {
-		t.Fatal("found none")
-	}
-	for i, snippet := range snippets {
-		t.Run(strconv.Itoa(i+1), func(t *testing.T) { adapt(t, snippet[1]) })
+// TestDocumentedConfigs: what stands in the README and in docs can be copied.
+func TestDocumentedConfigs(t *testing.T) {
+	for _, name := range append(repoFiles(t, func(name string) bool { return path.Dir(name) == "docs" && path.Ext(name) == ".md" }), "README.md") {
+		for i, snippet := range fence.FindAllSubmatch(readFile(t, name), -1) {
+			t.Run(name+"/"+strconv.Itoa(i+1), func(t *testing.T) { adapt(t, snippet[1]) })
+		}
 	}
 }
 
@@ -232,6 +231,22 @@ func TestReadmeIsComplete(t *testing.T) {
 	}
 	for _, why := range rfc9111.Reasons() {
 		mentions("reason", why.String())
+	}
+	for _, m := range regexp.MustCompile(`Pattern: "(/groupcache/[a-z]*)"`).FindAllSubmatch(readFile(t, "admin.go"), -1) {
+		if !strings.Contains(readme, " "+string(m[1])+"`") && !strings.Contains(readme, " "+string(m[1])+"?") {
+			t.Errorf("README.md does not mention the route %s", m[1])
+		}
+	}
+	for _, name := range repoFiles(t, func(name string) bool { return strings.HasPrefix(name, "command") && strings.HasSuffix(name, ".go") }) {
+		for _, m := range regexp.MustCompile(`Use:\s+"([a-z]+)`).FindAllSubmatch(readFile(t, name), -1) {
+			mentions("command", "caddy groupcache "+string(m[1]))
+		}
+	}
+	told := string(readFile(t, "docs/operating.md"))
+	for _, m := range regexp.MustCompile(`event[A-Z]\w+ += "([a-z_]+)"`).FindAllSubmatch(readFile(t, "events.go"), -1) {
+		if !strings.Contains(told, "`"+string(m[1])+"`") {
+			t.Errorf("docs/operating.md does not mention the event %s", m[1])
+		}
 	}
 	metric := regexp.MustCompile(`\bdesc\("([a-z_]+)"|"caddy_groupcache_([a-z_]+)"`)
 	for _, m := range metric.FindAllSubmatch(readFile(t, "metrics.go"), -1) {

@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -136,6 +137,7 @@ func (b *bench) run(ctx context.Context) error {
 	}
 	defer origin.end()
 	begin := time.Now()
+	all, own := machineTime()
 	b.report.begin(b)
 	names := strings.Split(b.only, ",")
 	for _, p := range parts {
@@ -148,6 +150,10 @@ func (b *bench) run(ctx context.Context) error {
 		}
 	}
 	fmt.Fprintf(os.Stderr, "done in %s\n", time.Since(begin).Round(time.Second))
+	origin.end()
+	allEnd, ownEnd := machineTime()
+	others := (allEnd - all) - (ownEnd - own)
+	b.report.others = float64(others) / float64(time.Since(begin)) / float64(runtime.NumCPU())
 	return b.report.write(b.page)
 }
 

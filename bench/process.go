@@ -203,6 +203,26 @@ func ownTime() time.Duration {
 	return s.used
 }
 
+// machineTime returns the processor time that the whole machine has used, and
+// what this program and the servers that it has started and ended had of it.
+func machineTime() (all, own time.Duration) {
+	ticks := func(fields []string) (sum time.Duration) {
+		for _, f := range fields {
+			n, _ := strconv.ParseInt(f, 10, 64)
+			sum += time.Duration(n) * (time.Second / 100)
+		}
+		return sum
+	}
+	b, _ := os.ReadFile("/proc/self/stat")
+	if f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])); len(f) > 14 {
+		own = ticks(f[11:15])
+	}
+	if f := strings.Fields(firstLine("/proc/stat")); len(f) > 8 { // user nice system idle iowait irq softirq steal
+		all = ticks(f[1:4]) + ticks(f[6:9])
+	}
+	return all, own
+}
+
 type procStat struct {
 	parent int
 	used   time.Duration

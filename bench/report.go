@@ -15,8 +15,9 @@ import (
 
 // A report is a page of Markdown with plots.
 type report struct {
-	text  strings.Builder
-	plots []plot
+	text   strings.Builder
+	plots  []plot
+	others float64 // the part of the machine that other processes used
 }
 
 type plot struct{ name, title, svg string }
@@ -30,7 +31,7 @@ func (r *report) begin(b *bench) {
 		b.rounds, b.seconds, b.connections)
 	r.printf("generator share the machine. CPU is the servers' processor time for one request (of all nodes that take part, not of upstream and generator).\n")
 	r.printf("Numbers are medians; ratios are medians of the rounds' ratios, with their quartiles in parentheses. Responses have 14 header fields as the upstream\n")
-	r.printf("sends them. HTTP/2 is without TLS.\n")
+	r.printf("sends them. HTTP/2 is without TLS.%s\n", othersMark)
 }
 
 func (r *report) printf(format string, args ...any) { fmt.Fprintf(&r.text, format, args...) }
@@ -75,12 +76,16 @@ func (r *report) plot(name, title, svg string) {
 	r.printf("\n%s%s)\n", plotMark, name)
 }
 
+// othersMark stands where it says how much others disturbed, until that is known.
+const othersMark = "@others@"
+
 // plotMark stands where a plot goes, until it is known where the page lies.
 const plotMark = "![plot]("
 
 // write prints the report, or writes it to a page with its plots beside it.
 func (r *report) write(page string) error {
-	text := r.text.String()
+	noise := fmt.Sprintf("\n\nMeanwhile other processes used %.0f %% of the machine; the less that is, the more the figures say.", 100*max(0, r.others))
+	text := strings.Replace(r.text.String(), othersMark, noise, 1)
 	if page == "" {
 		for _, p := range r.plots {
 			text = strings.ReplaceAll(text, "\n"+plotMark+p.name+")\n", "")

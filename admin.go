@@ -24,6 +24,7 @@ func (*adminAPI) CaddyModule() caddy.ModuleInfo {
 func (api *adminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "/groupcache/status", Handler: caddy.AdminHandlerFunc(api.status)},
+		{Pattern: "/groupcache/explain", Handler: caddy.AdminHandlerFunc(api.explain)},
 		{Pattern: "/groupcache/purge", Handler: caddy.AdminHandlerFunc(api.purge)},
 	}
 }
@@ -108,7 +109,7 @@ func (api *adminAPI) status(w http.ResponseWriter, r *http.Request) error {
 	}
 	p := currentProcess()
 	if p == nil {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: fmt.Errorf("the running config has no groupcache")}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errNoApp}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(p.status())

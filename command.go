@@ -23,12 +23,13 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "groupcache",
-		Usage: "status | purge | keygen",
+		Usage: "status | explain | purge | keygen",
 		Short: "Looks after the response cache of a running Caddy",
 		Long: `
 Asks the groupcache app of a running Caddy, over its admin API.
 
   status    the members of the cluster, and what this node stores
+  explain   what the cache would do with a request, and why
   purge     takes back stored responses, on all nodes
   keygen    prints a new secret for the cluster; asks nobody`,
 		CobraFunc: func(cmd *cobra.Command) {
@@ -64,7 +65,7 @@ or combined; what any of them names is purged.`,
 				Args:  cobra.NoArgs,
 				RunE:  caddycmd.WrapCommandFuncForCobra(cmdKeygen),
 			}
-			cmd.AddCommand(status, purge, keygen)
+			cmd.AddCommand(status, explainCommand(), purge, keygen)
 		},
 	})
 }

@@ -261,6 +261,7 @@ func (p *process) start(a *App) error {
 		return fmt.Errorf("listening for other nodes at peers %s: %w", c.peers, err)
 	}
 	server := peer.NewServer(p.node, p.node.identity)
+	server.Reporter = p
 	refusals := &gossipLog{log: logger, kinds: make(map[string]*logKind)} // for its limit only
 	server.OnRefusal = func(why error) { refusals.limited(zapcore.WarnLevel, "refused at the peers port: "+why.Error()) }
 	members, err := startMembership(membershipConfig{
@@ -363,6 +364,12 @@ func (p *process) handlersOf(group string) []*Handler {
 	}
 	return all
 }
+
+// Inspect tells another node what this one knows of a key.
+func (p *process) Inspect(q *peer.Query) any { return p.node.inspectFor(q) }
+
+// Report tells another node how this one is.
+func (p *process) Report() any { return p.status() }
 
 func (p *process) share() float64 {
 	ring := p.node.ring.Load()

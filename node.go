@@ -59,6 +59,7 @@ type node struct {
 	waking    sync.Mutex                    // one at a time notices that
 	reminders reminders                     // who has not acknowledged a purge
 	foreign   atomic.Pointer[[]string]      // live members that are not on the ring
+	refusals  refusalLog                    // why responses were not stored, for explain
 }
 
 const (

@@ -64,7 +64,7 @@ func (api *adminAPI) purge(w http.ResponseWriter, r *http.Request) error {
 	}
 	p := currentProcess()
 	if p == nil {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the running config has no groupcache")}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errNoApp}
 	}
 	return p.servePurge(w, r)
 }
@@ -102,7 +102,7 @@ func (r PurgeResult) missing() []string {
 
 // purgeAll applies purges in the whole cluster.
 func purgeAll(n *node, purges []store.Purge, logger *zap.Logger) PurgeResult {
-	result := PurgeResult{ID: fmt.Sprintf("%016x", uint64(purges[0].ID)), Nodes: n.purge(purges)}
+	result := PurgeResult{ID: purgeID(purges[0].ID), Nodes: n.purge(purges)}
 	slices.SortFunc(result.Nodes, func(a, b Acknowledgement) int { return strings.Compare(a.Name, b.Name) })
 	selectors := 0
 	for _, one := range purges {
@@ -137,7 +137,7 @@ func (p *process) purgesOf(req PurgeRequest) ([]store.Purge, error) {
 		selectors = append(selectors, store.Selector{Kind: kind, Value: value})
 	}
 	for _, text := range req.URLs {
-		u, err := purgeURL(text, true)
+		u, err := purgeURL(text, true, peer.MaxSelectorLength)
 		if err != nil {
 			return nil, fmt.Errorf("url %.200q: %w", text, err)
 		}
@@ -151,7 +151,7 @@ func (p *process) purgesOf(req PurgeRequest) ([]store.Purge, error) {
 		}
 	}
 	for _, text := range req.Prefixes {
-		u, err := purgeURL(text, false)
+		u, err := purgeURL(text, false, peer.MaxSelectorLength)
 		if err != nil {
 			return nil, fmt.Errorf("prefix %.200q: %w", text, err)
 		}
@@ -196,7 +196,7 @@ func inPurges(req PurgeRequest, selectors []store.Selector) []store.Purge {
 
 // purgeURL brings a URL into the form of store.URLOf, or a beginning of one that
 // has at least its host.
-func purgeURL(text string, whole bool) (string, error) {
+func purgeURL(text string, whole bool, limit int) (string, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
@@ -205,8 +205,8 @@ func purgeURL(text string, whole bool) (string, error) {
 		return "", errors.New("it takes the scheme and the host, as in https://example.com/page")
 	case u.User != nil, strings.Contains(text, "#"):
 		return "", errors.New("user names and fragments are no part of what is asked for")
-	case len(text) > peer.MaxSelectorLength:
-		return "", fmt.Errorf("it is longer than %d bytes", peer.MaxSelectorLength)
+	case len(text) > limit:
+		return "", fmt.Errorf("it is longer than %d bytes", limit)
 	}
 	_, uri, _ := strings.Cut(text, "://")
 	if i := strings.IndexAny(uri, "/?"); i >= 0 {
@@ -227,15 +227,27 @@ func purgeURL(text string, whole bool) (string, error) {
 // keysOfURL returns the keys under which a URL's responses can be stored, as far
 // as the URL decides about that.
 func (h *Handler) keysOfURL(u string) []store.Key {
-	r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, u, nil)
+	r, err := requestFor(http.MethodGet, u, nil)
 	if err != nil {
 		return nil
+	}
+	return h.keysOf(r, r.RequestURI)
+}
+
+// requestFor returns a request for a URL of store.URLOf, as it would come from a
+// client. Nobody has sent it.
+func requestFor(method, u string, header http.Header) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(context.Background(), method, u, nil)
+	if err != nil {
+		return nil, err
 	}
 	_, rest, _ := strings.Cut(u, "://")
 	r.RequestURI = rest[strings.IndexByte(rest, '/'):]
 	if r.URL.Scheme == "https" {
 		r.TLS = new(tls.ConnectionState)
 	}
-	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nobody{make(http.Header)}, nil)
-	return h.keysOf(r, r.RequestURI)
+	if header != nil {
+		r.Header = header
+	}
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), nobody{make(http.Header)}, nil), nil
 }

@@ -259,6 +259,7 @@ type fetch struct {
 	failed     bool          // an error that what is stored may stand in for
 	retry      bool          // the handlers must run again, for this client alone
 	lesson     []string      // No-Vary-Search, if it tells what nobody knew
+	judged     refusal       // what is known of the response, for explain
 }
 
 // start returns what the handlers behind the cache are to be called with. The
@@ -360,6 +361,7 @@ func (x *fetch) giveUp(why rfc9111.Reason) {
 	x.given = true
 	x.out.stored = false
 	x.h.counters.notStored[why].Add(1)
+	x.h.node.refusals.note(x.q.key, why, x.judged)
 	x.h.node.giveUp(x.q, x.flight, why)
 	x.h.node.release(x.q, x.grant, why)
 	x.own.Store(true)
@@ -389,6 +391,7 @@ func (x *fetch) decide(t *tee, status int) teeState {
 		t.header.Set("Date", received.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
 	}
 	entry, why := x.judge(t, status, received)
+	x.judged = newRefusal(why, status, x.asked, t.header)
 	x.h.hideTags(t.header)
 	if why != rfc9111.None {
 		x.out.detail = why.String()

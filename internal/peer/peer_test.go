@@ -435,6 +435,8 @@ func TestStrangersAreRefusedAndCounted(t *testing.T) {
 		"too long a frame": send(pathLookup, bytes.NewReader([]byte{frameQuery, 0xff, 0xff, 0xff, 0xff})),
 		"garbage to purge": send(pathPurge, strings.NewReader("garbage")),
 		"garbage purges":   send(pathPurges, strings.NewReader("garbage")),
+		"garbage status":   send(pathStatus, strings.NewReader("garbage")),
+		"garbage inspect":  send(pathInspect, strings.NewReader("garbage garbage garbage")),
 		"garbage to learn": send(pathLearn, strings.NewReader("garbage")),
 		"garbage to store": send(pathPublish, strings.NewReader("garbage garbage garbage")),
 	} {
@@ -442,7 +444,7 @@ func TestStrangersAreRefusedAndCounted(t *testing.T) {
 			t.Errorf("%s: %d", name, answer)
 		}
 	}
-	if got := s.Refused(); got != 8 {
+	if got := s.Refused(); got != 10 {
 		t.Errorf("counted %d", got)
 	}
 }

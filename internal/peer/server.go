@@ -49,6 +49,10 @@ type Server struct {
 	// refused, and must not wait. It is set before Serve.
 	OnRefusal func(why error)
 
+	// Reporter, if not nil, answers for those who operate the cluster. It is set
+	// before Serve.
+	Reporter Reporter
+
 	backend  Backend
 	identity *Identity
 	http     *http.Server
@@ -67,6 +71,8 @@ func NewServer(b Backend, id *Identity) *Server {
 	mux.HandleFunc("POST "+pathPurge, s.purge)
 	mux.HandleFunc("POST "+pathPurges, s.purges)
 	mux.HandleFunc("POST "+pathLearn, s.learn)
+	mux.HandleFunc("POST "+pathInspect, s.inspect)
+	mux.HandleFunc("POST "+pathStatus, s.status)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w) })
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)

@@ -1,0 +1,96 @@
+package store
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+)
+
+// What is in this file looks and changes nothing: no entry is dropped, none is
+// marked as visited, and what a purge would do to one is told, not done.
+
+// An Inspection is all that the index knows of a cache key.
+type Inspection struct {
+	Variants []Inspected // newest first
+	Vary     []string    // of the newest response
+
+	// Responses are not stored, for a reason, until a time; None: not so.
+	Uncacheable rfc9111.Reason
+	Until       time.Time
+}
+
+// Inspected is one stored variant.
+type Inspected struct {
+	Entry   *Entry // as it would be served: stale, if it was purged softly
+	Matches bool   // it would be chosen for the request
+	Here    bool   // its body is in this node's memory
+}
+
+// Inspect returns what is known of a key, and which variant a request would get.
+func (s *Store) Inspect(k Key, request http.Header, now time.Time) Inspection {
+	sh := s.shard(k)
+	sh.mu.RLock()
+	r := sh.resources[k]
+	if r == nil {
+		sh.mu.RUnlock()
+		return Inspection{}
+	}
+	in := Inspection{Vary: r.vary}
+	if now.Before(r.uncacheableUntil) {
+		in.Uncacheable, in.Until = r.uncacheable, r.uncacheableUntil
+	}
+	variants, group, since := r.variants, r.space.Name, r.compared.Load()
+	sh.mu.RUnlock()
+
+	var left []*Entry
+	for _, e := range variants {
+		if settled := s.purges.compare(group, e, since).settle(e); settled != nil {
+			left = append(left, settled)
+		}
+	}
+	chosen := match(left, request)
+	for _, e := range left {
+		_, err := s.Body(k, e)
+		in.Variants = append(in.Variants, Inspected{Entry: e, Matches: e == chosen, Here: err == nil})
+	}
+	return in
+}
+
+// About returns the selectors of a purge that name a response of the given
+// group, key, URL and tags.
+func (p *Purge) About(group string, k Key, url string, tags []string) []Selector {
+	if p.Group != "" && p.Group != group {
+		return nil
+	}
+	_, host := cutOrigin(url)
+	var about []Selector
+	for _, s := range p.Selectors {
+		names := false
+		switch s.Kind {
+		case All:
+			names = true
+		case URL:
+			names = s.Value == url
+		case Prefix:
+			names = strings.HasPrefix(url, s.Value)
+		case Host:
+			bare, port := host, ""
+			if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+				bare, port = host[:i], host[i:]
+			}
+			own := map[string]string{"https": ":443", "http": ":80"}[url[:max(strings.Index(url, ":"), 0)]]
+			names = s.Value == host || s.Value == bare || port == "" && s.Value == bare+own
+		case Tag:
+			names = slices.Contains(tags, s.Value)
+		case OfKey:
+			names = s.Value == string(k[:])
+		}
+		if names {
+			about = append(about, s)
+		}
+	}
+	return about
+}

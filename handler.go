@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/cespare/xxhash/v2"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
@@ -37,7 +38,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if !h.node.upToDate(r.Context(), now, q.patience) {
 			return h.bypass(w, r, next, rfc9111.CatchingUp)
 		}
-		found := h.node.find(q, now)
+		found := h.find(r.Context(), q, now)
 		if q.served(found) {
 			return h.serve(w, r, q, found)
 		}
@@ -105,6 +106,7 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 		maxBody:     h.MaxBodySize,
 		patience:    time.Duration(h.PeerTimeout),
 		deadline:    time.Duration(h.FillTimeout),
+		traced:      r.Context(),
 	}
 	if h.RequestDirectives != ignoreDirectives {
 		q.directives = rfc9111.ParseRequest(r.Header)
@@ -282,11 +284,15 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	x := &fetch{h: h, r: r, q: q, flight: f, grant: g, out: out}
 	t, upstream := x.start(w)
 	defer x.stop()
-	start, broke := time.Now(), true
+	start, span, broke := time.Now(), startSpan(r.Context(), spanFill), true
+	if span != nil {
+		upstream = upstream.WithContext(trace.ContextWithSpan(upstream.Context(), span))
+	}
 	defer func() {
 		if !broke {
 			return
 		}
+		endSpan(span, "result", fillResultNames[fillFailed])
 		p := recover()
 		if x.retry && p == http.ErrAbortHandler {
 			q.alone, again, err = true, true, nil
@@ -299,7 +305,9 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	}()
 	err = next.ServeHTTP(t, upstream)
 	broke = false
-	h.counters.fetched(x.finish(t, err), time.Since(start))
+	result := x.finish(t, err)
+	h.counters.fetched(result, time.Since(start))
+	endSpan(span, "result", fillResultNames[result], "reason", out.detail)
 	switch {
 	case x.failed && g.stale.Size > 0 && g.staleBody == nil:
 		q.validated, q.failed = g.stale.Generation, true // the owner has the body, and it will do

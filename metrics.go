@@ -45,20 +45,23 @@ const (
 )
 
 func observePeer(operation string, err error, took time.Duration) {
-	result := "ok"
+	peerRequests.WithLabelValues(operation, peerResult(err)).Inc()
+	peerSeconds.WithLabelValues(operation).Observe(took.Seconds())
+}
+
+// peerResult says how a request to another node ended.
+func peerResult(err error) string {
 	switch {
 	case err == nil:
+		return "ok"
 	case errors.As(err, new(peer.Broken)):
-		result = "refused"
+		return "refused"
 	case errors.Is(err, peer.ErrDown):
-		result = "skipped"
+		return "skipped"
 	case errors.Is(err, peer.ErrTimeout):
-		result = "timeout"
-	default:
-		result = "error"
+		return "timeout"
 	}
-	peerRequests.WithLabelValues(operation, result).Inc()
-	peerSeconds.WithLabelValues(operation).Observe(took.Seconds())
+	return "error"
 }
 
 // A fillResult is how a fetch ended.

@@ -129,6 +129,8 @@ type question struct {
 	// served whatever its freshness.
 	validated store.Generation
 	failed    bool // it was not confirmed: the upstream failed, and the entry stands in
+
+	traced context.Context // of the request, for spans only: what is done for it may outlive it
 }
 
 // statusOf returns what serving a stored entry is called.
@@ -288,10 +290,10 @@ func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply,
 	if found.here {
 		query.Have = found.entry.Generation
 	}
-	start := time.Now()
+	start, span := time.Now(), q.startPeerSpan(operationLookup)
 	// Not the client's context: others may be waiting for the answer too.
 	reply, err := n.client.Lookup(context.Background(), owner, query, q.patience)
-	observePeer(operationLookup, err, time.Since(start))
+	q.observed(span, operationLookup, err, time.Since(start))
 	return reply, err
 }
 
@@ -402,9 +404,9 @@ func (n *node) publish(q *question, f *flight, g grant, e *store.Entry, body *fo
 	ctx, cancel := context.WithTimeout(context.Background(), q.deadline)
 	defer cancel()
 	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary)
-	start := time.Now()
+	start, span := time.Now(), q.startPeerSpan(operationPublish)
 	generation, err := n.client.Publish(ctx, *g.owner, query, g.ticket, e, body)
-	observePeer(operationPublish, err, time.Since(start))
+	q.observed(span, operationPublish, err, time.Since(start))
 	var refused peer.Broken
 	switch <-f.over; {
 	case f.landed == nil: // ended: nothing to store anywhere
@@ -443,9 +445,9 @@ func (n *node) refresh(q *question, g grant, e *store.Entry) {
 	ctx, cancel := context.WithTimeout(context.Background(), q.patience)
 	defer cancel()
 	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary)
-	start := time.Now()
+	start, span := time.Now(), q.startPeerSpan(operationRefresh)
 	err := n.client.Refresh(ctx, *g.owner, query, g.ticket, e)
-	observePeer(operationRefresh, err, time.Since(start))
+	q.observed(span, operationRefresh, err, time.Since(start))
 }
 
 // tellOthers tells all other nodes at the same time, and returns when they have

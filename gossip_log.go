@@ -81,7 +81,7 @@ func (g *gossipLog) Write(p []byte) (int, error) {
 	if level >= zapcore.WarnLevel && slices.ContainsFunc(refusals, func(s string) bool { return strings.HasPrefix(text, s) }) {
 		g.refused.Add(1)
 		// Whose fault it is, nobody knows; it is not an error of this node.
-		g.limited(zapcore.WarnLevel, "refused bytes on the gossip port: "+text)
+		g.refusal("gossip", text)
 		return len(p), nil
 	}
 	if name, ok := strings.CutPrefix(text, "Suspect "); ok && level == zapcore.InfoLevel {
@@ -90,7 +90,7 @@ func (g *gossipLog) Write(p []byte) (int, error) {
 		}
 	}
 	if level >= zapcore.WarnLevel {
-		g.limited(level, text)
+		g.limited(level, text, text)
 	} else if ce := g.log.Check(level, text); ce != nil {
 		ce.Write()
 	}
@@ -114,12 +114,17 @@ func splitLevel(line string) (zapcore.Level, string) {
 	return level, strings.TrimPrefix(line, "memberlist: ")
 }
 
+// refusal writes that something was refused at a port.
+func (g *gossipLog) refusal(port, why string) {
+	g.limited(zapcore.WarnLevel, why, "refused a stranger", zap.String("port", port), zap.String("reason", why))
+}
+
 // limited writes at most one line of a kind in quietFor: anyone who can reach
 // the port could fill the log otherwise.
-func (g *gossipLog) limited(level zapcore.Level, text string) {
+func (g *gossipLog) limited(level zapcore.Level, what, message string, fields ...zap.Field) {
 	now := time.Now()
 	g.mu.Lock()
-	kind := g.kindLocked(text)
+	kind := g.kindLocked(what)
 	if !kind.at.IsZero() && now.Sub(kind.at) < quietFor {
 		kind.held++
 		g.mu.Unlock()
@@ -128,16 +133,14 @@ func (g *gossipLog) limited(level zapcore.Level, text string) {
 	held := kind.held
 	kind.at, kind.held = now, 0
 	g.mu.Unlock()
-	if ce := g.log.Check(level, text); ce != nil {
-		ce.Write(zap.Int("held_back", held))
+	if ce := g.log.Check(level, message); ce != nil {
+		ce.Write(append(fields, zap.Int("held_back", held))...)
 	}
 }
 
 // kindLocked finds the kind of text by its words up to the first that looks
 // like a name or number. Some have a name before that; hence the last resort.
 func (g *gossipLog) kindLocked(text string) *logKind {
-	const ours = "refused bytes on the gossip port: "
-	text = strings.TrimPrefix(text, ours)
 	if i := strings.IndexAny(text, `:'"=(0123456789`); i >= 0 {
 		text = text[:i]
 	}

@@ -167,6 +167,7 @@ func (h *Handler) hitHeader(w http.ResponseWriter, r *http.Request, e *store.Ent
 	repl.Set(placeholderStatus, statusNames[status])
 	repl.Set(placeholderDetail, detail)
 	h.counters.requests[status].Add(1)
+	h.logDecision(r, status, "", detail.(string), false)
 	return h.answerNotModified(w, r, e.Status, header)
 }
 
@@ -324,7 +325,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 
 // bypass hands a request on that the cache has no part in.
 func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why rfc9111.Reason) error {
-	out := &outcome{h: h, repl: replacer(r), fwd: "bypass", status: statusBypass, detail: why.String()}
+	out := &outcome{h: h, r: r, repl: replacer(r), fwd: "bypass", status: statusBypass, detail: why.String()}
 	if why == rfc9111.Method {
 		out.fwd = "method"
 	}

@@ -130,6 +130,10 @@ type membershipConfig struct {
 	LocalState func() []byte
 	MergeState func([]byte)
 
+	// Changed is told of each change of a member; the zero member stands for
+	// none. It must not wait, and may be nil.
+	Changed func(was, is member)
+
 	// tune shortens memberlist's timeouts in tests; nil otherwise.
 	tune func(*memberlist.Config)
 }
@@ -592,8 +596,12 @@ func (m *membership) watch(ctx context.Context) {
 // logChanges writes one line for each member that is not as it was logged last.
 func (m *membership) logChanges(all []member, logged map[string]member) {
 	for _, mb := range all {
-		if mb == logged[mb.Name] {
+		was := logged[mb.Name]
+		if mb == was {
 			continue
+		}
+		if m.cfg.Changed != nil {
+			m.cfg.Changed(was, mb)
 		}
 		fields := []zap.Field{
 			zap.String("member", mb.Name), zap.String("state", mb.State),

@@ -874,7 +874,7 @@ func TestGossipLogLevels(t *testing.T) {
 	}
 	want := []string{
 		"debug one", "info two", "warn three", "error four", "error five", "error Err: six", "error Failed to shutdown",
-		"info Suspect a b has failed, no acks received", "warn refused bytes on the gossip port: Decrypt packet failed: x from=1",
+		"info Suspect a b has failed, no acks received", "warn refused a stranger",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
@@ -883,7 +883,7 @@ func TestGossipLogLevels(t *testing.T) {
 		t.Errorf("%d refused, suspects %q", refused.Load(), suspects)
 	}
 	for i := range 1000 {
-		g.limited(zapcore.WarnLevel, fmt.Sprintf("%s-%s", strings.Repeat("x", i%99), strings.Repeat("y", i/99)))
+		g.refusal("gossip", fmt.Sprintf("%s-%s", strings.Repeat("x", i%99), strings.Repeat("y", i/99)))
 	}
 	if len(g.kinds) > maxLogKinds+1 {
 		t.Errorf("%d kinds of lines", len(g.kinds))

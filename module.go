@@ -27,6 +27,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 func init() {
@@ -92,6 +93,7 @@ type App struct {
 	groups map[string]*Handler
 
 	replaced *map[string]*Handler // groups of the config before
+	before   *App                 // of the config before
 }
 
 // Advertise is what other nodes dial.
@@ -132,7 +134,43 @@ type process struct {
 	before *clusterConfig
 
 	handlers atomic.Pointer[map[string]*Handler] // of the running config, by group
+	app      atomic.Pointer[App]                 // of the running config
 	endBeat  context.CancelFunc
+	events   *events
+	quiet    *gossipLog // for its limit on lines about others
+}
+
+func newProcess(name string, cacheSize int64) *process {
+	p := &process{node: newNode(name, cacheSize), cacheSize: cacheSize, started: time.Now(), events: newEvents()}
+	p.quiet = &gossipLog{log: p.logger(), kinds: make(map[string]*logKind)}
+	p.node.onPurge = func(one store.Purge, asked bool) {
+		if !asked {
+			p.logPurge(one)
+		}
+		p.purgeEvent(one)
+	}
+	p.node.client.OnHealth(p.onHealth)
+	go p.events.run(p.node.over)
+	return p
+}
+
+// onHealth tells of a peer that begins not to answer, or answers again.
+func (p *process) onHealth(addr string, degraded bool) {
+	name := addr
+	for _, o := range p.node.others() {
+		if o.Addr == addr {
+			name = o.Name
+		}
+	}
+	data := map[string]any{"member": name, "peers": addr}
+	fields := []zap.Field{zap.String("member", name), zap.String("peers", addr)}
+	if degraded {
+		p.events.emit(eventDegraded, data)
+		p.quiet.limited(zapcore.WarnLevel, "degraded "+name, "peer does not answer, and is left alone for a while", fields...)
+		return
+	}
+	p.events.emit(eventRecovered, data)
+	p.quiet.limited(zapcore.InfoLevel, "recovered "+name, "peer answers again", fields...)
 }
 
 // nodes holds the one process from its first config to its last, so that a
@@ -166,13 +204,16 @@ func (a *App) Provision(ctx caddy.Context) error {
 		name = uniqueName()
 	}
 	value, _, err := nodes.LoadOrNew(nodeKey, func() (caddy.Destructor, error) {
-		return &process{node: newNode(name, a.CacheSize), cacheSize: a.CacheSize, started: time.Now()}, nil
+		return newProcess(name, a.CacheSize), nil
 	})
 	if err != nil {
 		return err
 	}
 	a.process = value.(*process)
 	if err := a.process.accepts(a); err != nil {
+		return err
+	}
+	if err := a.process.events.subscribe(ctx); err != nil {
 		return err
 	}
 	return registerMetrics(ctx.GetMetricsRegistry(), a.process)
@@ -211,7 +252,7 @@ func (p *process) accepts(a *App) error {
 
 // Start joins the cluster, or tells the running membership what has changed.
 func (a *App) Start() error {
-	a.replaced = a.process.handlers.Swap(&a.groups)
+	a.replaced, a.before = a.process.handlers.Swap(&a.groups), a.process.app.Swap(a)
 	if !a.cluster.enabled {
 		return nil
 	}
@@ -229,6 +270,10 @@ func (a *App) Start() error {
 // it any more.
 func (a *App) Stop() error {
 	a.process.handlers.CompareAndSwap(&a.groups, a.replaced)
+	if a.before != nil { // what is said while Caddy stops is for the last config to log
+		a.process.app.CompareAndSwap(a, a.before)
+	}
+	a.replaced, a.before = nil, nil // or every config would keep alive all those before it
 	return a.process.stop(a)
 }
 
@@ -242,7 +287,7 @@ func (a *App) Cleanup() error {
 }
 
 func (p *process) start(a *App) error {
-	c, logger := a.cluster, a.logger
+	c, logger := a.cluster, p.logger()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running != nil {
@@ -262,13 +307,12 @@ func (p *process) start(a *App) error {
 	}
 	server := peer.NewServer(p.node, p.node.identity)
 	server.Reporter = p
-	refusals := &gossipLog{log: logger, kinds: make(map[string]*logKind)} // for its limit only
-	server.OnRefusal = func(why error) { refusals.limited(zapcore.WarnLevel, "refused at the peers port: "+why.Error()) }
+	server.OnRefusal = func(why error) { p.quiet.refusal("peers", why.Error()) }
 	members, err := startMembership(membershipConfig{
 		Name: p.node.name, Gossip: c.gossip, AdvertiseGossip: c.advertiseGossip,
 		Peers: c.advertisePeers, Join: c.join, Keys: c.keys, Identity: p.node.identity, Logger: logger,
 		LocalState: func() []byte { return peer.EncodePurges(p.node.Purges()) },
-		MergeState: p.node.mergePurges,
+		MergeState: p.node.mergePurges, Changed: p.memberEvent,
 	}, p.onChange)
 	if err != nil {
 		listener.Close()

@@ -205,13 +205,12 @@ func TestExampleConfigs(t *testing.T) {
 
 var fence = regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
 
-func TestReadmeConfigs(t *testing.T) {
-	snippets := fence.FindAllSubmatch(readFile(t, "README.md"), -1)
-	if len(snippets) == 0 {
-		t.Fatal("found none")
-	}
-	for i, snippet := range snippets {
-		t.Run(strconv.Itoa(i+1), func(t *testing.T) { adapt(t, snippet[1]) })
+// TestDocumentedConfigs: what stands in the README and in docs can be copied.
+func TestDocumentedConfigs(t *testing.T) {
+	for _, name := range append(repoFiles(t, func(name string) bool { return path.Dir(name) == "docs" && path.Ext(name) == ".md" }), "README.md") {
+		for i, snippet := range fence.FindAllSubmatch(readFile(t, name), -1) {
+			t.Run(name+"/"+strconv.Itoa(i+1), func(t *testing.T) { adapt(t, snippet[1]) })
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ type Acknowledgement struct {
 
 // purge applies purges here and on all live nodes.
 func (n *node) purge(purges []store.Purge) []Acknowledgement {
-	n.Purge(purges)
+	n.apply(purges, true)
 	acks := []Acknowledgement{{Name: n.name, Acknowledged: true}}
 	for _, name := range *n.foreign.Load() {
 		acks = append(acks, Acknowledgement{Name: name, Error: "it speaks another version of the protocol: purge it by its own admin API"})
@@ -165,8 +165,10 @@ func (n *node) invalidate(id store.PurgeID, space *store.Namespace, selectors []
 	})
 }
 
-// Purge applies purges on this node.
-func (n *node) Purge(purges []store.Purge) {
+// Purge applies purges on this node that another one has told it of.
+func (n *node) Purge(purges []store.Purge) { n.apply(purges, false) }
+
+func (n *node) apply(purges []store.Purge, asked bool) {
 	for _, p := range purges {
 		p.At = time.Now()
 		if !n.purged.Announce(p.ID, p.At) {
@@ -184,6 +186,9 @@ func (n *node) Purge(purges []store.Purge) {
 			}
 		}
 		n.purged.Add(p)
+		if n.onPurge != nil && !p.Fleeting {
+			n.onPurge(p, asked)
+		}
 	}
 }
 

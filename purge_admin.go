@@ -78,7 +78,7 @@ func (p *process) servePurge(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 	}
-	return purgeAll(p.node, purges, caddy.Log().Named("groupcache")).write(w)
+	return purgeAll(p.node, purges, p.logger()).write(w)
 }
 
 func (r PurgeResult) write(w http.ResponseWriter) error {
@@ -104,12 +104,12 @@ func (r PurgeResult) missing() []string {
 func purgeAll(n *node, purges []store.Purge, logger *zap.Logger) PurgeResult {
 	result := PurgeResult{ID: purgeID(purges[0].ID), Nodes: n.purge(purges)}
 	slices.SortFunc(result.Nodes, func(a, b Acknowledgement) int { return strings.Compare(a.Name, b.Name) })
-	selectors := 0
+	var named kindCounts
 	for _, one := range purges {
-		selectors += len(one.Selectors)
+		named = append(named, one.Selectors...)
 	}
-	logger.Info("purged", zap.String("id", result.ID), zap.Int("selectors", selectors), zap.Bool("soft", purges[0].Soft),
-		zap.Int("nodes", len(result.Nodes)), zap.Strings("not_acknowledged", result.missing()))
+	logger.Info("purged", zap.String("id", result.ID), zap.String("group", purges[0].Group), zap.Bool("soft", purges[0].Soft),
+		zap.Object("named", named), zap.Int("nodes", len(result.Nodes)), zap.Strings("not_acknowledged", result.missing()))
 	return result
 }
 

@@ -37,6 +37,7 @@ var (
 // placeholders and its count.
 type outcome struct {
 	h         *Handler
+	r         *http.Request
 	repl      *caddy.Replacer
 	fwd       string // why the request went to the upstream
 	fwdStatus int
@@ -50,7 +51,7 @@ type outcome struct {
 
 // outcomeOf begins the outcome of a request that goes to the upstream.
 func (h *Handler) outcomeOf(r *http.Request, found finding) *outcome {
-	o := &outcome{h: h, repl: replacer(r), status: statusMiss}
+	o := &outcome{h: h, r: r, repl: replacer(r), status: statusMiss}
 	switch {
 	case found.entry != nil && found.why != rfc9111.None:
 		o.fwd, o.detail = "request", found.why.String()
@@ -74,6 +75,7 @@ func (o *outcome) write(header http.Header) {
 		return
 	}
 	o.h.counters.requests[o.status].Add(1)
+	o.h.logDecision(o.r, o.status, o.fwd, o.detail, o.stored)
 	o.repl.Set(placeholderStatus, statusNames[o.status])
 	o.repl.Set(placeholderDetail, o.detail)
 	if o.h.cacheName == "" {

@@ -15,6 +15,8 @@ const (
 // failing; then one request at a time tries it again. Whether a node is a
 // member is not its business: a member can be unusable.
 type breaker struct {
+	onChange func(addr string, degraded bool) // may be nil; called without mu
+
 	mu    sync.Mutex // guards below
 	peers map[string]*health
 }
@@ -41,9 +43,17 @@ func (b *breaker) allow(addr string, now time.Time) bool {
 }
 
 func (b *breaker) failed(addr string, now time.Time) {
+	if b.fail(addr, now) {
+		b.tell(addr, true)
+	}
+}
+
+// fail reports whether the peer was healthy before.
+func (b *breaker) fail(addr string, now time.Time) (degraded bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h := b.peers[addr]
+	degraded = h == nil
 	switch {
 	case h == nil:
 		if b.peers == nil {
@@ -52,17 +62,22 @@ func (b *breaker) failed(addr string, now time.Time) {
 		h = &health{pause: firstPause}
 		b.peers[addr] = h
 	case now.Before(h.until.Add(-h.pause / 2)):
-		return // one of many that were already under way
+		return false // one of many that were already under way
 	default:
 		h.pause = min(2*h.pause, longPause)
 	}
 	h.until = now.Add(h.pause)
+	return degraded
 }
 
 func (b *breaker) succeeded(addr string) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	recovered := b.peers[addr] != nil
 	delete(b.peers, addr)
+	b.mu.Unlock()
+	if recovered {
+		b.tell(addr, false)
+	}
 }
 
 // keep forgets the peers that are not on the ring any more.

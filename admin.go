@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
 
 // adminAPI serves what operators ask of the running node, whatever config is
@@ -23,6 +25,8 @@ func (*adminAPI) CaddyModule() caddy.ModuleInfo {
 // Routes returns the admin routes.
 func (api *adminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
+		{Pattern: "/groupcache/", Handler: caddy.AdminHandlerFunc(api.dashboard)},
+		{Pattern: "/groupcache/cluster", Handler: caddy.AdminHandlerFunc(api.cluster)},
 		{Pattern: "/groupcache/status", Handler: caddy.AdminHandlerFunc(api.status)},
 		{Pattern: "/groupcache/explain", Handler: caddy.AdminHandlerFunc(api.explain)},
 		{Pattern: "/groupcache/purge", Handler: caddy.AdminHandlerFunc(api.purge)},
@@ -90,8 +94,13 @@ type GroupStatus struct {
 	Collapsed   int64 `json:"collapsed"`
 	Bypasses    int64 `json:"bypasses"`
 
-	// Fetches from the upstream.
-	Fills int64 `json:"fills"`
+	// Fetches from the upstream, in all and by how they ended: stored,
+	// revalidated, not_stored, failed.
+	Fills       int64            `json:"fills"`
+	FillResults map[string]int64 `json:"fill_results"`
+
+	// Responses that were not stored, by reason.
+	NotStored map[string]int64 `json:"not_stored"`
 }
 
 // MemoryStatus is how the node's memory is used, in bytes.
@@ -101,6 +110,12 @@ type MemoryStatus struct {
 	Hot      int64 `json:"hot"`
 	Index    int64 `json:"index"`
 	InFlight int64 `json:"inflight"`
+
+	// What of the limit is for bodies (main and hot), for entries, and for
+	// responses that are coming in.
+	BodyLimit     int64 `json:"body_limit"`
+	IndexLimit    int64 `json:"index_limit"`
+	InFlightLimit int64 `json:"inflight_limit"`
 }
 
 func (api *adminAPI) status(w http.ResponseWriter, r *http.Request) error {
@@ -125,6 +140,7 @@ func (p *process) status() Status {
 		Memory: MemoryStatus{
 			Limit: p.cacheSize, Main: usage.Main.Bytes, Hot: usage.Hot.Bytes,
 			Index: usage.IndexBytes, InFlight: p.node.budget.Used(),
+			BodyLimit: usage.BodyLimit, IndexLimit: usage.IndexLimit, InFlightLimit: p.cacheSize / 16 * flightShare,
 		},
 	}
 	for _, space := range p.node.store.Namespaces() {
@@ -134,9 +150,17 @@ func (p *process) status() Status {
 			Hits: c.requests[statusHit].Load(), Stale: c.requests[statusStale].Load(),
 			Revalidated: c.requests[statusRevalidated].Load(), Misses: c.requests[statusMiss].Load(),
 			Collapsed: c.requests[statusCollapsed].Load(), Bypasses: c.requests[statusBypass].Load(),
+			FillResults: make(map[string]int64), NotStored: make(map[string]int64),
 		}
-		for i := range c.fills {
-			g.Fills += c.fills[i].Load()
+		for i, result := range fillResultNames {
+			n := c.fills[i].Load()
+			g.Fills += n
+			g.FillResults[result] = n
+		}
+		for _, why := range rfc9111.Reasons() {
+			if n := c.notStored[why].Load(); n > 0 {
+				g.NotStored[why.String()] = n
+			}
 		}
 		s.Groups = append(s.Groups, g)
 	}

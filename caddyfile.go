@@ -47,6 +47,7 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //		name       <name>
 //		secret     <secret>...
 //		insecure
+//		show_keys
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
@@ -100,13 +101,18 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		secrets, err := someArgs(d, "a secret; make one with caddy groupcache keygen")
 		a.Secret = append(a.Secret, secrets...)
 		return err
+	case "show_keys":
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		a.ShowKeys = true
 	case "insecure":
 		if d.NextArg() {
 			return d.ArgErr()
 		}
 		a.Insecure = true
 	default:
-		return d.Errf("unknown option %q of groupcache: one of cache_size, gossip, peers, advertise, join, name, secret, insecure", option)
+		return d.Errf("unknown option %q of groupcache: one of cache_size, gossip, peers, advertise, join, name, secret, insecure, show_keys", option)
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if why != rfc9111.None {
 		return h.bypass(w, r, next, why)
 	}
+	h.node.busy.note(h, r, q.key)
 	for looks := 1; ; looks++ {
 		if looks > 1 {
 			q.address, _ = h.addressOf(r, requestURI(r)) // what counts of it may be known by now

@@ -85,6 +85,10 @@ type App struct {
 	// or Peers can read and write the cache. Default: false.
 	Insecure bool `json:"insecure,omitempty"`
 
+	// Show the URLs of the busiest keys on the dashboard, of all nodes that have
+	// this. Default: hashes of keys.
+	ShowKeys bool `json:"show_keys,omitempty"`
+
 	logger  *zap.Logger
 	process *process
 	cluster clusterConfig
@@ -121,6 +125,7 @@ type process struct {
 	node      *node
 	cacheSize int64
 	counters  groupCounters
+	samples   samples
 	started   time.Time
 
 	mu      sync.Mutex // guards below
@@ -151,6 +156,7 @@ func newProcess(name string, cacheSize int64) *process {
 	}
 	p.node.client.OnHealth(p.onHealth)
 	go p.events.run(p.node.over)
+	go p.keepSampling(p.node.over)
 	return p
 }
 
@@ -253,6 +259,7 @@ func (p *process) accepts(a *App) error {
 // Start joins the cluster, or tells the running membership what has changed.
 func (a *App) Start() error {
 	a.replaced, a.before = a.process.handlers.Swap(&a.groups), a.process.app.Swap(a)
+	a.process.node.busy.show.Store(a.ShowKeys)
 	if !a.cluster.enabled {
 		return nil
 	}
@@ -411,9 +418,6 @@ func (p *process) handlersOf(group string) []*Handler {
 
 // Inspect tells another node what this one knows of a key.
 func (p *process) Inspect(q *peer.Query) any { return p.node.inspectFor(q) }
-
-// Report tells another node how this one is.
-func (p *process) Report() any { return p.status() }
 
 func (p *process) share() float64 {
 	ring := p.node.ring.Load()

@@ -60,6 +60,7 @@ type node struct {
 	reminders reminders                     // who has not acknowledged a purge
 	foreign   atomic.Pointer[[]string]      // live members that are not on the ring
 	refusals  refusalLog                    // why responses were not stored, for explain
+	busy      busyKeys                      // what is asked for most, for the dashboard
 
 	// Told of each purge that is no invalidation by traffic, and whether this
 	// node was asked for it itself. It must not wait, and may be nil.

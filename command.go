@@ -23,7 +23,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "groupcache",
-		Usage: "status | explain | dashboard | purge | keygen",
+		Usage: "status | explain | dashboard | warm | purge | keygen",
 		Short: "Looks after the response cache of a running Caddy",
 		Long: `
 Asks the groupcache app of a running Caddy, over its admin API.
@@ -31,6 +31,7 @@ Asks the groupcache app of a running Caddy, over its admin API.
   status    the members of the cluster, and what this node stores
   explain   what the cache would do with a request, and why
   dashboard opens a way for a browser to the dashboard
+  warm      fills the cache by asking for a list of URLs
   purge     takes back stored responses, on all nodes
   keygen    prints a new secret for the cluster; asks nobody`,
 		CobraFunc: func(cmd *cobra.Command) {
@@ -66,7 +67,7 @@ or combined; what any of them names is purged.`,
 				Args:  cobra.NoArgs,
 				RunE:  caddycmd.WrapCommandFuncForCobra(cmdKeygen),
 			}
-			cmd.AddCommand(status, explainCommand(), dashboardCommand(), purge, keygen)
+			cmd.AddCommand(status, explainCommand(), dashboardCommand(), warmCommand(), purge, keygen)
 		},
 	})
 }

@@ -1,0 +1,194 @@
+package caddygroupcache
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func gzipped(text string) string {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write([]byte(text))
+	_ = w.Close()
+	return b.String()
+}
+
+const oneSitemap = `<?xml version="1.0" encoding="UTF-8"?>
+<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9" xmlns:image="http://www.google.com/schemas/sitemap-image/1.1">
+	<url><loc>http://a.test/1?x=1&amp;y=2</loc><image:image><image:loc>http://a.test/picture</image:loc></image:image></url>
+	<url>
+		<loc>
+			http://a.test/2
+		</loc>
+		<lastmod>2026-01-01</lastmod>
+	</url>
+</urlset>`
+
+func TestWarmReadsLists(t *testing.T) {
+	ofSitemap := []string{"http://a.test/1?x=1&y=2", "http://a.test/2"}
+	for name, c := range map[string]struct {
+		list string
+		want []string // nil: an error
+	}{
+		"lines":       {"http://a.test/1\n\n# a comment\n  https://b.test/2  # another\nhttp://a.test/1\nhttp://a.test/#part\n", []string{"http://a.test/1", "https://b.test/2", "http://a.test/"}},
+		"CRLF":        {"http://a.test/1\r\nhttp://a.test/2", []string{"http://a.test/1", "http://a.test/2"}},
+		"BOM":         {"\ufeffhttp://a.test/1\n", []string{"http://a.test/1"}},
+		"a sitemap":   {oneSitemap, ofSitemap},
+		"after BOM":   {"\ufeff" + oneSitemap, ofSitemap},
+		"compressed":  {gzipped(oneSitemap), ofSitemap},
+		"gz of lines": {gzipped("http://a.test/1"), []string{"http://a.test/1"}},
+		"twice":       {gzipped(gzipped(oneSitemap)), ofSitemap},
+		"a path":      {"/news", nil},
+		"another":     {"ftp://a.test/", nil},
+		"empty":       {"\n# nothing\n", nil},
+		"HTML":        {"<html><body>Not found</body></html>", nil},
+		"broken":      {"<urlset><url><loc>http://a.test/</loc>", nil},
+		"broken gzip": {"\x1f\x8bnonsense", nil},
+	} {
+		w, err := newWarmer("127.0.0.1", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := w.readURLs(t.Context(), strings.NewReader(c.list))
+		if (err != nil) != (c.want == nil) || !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+// TestWarmFollowsSitemaps: through the node, whatever host they are on, and not
+// without an end.
+func TestWarmFollowsSitemaps(t *testing.T) {
+	index := func(urls ...string) string {
+		return "<sitemapindex><sitemap><loc>" + strings.Join(urls, "</loc></sitemap><sitemap><loc>") + "</loc></sitemap></sitemapindex>"
+	}
+	var hosts atomic.Value
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hosts.Store(r.Host)
+		switch r.URL.Path {
+		case "/index.xml":
+			fmt.Fprint(w, index("http://one.test/a.xml", "http://two.test/b.xml.gz", "http://one.test/a.xml"))
+		case "/a.xml":
+			fmt.Fprint(w, oneSitemap)
+		case "/b.xml.gz":
+			w.Header().Set("Content-Encoding", "gzip")
+			fmt.Fprint(w, gzipped(gzipped(strings.ReplaceAll(oneSitemap, "a.test", "b.test"))))
+		case "/self.xml":
+			fmt.Fprint(w, index("http://one.test/self.xml", "http://one.test/self.xml"))
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer s.Close()
+	w, err := newWarmer(s.Listener.Addr().String(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := w.readSitemap(t.Context(), "http://one.test/index.xml")
+	if err != nil || !slices.Equal(got, []string{"http://a.test/1?x=1&y=2", "http://a.test/2", "http://b.test/1?x=1&y=2", "http://b.test/2"}) || hosts.Load() != "one.test" {
+		t.Errorf("%q, %v", got, err)
+	}
+	for _, u := range []string{"http://one.test/self.xml", "http://one.test/none.xml"} {
+		if got, err := w.readSitemap(t.Context(), u); err == nil {
+			t.Errorf("%s: %q", u, got)
+		}
+	}
+}
+
+func TestWarmCounts(t *testing.T) {
+	for line, want := range map[string]WarmSummary{
+		"groupcache; hit; ttl=5; detail=local":                         {Hits: 1},
+		"groupcache; hit; ttl=-5; detail=hot":                          {Hits: 1},
+		"groupcache; fwd=uri-miss; fwd-status=200; stored":             {Stored: 1},
+		"groupcache; fwd=uri-miss; collapsed":                          {Collapsed: 1},
+		"groupcache; fwd=stale; fwd-status=304":                        {Revalidated: 1},
+		"groupcache; fwd=uri-miss; fwd-status=200; detail=private":     {NotStored: map[string]int{"private": 1}},
+		"Origin; hit, groupcache; fwd=bypass; detail=request-no-store": {NotStored: map[string]int{"request-no-store": 1}},
+		"groupcache; fwd=uri-miss; detail=x, \"CDN\"; hit":             {Hits: 1},
+		"":                 {NoCache: 1},
+		"no; structured==": {NoCache: 1},
+	} {
+		got := WarmSummary{NotStored: make(map[string]int)}
+		got.count([]string{line})
+		if got.Hits != want.Hits || got.Stored != want.Stored || got.Collapsed != want.Collapsed || got.Revalidated != want.Revalidated ||
+			got.NoCache != want.NoCache || !maps.Equal(got.NotStored, want.NotStored) {
+			t.Errorf("%q: %+v", line, got)
+		}
+	}
+}
+
+// TestWarmIsBounded: never more requests at the same time, nor faster, than it
+// was told.
+func TestWarmIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const concurrency, rate, urls = 3, 10, 50
+		var now, most, all atomic.Int64
+		w := &warmer{concurrency: concurrency, rate: rate, summary: WarmSummary{NotStored: make(map[string]int)}}
+		w.client = &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+			most.Store(max(most.Load(), now.Add(1)))
+			time.Sleep(time.Second) // slower than the rate
+			now.Add(-1)
+			all.Add(1)
+			return &http.Response{StatusCode: 200, Header: http.Header{"Cache-Status": {"groupcache; hit"}}, Body: http.NoBody}, nil
+		})}
+		list := make([]string, urls)
+		for i := range list {
+			list[i] = fmt.Sprint("http://a.test/", i)
+		}
+		start, steps := time.Now(), 0
+		s := w.run(t.Context(), list, func(WarmSummary) { steps++ })
+		if most.Load() != concurrency || s.Hits != urls || s.Asked != urls || steps != urls {
+			t.Errorf("%d at the same time, %d steps, %+v", most.Load(), steps, s)
+		}
+		if took := time.Since(start); took < urls/concurrency*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		w.concurrency = urls
+		start = time.Now()
+		w.run(t.Context(), list, func(WarmSummary) {})
+		if took := time.Since(start); took < (urls-1)*time.Second/rate || took > urls*time.Second/rate+time.Second {
+			t.Errorf("at %d a second, %d took %v", rate, urls, took)
+		}
+
+		ctx, stop := context.WithCancel(t.Context())
+		all.Store(0)
+		time.AfterFunc(2500*time.Millisecond, stop)
+		w.run(ctx, list, func(WarmSummary) {})
+		if n := all.Load(); n == 0 || n >= urls {
+			t.Errorf("%d requests before it was stopped", n)
+		}
+	})
+}
+
+// A transport is an http.RoundTripper of a function.
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestWarmProgress(t *testing.T) {
+	for asked, want := range map[int]int{0: 0, 1: 3, 5: 15, 10: barWidth} {
+		bar := barOf(WarmSummary{URLs: 10, Asked: asked})
+		if got := strings.Count(bar, "#"); got != want || len(bar) < barWidth+2 {
+			t.Errorf("%d of 10: %s", asked, bar)
+		}
+	}
+	var out strings.Builder
+	s := WarmSummary{URLs: 9, Asked: 8, Hits: 1, Stored: 2, Failed: 1, NotStored: map[string]int{"private": 1, "set-cookie": 3}, Errors: []string{"refused"}}
+	if err := printSummary(&out, s); err != nil {
+		t.Fatal(err)
+	}
+	if private, cookie := strings.Index(out.String(), "private"), strings.Index(out.String(), "set-cookie"); cookie < 0 || private < cookie || !strings.Contains(out.String(), "refused") {
+		t.Errorf("%s", out.String())
+	}
+}

@@ -5,6 +5,7 @@ package caddygroupcache_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,6 +84,7 @@ type process struct {
 	upstream string
 	app      string // options of the app, beside the addresses
 	site     string // options of the directive
+	config   string // instead of caddyfile
 
 	cmd   *exec.Cmd
 	stdin io.Closer
@@ -194,7 +196,7 @@ func (p *process) start() {
 func (p *process) run() {
 	p.t.Helper()
 	config := filepath.Join(p.dir, "Caddyfile")
-	if err := os.WriteFile(config, []byte(p.caddyfile("")), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(cmp.Or(p.config, p.caddyfile(""))), 0o600); err != nil {
 		p.t.Fatal(err)
 	}
 	log, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

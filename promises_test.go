@@ -232,6 +232,22 @@ func TestReadmeIsComplete(t *testing.T) {
 	for _, why := range rfc9111.Reasons() {
 		mentions("reason", why.String())
 	}
+	for _, m := range regexp.MustCompile(`Pattern: "(/groupcache/[a-z]*)"`).FindAllSubmatch(readFile(t, "admin.go"), -1) {
+		if !strings.Contains(readme, " "+string(m[1])+"`") && !strings.Contains(readme, " "+string(m[1])+"?") {
+			t.Errorf("README.md does not mention the route %s", m[1])
+		}
+	}
+	for _, name := range repoFiles(t, func(name string) bool { return strings.HasPrefix(name, "command") && strings.HasSuffix(name, ".go") }) {
+		for _, m := range regexp.MustCompile(`Use:\s+"([a-z]+)`).FindAllSubmatch(readFile(t, name), -1) {
+			mentions("command", "caddy groupcache "+string(m[1]))
+		}
+	}
+	told := string(readFile(t, "docs/operating.md"))
+	for _, m := range regexp.MustCompile(`event[A-Z]\w+ += "([a-z_]+)"`).FindAllSubmatch(readFile(t, "events.go"), -1) {
+		if !strings.Contains(told, "`"+string(m[1])+"`") {
+			t.Errorf("docs/operating.md does not mention the event %s", m[1])
+		}
+	}
 	metric := regexp.MustCompile(`\bdesc\("([a-z_]+)"|"caddy_groupcache_([a-z_]+)"`)
 	for _, m := range metric.FindAllSubmatch(readFile(t, "metrics.go"), -1) {
 		mentions("metric", "caddy_groupcache_"+string(m[1])+string(m[2]))

@@ -118,8 +118,35 @@ func (one *ClusterNode) ask(ctx context.Context, c *peer.Client) {
 		one.Error = err.Error()
 		return
 	}
+	report.complete()
 	one.LatencyMillis = float64(time.Since(start).Microseconds()) / 1000
 	one.Report = &report
+}
+
+// complete makes what another node has left out, as one of an older build may,
+// empty.
+func (r *NodeReport) complete() {
+	if r.Groups == nil {
+		r.Groups = []GroupStatus{}
+	}
+	if r.Busiest == nil {
+		r.Busiest = []BusyKey{}
+	}
+	if r.Purges == nil {
+		r.Purges = []PurgeStatus{}
+	}
+	for i := range r.Purges {
+		if r.Purges[i].Named == nil {
+			r.Purges[i].Named = []string{}
+		}
+	}
+	if r.History.Requests == nil {
+		r.History.Requests = make(map[string][]int64)
+	}
+	if r.History.Fills == nil {
+		r.History.Fills = []int64{}
+	}
+	r.History.EverySeconds = max(r.History.EverySeconds, 1)
 }
 
 // Report tells another node how this one is.

@@ -122,6 +122,7 @@ func (g *dashboardGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	origin := r.Header.Get("Origin")
 	switch {
 	case r.Host != g.host, !strings.HasPrefix(r.URL.Path, "/"+g.secret+"/groupcache/"),
+		strings.Contains(r.URL.Path, ".."),
 		origin != "" && origin != "http://"+g.host,
 		r.Method != http.MethodGet && r.Method != http.MethodPost:
 		http.Error(w, "This is not the address that caddy groupcache dashboard has printed.", http.StatusForbidden)

@@ -282,6 +282,7 @@ func TestDashboardGate(t *testing.T) {
 		{"a name that leads here", "GET", address, []string{"Host", "evil.test"}, 403},
 		{"the rest of the admin API", "GET", strings.TrimSuffix(address, "groupcache/") + "config/", nil, 403},
 		{"by a detour", "GET", address + "../config/", nil, 403},
+		{"a name with dots", "GET", address + "..", nil, 403},
 		{"by a hidden detour", "GET", address + "%2e%2e/config/", nil, 403},
 		{"another method", "DELETE", address, nil, 403},
 	} {

@@ -2,6 +2,7 @@ package caddygroupcache
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -90,6 +91,29 @@ func TestBusyKeys(t *testing.T) {
 	}
 	if got := b.top(start.Add(5 * time.Minute)); len(got) != 0 {
 		t.Errorf("five minutes later %d keys are still busy", len(got))
+	}
+}
+
+// TestReportOfAnOlderNode: what it leaves out is empty, and not null, which the
+// page could not show.
+func TestReportOfAnOlderNode(t *testing.T) {
+	var report NodeReport
+	if err := json.Unmarshal([]byte(`{"node": "old", "purges": [{"id": "1"}]}`), &report); err != nil {
+		t.Fatal(err)
+	}
+	report.complete()
+	b, err := json.Marshal(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(b, &fields); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"groups", "busiest", "purges", "history"} {
+		if text := string(fields[name]); strings.Contains(text, "null") {
+			t.Errorf("%s is %s", name, text)
+		}
 	}
 }
 

@@ -267,7 +267,7 @@ func (l *urlList) fetch(ctx context.Context, u string, depth int) error {
 
 func (l *urlList) read(ctx context.Context, r io.Reader, depth int) error {
 	b := bufio.NewReader(io.LimitReader(r, maxSitemapBytes))
-	for {
+	for range 2 { // a file that is compressed, and sent so: not without an end
 		magic, _ := b.Peek(2)
 		if string(magic) != "\x1f\x8b" {
 			break

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -54,6 +55,7 @@ func TestWarmReadsLists(t *testing.T) {
 		"empty":       {"\n# nothing\n", nil},
 		"HTML":        {"<html><body>Not found</body></html>", nil},
 		"broken":      {"<urlset><url><loc>http://a.test/</loc>", nil},
+		"thrice":      {gzipped(gzipped(gzipped(oneSitemap))), nil},
 		"broken gzip": {"\x1f\x8bnonsense", nil},
 	} {
 		w, err := newWarmer("127.0.0.1", false)
@@ -65,6 +67,26 @@ func TestWarmReadsLists(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
+}
+
+func FuzzReadURLs(f *testing.F) {
+	for _, seed := range []string{oneSitemap, gzipped(oneSitemap), "http://a.test/\n# b", "<sitemapindex><sitemap><loc>http://a/</loc></sitemap></sitemapindex>", "</a>", "<a></b>", "\x1f\x8b"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, list string) {
+		w := &warmer{header: make(http.Header), client: &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+			return nil, errors.New("there is no network")
+		})}}
+		urls, err := w.readURLs(t.Context(), strings.NewReader(list))
+		if err != nil {
+			return
+		}
+		for _, u := range urls {
+			if !strings.HasPrefix(u, "http://") && !strings.HasPrefix(u, "https://") {
+				t.Errorf("%q is none", u)
+			}
+		}
+	})
 }
 
 // TestWarmFollowsSitemaps: through the node, whatever host they are on, and not

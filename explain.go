@@ -295,7 +295,7 @@ func (h *Handler) explain(ctx context.Context, method, u string, header http.Hea
 	var keyed bool
 	if q.address, keyed = h.addressOf(r, requestURI(r)); keyed {
 		owner, _ := h.node.ring.Load().Owner(q.key)
-		g.Key, g.Hash, g.Owner = h.keyText(r), hex.EncodeToString(q.key[:]), owner.Name
+		g.Key, g.Hash, g.Owner = h.keyText(r, q.address), hex.EncodeToString(q.key[:]), owner.Name
 		g.Nodes = h.node.survey(ctx, q, owner)
 		g.Purges = h.node.purgesOf(q, urlOf(r), g.tags())
 	}
@@ -305,13 +305,16 @@ func (h *Handler) explain(ctx context.Context, method, u string, header http.Hea
 }
 
 // keyText is the cache key for people to read.
-func (h *Handler) keyText(r *http.Request) string {
+func (h *Handler) keyText(r *http.Request, a address) string {
 	if h.Key != "" {
 		return replacer(r).ReplaceAll(h.Key, "")
 	}
 	uri := requestURI(r)
 	if h.Query != nil {
 		uri = h.Query.normalize(uri)
+	}
+	if path, query, found := strings.Cut(uri, "?"); found && a.search != nil {
+		uri = path + "?" + a.search.Normal(query)
 	}
 	scheme := "http"
 	if r.TLS != nil {

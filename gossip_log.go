@@ -90,7 +90,7 @@ func (g *gossipLog) Write(p []byte) (int, error) {
 		}
 	}
 	if level >= zapcore.WarnLevel {
-		g.limited(level, text, text)
+		g.limited(level, kindOf(text), text)
 	} else if ce := g.log.Check(level, text); ce != nil {
 		ce.Write()
 	}
@@ -116,15 +116,15 @@ func splitLevel(line string) (zapcore.Level, string) {
 
 // refusal writes that something was refused at a port.
 func (g *gossipLog) refusal(port, why string) {
-	g.limited(zapcore.WarnLevel, why, "refused a stranger", zap.String("port", port), zap.String("reason", why))
+	g.limited(zapcore.WarnLevel, kindOf(why), "refused a stranger", zap.String("port", port), zap.String("reason", why))
 }
 
 // limited writes at most one line of a kind in quietFor: anyone who can reach
 // the port could fill the log otherwise.
-func (g *gossipLog) limited(level zapcore.Level, what, message string, fields ...zap.Field) {
+func (g *gossipLog) limited(level zapcore.Level, name, message string, fields ...zap.Field) {
 	now := time.Now()
 	g.mu.Lock()
-	kind := g.kindLocked(what)
+	kind := g.kindLocked(name)
 	if !kind.at.IsZero() && now.Sub(kind.at) < quietFor {
 		kind.held++
 		g.mu.Unlock()
@@ -138,21 +138,25 @@ func (g *gossipLog) limited(level zapcore.Level, what, message string, fields ..
 	}
 }
 
-// kindLocked finds the kind of text by its words up to the first that looks
-// like a name or number. Some have a name before that; hence the last resort.
-func (g *gossipLog) kindLocked(text string) *logKind {
+// kindOf finds the kind of a text by its words up to the first that looks like a
+// name or number. Some have a name before that; hence the last resort of
+// kindLocked.
+func kindOf(text string) string {
 	if i := strings.IndexAny(text, `:'"=(0123456789`); i >= 0 {
 		text = text[:i]
 	}
-	text = text[:min(len(text), maxLogKindBytes)]
-	kind := g.kinds[text]
+	return text[:min(len(text), maxLogKindBytes)]
+}
+
+func (g *gossipLog) kindLocked(name string) *logKind {
+	kind := g.kinds[name]
 	if kind == nil {
 		if len(g.kinds) >= maxLogKinds {
-			text = "any other"
+			name = "any other"
 		}
-		if kind = g.kinds[text]; kind == nil {
+		if kind = g.kinds[name]; kind == nil {
 			kind = new(logKind)
-			g.kinds[text] = kind
+			g.kinds[name] = kind
 		}
 	}
 	return kind

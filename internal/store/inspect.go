@@ -10,7 +10,9 @@ import (
 )
 
 // What is in this file looks and changes nothing: no entry is dropped, none is
-// marked as visited, and what a purge would do to one is told, not done.
+// marked as visited, and what a purge would do to one is told, not done. Only to
+// the Group it is a use of a body if one asks whether it is there, because there
+// is no other way to ask.
 
 // An Inspection is all that the index knows of a cache key.
 type Inspection struct {

@@ -138,6 +138,27 @@ func TestConcurrentClientsOfColdKeysShareFetches(t *testing.T) {
 	c.awaitIdle()
 }
 
+// TestIgnoredDirectivesCountNowhere: neither on the node that the client asks nor
+// on the one that owns the key.
+func TestIgnoredDirectivesCountNowhere(t *testing.T) {
+	o := startOrigin(t, cacheable(0))
+	c := startCluster(t, 2, o, patient+"\n\t\trequest_directives ignore")
+	for i := range 12 { // some of them each node owns
+		path := fmt.Sprintf("/reload/%d", i)
+		c[0].get(path).is(t, "the first "+path, bodyOf(path))
+		for _, p := range c {
+			for _, field := range []string{"Cache-Control", "Pragma"} {
+				if g := p.explain(path, "header", field+": no-cache").Groups[0]; g.Verdict != "hit" {
+					t.Errorf("%s%s with %s: %s %s is expected", p.name, path, field, g.Verdict, g.Reason)
+				}
+				if a := p.get(path, field, "no-cache"); !a.hit() {
+					t.Errorf("%s%s with %s: %s", p.name, path, field, a.cacheStatus())
+				}
+			}
+		}
+	}
+}
+
 // A gate holds an origin back until the test opens it.
 type gate chan struct{}
 

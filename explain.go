@@ -376,11 +376,14 @@ func (n *node) survey(ctx context.Context, q *question, owner peer.Node) []NodeK
 func inspection(q *question) *peer.Query {
 	var names []string
 	for name := range q.header {
-		if len(names) < store.MaxVaryNames && name != "Authorization" && name != "Cookie" {
+		switch {
+		case len(names) == store.MaxVaryNames, name == "Authorization", name == "Cookie":
+		case q.undirected && (name == "Cache-Control" || name == "Pragma"):
+		default:
 			names = append(names, name)
 		}
 	}
-	query := peer.NewQuery(q.space.Name, q.key, q.header, names)
+	query := q.query(names)
 	query.Credentials = q.credentials
 	return query
 }

@@ -109,7 +109,7 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 		deadline:    time.Duration(h.FillTimeout),
 		traced:      r.Context(),
 	}
-	if h.RequestDirectives != ignoreDirectives {
+	if q.undirected = h.RequestDirectives == ignoreDirectives; !q.undirected {
 		q.directives = rfc9111.ParseRequest(r.Header)
 	}
 	if q.directives.NoStore {

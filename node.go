@@ -123,6 +123,7 @@ type question struct {
 	address
 	header      http.Header // of the request
 	directives  rfc9111.RequestDirectives
+	undirected  bool          // directives are empty, whatever the request says
 	credentials bool          // the request has an Authorization field
 	alone       bool          // it neither leads others nor follows them
 	refresh     bool          // stale-while-revalidate has been made use of: now revalidate
@@ -287,8 +288,21 @@ func (g *grant) validate(e *store.Entry, q *question) {
 	g.stale = e
 }
 
+// query asks about a question's key. Where the client's directives do not count,
+// the owner must not go by them either: it does not see them, unless a response
+// varies by them.
+func (q *question) query(names []string) *peer.Query {
+	query := peer.NewQuery(q.space.Name, q.key, q.header, names)
+	for _, name := range []string{"Cache-Control", "Pragma"} {
+		if q.undirected && !slices.Contains(names, name) {
+			delete(query.Fields, name)
+		}
+	}
+	return query
+}
+
 func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply, error) {
-	query := peer.NewQuery(q.space.Name, q.key, q.header, q.vary)
+	query := q.query(q.vary)
 	query.Asked = time.Now()
 	query.Purges, query.Told = n.purged.Recent(query.Asked)
 	query.Lead, query.Refresh, query.Credentials, query.Validated = !q.alone, q.refresh, q.credentials, q.validated

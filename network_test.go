@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -378,4 +379,42 @@ func resultOf(t testing.TB, w *httptest.ResponseRecorder) (r PurgeResult) {
 		t.Fatalf("%q: %v", w.Body, err)
 	}
 	return r
+}
+
+// A request that reads along at the owner when the owner falls silent finds out
+// once, by pings, and does not wait for the same node again.
+func TestSilentOwnerIsWaitedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBubble(t, 2, nil)
+		owner, asker := b.nodes[0], b.nodes[1]
+		url := b.urlOf(owner)
+		release := make(chan struct{})
+		var fetched time.Time
+		go do(owner.handler, func(http.ResponseWriter, *http.Request) error {
+			<-release
+			return nil
+		}, request(t.Context(), url))
+		b.settle()
+		answered := make(chan *httptest.ResponseRecorder)
+		go func() {
+			answered <- do(asker.handler, func(w http.ResponseWriter, r *http.Request) error {
+				fetched = time.Now()
+				_, err := io.WriteString(w, "page")
+				return err
+			}, request(t.Context(), url))
+		}()
+		b.settle()
+		silent := time.Now()
+		b.net.part(owner.addr.Addr, asker.addr.Addr, true)
+		if w := <-answered; w.Code != 200 || w.Body.String() != "page" {
+			t.Errorf("%d %q", w.Code, w.Body)
+		}
+		// After 300 ms a ping, for 500 ms; see internal/peer.
+		if took := fetched.Sub(silent); took > 850*time.Millisecond {
+			t.Errorf("it goes to the upstream after %v", took)
+		}
+		close(release)
+		b.net.part(owner.addr.Addr, asker.addr.Addr, false)
+		b.settle()
+	})
 }

@@ -87,7 +87,7 @@ func (l *lab) try(f fault) (r result, err error) {
 
 	before := t.startLoad()
 	stop := t.keepPurging()
-	time.Sleep(baseline)
+	t.lasts(baseline, time.Second)
 	before.end()
 	stop()
 	ratio := before.ratio(time.Time{})

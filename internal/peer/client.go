@@ -131,7 +131,8 @@ func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Dur
 	}
 	resp, err := c.call(ctx, to, pathLookup, bytes.NewReader(w.buf), int64(len(w.buf)))
 	if err == nil {
-		reply.body, reply.frames = resp.Body, newFrameReader(resp.Body)
+		reply.body = resp.Body
+		reply.frames = newFrameReader(watched{resp.Body, func(err error) { c.judge(ctx, to, err) }})
 		if err = reply.first(); err != nil {
 			reply.body.Close()
 		}
@@ -147,6 +148,21 @@ func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Dur
 		return nil, fmt.Errorf("looking up at %s: %w", to.Name, err)
 	}
 	return reply, nil
+}
+
+// watched tells when an answer breaks off, as it does when pings have found that
+// nobody is there any more. Whoever asks next need not find out again.
+type watched struct {
+	io.Reader
+	broken func(error)
+}
+
+func (w watched) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		w.broken(err)
+	}
+	return n, err
 }
 
 // causeOf prefers why we cancelled to "context canceled".

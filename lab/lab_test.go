@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -74,8 +75,8 @@ func TestReadTellsPagesApart(t *testing.T) {
 
 // A node whose clients get anything but what is theirs has to be noticed.
 func TestLoadNoticesWhatIsWrong(t *testing.T) {
-	var answer http.HandlerFunc
-	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r) }))
+	var answer atomic.Pointer[http.HandlerFunc]
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*answer.Load())(w, r) }))
 	defer site.Close()
 	h, err := newHost("127.0.0.1", nil)
 	if err != nil {
@@ -117,7 +118,7 @@ func TestLoadNoticesWhatIsWrong(t *testing.T) {
 			tr.origin.set(c.mood)
 		}
 		n.absent.Store(c.absent)
-		answer = c.answer
+		answer.Store(&c.answer)
 		l := newLoad(tr)
 		l.request(n, "/news/1")
 		if l.errors.n != c.errors || l.wrong.n != c.wrong || l.old.n != c.old || l.spared != c.spared || l.counted != 1-c.countedLess {

@@ -111,8 +111,8 @@ type MemoryStatus struct {
 	Index    int64 `json:"index"`
 	InFlight int64 `json:"inflight"`
 
-	// What of the limit is for bodies (main and hot), for entries, and for
-	// responses that are coming in.
+	// What of the limit bodies may take (main and hot), entries with their
+	// small bodies (what those leave), and responses that are coming in.
 	BodyLimit     int64 `json:"body_limit"`
 	IndexLimit    int64 `json:"index_limit"`
 	InFlightLimit int64 `json:"inflight_limit"`

@@ -221,7 +221,7 @@ func TestClusterStatus(t *testing.T) {
 				t.Errorf("without show_keys %s tells of %+v", n.Name, k)
 			}
 		}
-		if m := n.Report.Memory; m.BodyLimit <= 0 || m.BodyLimit+m.IndexLimit+m.InFlightLimit > m.Limit {
+		if m := n.Report.Memory; m.BodyLimit <= 0 || m.IndexLimit < m.Limit/8 || m.Main+m.Hot+m.IndexLimit+m.InFlightLimit > m.Limit {
 			t.Errorf("%s divides its memory as in %+v", n.Name, m)
 		}
 	}

@@ -40,7 +40,7 @@ func (s *Store) Chunk(k Key, g Generation, i int) ([]byte, error) {
 // PutChunk keeps chunk i of a body, from 1. If this node is not its owner, the
 // Group decides whether it becomes a hot copy.
 func (s *Store) PutChunk(k Key, g Generation, i int, chunk []byte, owned bool) {
-	s.bodies.put(chunkKey(k, g, i), chunk, !owned)
+	s.putBody(chunkKey(k, g, i), chunk, !owned)
 }
 
 func chunkKey(k Key, g Generation, i int) string {

@@ -11,6 +11,11 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
 
+// SmallBody is the size up to which a body lies in its entry. golang/groupcache
+// does not count what it spends on each value; with values this small that would
+// be more than the values, and they are what there can be most of.
+const SmallBody = 512
+
 // Limits of what one entry may be. A response beyond them is not stored, and
 // an entry beyond them is not accepted from another node.
 const (
@@ -70,7 +75,8 @@ type Entry struct {
 	// an unsafe one; 0: none.
 	MadeBy PurgeID
 
-	bodyKey   string   // in the Group; "" until the entry is in the index
+	body      []byte   // a small one; nil: it is elsewhere
+	bodyKey   string   // in the Group, of another one; "" until the entry is in the index
 	selectors []uint64 // hashes of what it is purged by; nil until then
 }
 
@@ -253,13 +259,14 @@ func (e *Entry) WithFreshness(fields http.Header, fresh rfc9111.Freshness, sent 
 	return &renewed, rfc9111.None
 }
 
-// entryOverhead is what an entry takes beside its header bytes: the structs,
-// its place in the index, and what golang/groupcache spends on its body.
+// entryOverhead is what an entry takes beside its header and a small body: the
+// structs, its place in the index, and what golang/groupcache spends on another
+// body, as BenchmarkMemory measures them.
 const entryOverhead = 900
 
 // cost is what the entry counts for in the index's budget.
 func (e *Entry) cost() int64 {
-	n := int64(entryOverhead + len(e.Codings) + len(e.Languages) + len(e.URL) + 8*len(e.selectors))
+	n := int64(entryOverhead + len(e.body) + len(e.Codings) + len(e.Languages) + len(e.URL) + 8*len(e.selectors))
 	for _, names := range [...][]string{e.Tags, e.Groups} {
 		for _, name := range names {
 			n += int64(len(name)) + 16

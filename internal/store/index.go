@@ -18,8 +18,9 @@ import (
 //   - a resource's variants slice is never changed in place, so a reader may
 //     use it after the lock is gone;
 //   - two variants of a resource never have the same Vary and Selection;
-//   - a shard's bytes are the sum of its resources' costs, and at most its
-//     share of the budget, except for a single resource beyond it.
+//   - a shard's bytes are the sum of its resources' costs, and after each change
+//     at most its share of what the Group leaves, except for a single resource
+//     beyond it.
 //
 // Eviction is SIEVE (Zhang et al., NSDI 2024): a hit only sets a bit, so hits
 // share the lock, and one pass of unpopular URLs doesn't push the popular out.
@@ -32,7 +33,7 @@ type shard struct {
 	oldest    *resource
 	hand      *resource // where the next eviction goes on
 	bytes     int64
-	limit     int64
+	limit     *atomic.Int64 // the store's, for each shard
 	evicted   int64
 }
 
@@ -137,6 +138,7 @@ func (s *Store) put(space *Namespace, k Key, e *Entry) *Entry {
 	}
 	r := s.resourceLocked(sh, space, k)
 	r.compared.Store(min(r.compared.Load(), seq)) // a purge since then has not seen e
+	e.adoptBody(r.variants)
 	variants := make([]*Entry, 0, min(len(r.variants)+1, MaxVariants))
 	variants = append(variants, e)
 	for _, old := range r.variants {
@@ -153,6 +155,16 @@ func (s *Store) put(space *Namespace, k Key, e *Entry) *Entry {
 	sh.setVariantsLocked(r, variants)
 	sh.evictLocked(r)
 	return e
+}
+
+// adoptBody takes over a small body that did not come with its entry, as after a
+// 304, from the entry that has it.
+func (e *Entry) adoptBody(variants []*Entry) {
+	for _, old := range variants {
+		if e.body == nil && old.Generation == e.Generation && old.Size == e.Size {
+			e.body = old.body
+		}
+	}
 }
 
 // drop removes e if it is still there.
@@ -260,7 +272,7 @@ func (sh *shard) setVariantsLocked(r *resource, variants []*Entry) {
 
 // evictLocked makes room, sparing keep, which was just written.
 func (sh *shard) evictLocked(keep *resource) {
-	for sh.bytes > sh.limit && len(sh.resources) > 1 {
+	for limit := sh.limit.Load(); sh.bytes > limit && len(sh.resources) > 1; {
 		r := sh.hand
 		if r == nil {
 			r = sh.oldest

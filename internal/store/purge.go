@@ -491,7 +491,9 @@ func cutOrigin(url string) (origin, host string) {
 // sealed returns an entry with what it is found by, once it is known where.
 func (e *Entry) sealed(k Key) *Entry {
 	stored := *e
-	stored.bodyKey = groupKey(k, e.Generation)
+	if e.Size > SmallBody {
+		stored.bodyKey = groupKey(k, e.Generation)
+	}
 	_, host := cutOrigin(e.URL)
 	all := make([]uint64, 0, 4+len(e.Tags)+len(e.Groups))
 	all = append(all, Selector{OfKey, string(k[:])}.hash(), Selector{URL, e.URL}.hash(), Selector{Host, host}.hash())

@@ -27,8 +27,11 @@ var ErrGone = errors.New("store: body was evicted or is on another node")
 // A Store holds the entries and bodies of one node.
 type Store struct {
 	size   int64 // of the Group
+	memory int64 // for all: what the Group does not hold, the index may take
 	bodies *bodies
-	shards [shardCount]shard
+	// What one shard of the index may take now.
+	indexLimit atomic.Int64
+	shards     [shardCount]shard
 
 	purges   purges
 	searches atomic.Bool // some search variance was learned
@@ -37,17 +40,21 @@ type Store struct {
 	spaces map[string]*Namespace
 }
 
-// New returns a Store that keeps bodyBytes of bodies and indexBytes of entries.
+// New returns a Store that keeps bodyBytes of bodies, and with them and what its
+// entries take no more than bodyBytes and indexBytes together. Small bodies lie
+// in their entries.
 func New(bodyBytes, indexBytes int64) *Store {
 	s := &Store{
 		size:   bodyBytes,
+		memory: bodyBytes + indexBytes,
 		bodies: openBodies(bodyBytes),
 		spaces: make(map[string]*Namespace),
 	}
 	for i := range s.shards {
 		s.shards[i].resources = make(map[Key]*resource)
-		s.shards[i].limit = indexBytes / shardCount
+		s.shards[i].limit = &s.indexLimit
 	}
+	s.indexLimit.Store(s.memory / shardCount)
 	return s
 }
 
@@ -106,8 +113,13 @@ func (s *Store) Namespaces() []*Namespace {
 // Body returns an entry's body, or the first chunk of a large one, or ErrGone.
 // It must not be changed.
 func (s *Store) Body(k Key, e *Entry) ([]byte, error) {
-	if e.Size == 0 {
+	switch {
+	case e.Size == 0:
 		return nil, nil
+	case e.body != nil:
+		return e.body, nil
+	case e.Size <= SmallBody:
+		return nil, ErrGone
 	}
 	key := e.bodyKey
 	if key == "" {
@@ -141,8 +153,11 @@ func (s *Store) Commit(space *Namespace, k Key, e *Entry, body []byte) *Entry {
 		}
 	}
 	stored.ensureLength()
-	if fresh && len(body) > 0 {
-		s.bodies.put(groupKey(k, stored.Generation), body, false)
+	switch {
+	case stored.Size <= SmallBody:
+		stored.body = body
+	case fresh:
+		s.putBody(groupKey(k, stored.Generation), body, false)
 	}
 	return s.put(space, k, &stored)
 }
@@ -179,10 +194,23 @@ func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) { s.put(space, k, e)
 func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
 	copied := *e
 	copied.ensureLength()
-	if len(body) > 0 && int64(len(body)) == min(e.Size, ChunkSize) {
-		s.bodies.put(groupKey(k, e.Generation), body, true)
+	switch {
+	case int64(len(body)) != min(e.Size, ChunkSize):
+	case e.Size <= SmallBody:
+		copied.body = body
+	default:
+		s.putBody(groupKey(k, e.Generation), body, true)
 	}
 	s.put(space, k, &copied)
+}
+
+// putBody gives a body to the Group, which evicts others for it. What the index
+// may take shrinks by what the Group grows.
+func (s *Store) putBody(key string, body []byte, hot bool) {
+	s.bodies.put(key, body, hot)
+	main := s.bodies.group.CacheStats(groupcache.MainCache).Bytes
+	copies := s.bodies.group.CacheStats(groupcache.HotCache).Bytes
+	s.indexLimit.Store((s.memory - main - copies) / shardCount)
 }
 
 // Drop forgets an entry, unless a newer one has taken its place.
@@ -211,7 +239,7 @@ func (s *Store) Usage() Usage {
 		u.IndexBytes += sh.bytes
 		u.IndexEvicted += sh.evicted
 		u.Resources += int64(len(sh.resources))
-		u.IndexLimit += sh.limit
+		u.IndexLimit += s.indexLimit.Load()
 		sh.mu.RUnlock()
 	}
 	return u

@@ -77,10 +77,17 @@ func TestBodyIsNotCopiedByHits(t *testing.T) {
 }
 
 func TestSameBytesKeepTheGeneration(t *testing.T) {
+	for _, size := range []int{4, SmallBody + 1} {
+		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) { testSameBytes(t, size) })
+	}
+}
+
+func testSameBytes(t *testing.T, size int) {
 	s, space := newStore(t, 1<<20, 1<<20)
-	first := s.Commit(space, key(1), entry(t, now, nil), []byte("same"))
-	second := s.Commit(space, key(1), entry(t, now.Add(time.Second), nil, "X-New", "1"), []byte("same"))
-	third := s.Commit(space, key(1), entry(t, now.Add(2*time.Second), nil), []byte("else"))
+	same, other := bytes.Repeat([]byte("s"), size), bytes.Repeat([]byte("e"), size)
+	first := s.Commit(space, key(1), entry(t, now, nil), bytes.Clone(same))
+	second := s.Commit(space, key(1), entry(t, now.Add(time.Second), nil, "X-New", "1"), bytes.Clone(same))
+	third := s.Commit(space, key(1), entry(t, now.Add(2*time.Second), nil), other)
 	if first.Generation != second.Generation || second.Generation == third.Generation || third.Generation == 0 {
 		t.Errorf("generations %x, %x, %x", first.Generation, second.Generation, third.Generation)
 	}
@@ -88,11 +95,15 @@ func TestSameBytesKeepTheGeneration(t *testing.T) {
 		t.Error("the newest is not what is found")
 	}
 	// Who still holds the old entry gets the old body.
-	if body, err := s.Body(key(1), first); string(body) != "same" || err != nil {
+	if body, err := s.Body(key(1), first); !bytes.Equal(body, same) || err != nil {
 		t.Errorf("old body: %q, %v", body, err)
 	}
-	if s.Usage().Main.Items != 2 {
-		t.Errorf("%d bodies for two", s.Usage().Main.Items)
+	want := int64(2)
+	if size <= SmallBody {
+		want = 0 // they lie in their entries
+	}
+	if got := s.Usage().Main.Items; got != want {
+		t.Errorf("%d bodies, want %d", got, want)
 	}
 }
 
@@ -167,8 +178,8 @@ func TestUncacheableIsRememberedForAWhile(t *testing.T) {
 }
 
 func TestIndexStaysWithinItsBudget(t *testing.T) {
-	const budget = 2 << 20
-	s, space := newStore(t, 1<<20, budget)
+	const budget = 3 << 20
+	s, space := newStore(t, budget/2, budget/2)
 	for i := range 10_000 {
 		s.Commit(space, key(i), entry(t, now, nil, "X-Long", strings.Repeat("x", 200)), []byte("a"))
 		s.LearnVary(space, key(-i), []string{"X-A"})
@@ -177,18 +188,63 @@ func TestIndexStaysWithinItsBudget(t *testing.T) {
 	if u.IndexBytes > budget || u.IndexBytes < budget/2 {
 		t.Errorf("%d bytes in an index of %d", u.IndexBytes, budget)
 	}
-	var bytes, entries int64
+	var cost, entries int64
 	for i := range s.shards {
 		for k, r := range s.shards[i].resources {
 			if r.key != k {
 				t.Fatal("a resource under another key")
 			}
-			bytes += r.cost
+			cost += r.cost
 			entries += int64(len(r.variants))
 		}
 	}
-	if bytes != u.IndexBytes || entries != space.Entries.Load() {
-		t.Errorf("counted %d bytes, %d entries; are %d, %d", u.IndexBytes, space.Entries.Load(), bytes, entries)
+	if cost != u.IndexBytes || entries != space.Entries.Load() {
+		t.Errorf("counted %d bytes, %d entries; are %d, %d", u.IndexBytes, space.Entries.Load(), cost, entries)
+	}
+}
+
+func TestIndexTakesWhatBodiesLeave(t *testing.T) {
+	const budget = 4 << 20
+	s, space := newStore(t, budget/2, budget/2)
+	small := func() {
+		for i := range 10_000 {
+			s.Commit(space, key(i), entry(t, now, nil), []byte("a"))
+		}
+	}
+	small()
+	alone := s.Usage().IndexBytes
+	if alone < budget*3/4 {
+		t.Errorf("small bodies take %d of %d", alone, budget)
+	}
+	for i := range 100 {
+		s.Commit(space, key(-i), entry(t, now, nil), make([]byte, 40_000))
+	}
+	small()
+	u := s.Usage()
+	if all := u.IndexBytes + u.Main.Bytes + u.Hot.Bytes; all > budget+50_000 || u.Main.Bytes < budget/3 {
+		t.Errorf("%d in the index, %d of bodies: %d of %d", u.IndexBytes, u.Main.Bytes, all, budget)
+	}
+	small()
+}
+
+func TestSmallBodyStaysWithItsEntry(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	first := s.Commit(space, key(1), entry(t, now, nil), []byte("small"))
+	renewed := *first // as it comes from another node after a 304
+	renewed.body, renewed.Sent = nil, now.Add(time.Second)
+	s.PutEntry(space, key(1), &renewed)
+	got := s.Lookup(key(1), nil, now).Entry
+	if body, err := s.Body(key(1), got); got == first || string(body) != "small" || err != nil {
+		t.Errorf("%q, %v", body, err)
+	}
+	other := renewed
+	other.Generation++
+	s.PutEntry(space, key(2), &renewed)
+	s.PutEntry(space, key(1), &other)
+	for _, k := range []Key{key(1), key(2)} {
+		if body, err := s.Body(k, s.Lookup(k, nil, now).Entry); !errors.Is(err, ErrGone) {
+			t.Errorf("a body that nobody has: %q, %v", body, err)
+		}
 	}
 }
 
@@ -234,18 +290,18 @@ func TestBodyThatTheGroupEvictedIsGone(t *testing.T) {
 func TestHotCopiesAreTakenNowAndThen(t *testing.T) {
 	s, space := newStore(t, 1<<20, 1<<20)
 	const n = 500
-	here := 0
+	here, sent := 0, strings.Repeat("h", SmallBody+1)
 	for i := range n {
 		e := entry(t, now, nil)
-		e.Size, e.Generation = 5, Generation(i+1)
-		s.PutCopy(space, key(i), e, []byte("hello"))
+		e.Size, e.Generation = int64(len(sent)), Generation(i+1)
+		s.PutCopy(space, key(i), e, []byte(sent))
 		got := s.Lookup(key(i), nil, now).Entry
 		if got == nil {
 			t.Fatalf("copy %d of an entry is not there", i)
 		}
 		if body, err := s.Body(key(i), got); err == nil {
 			here++
-			if string(body) != "hello" {
+			if string(body) != sent {
 				t.Errorf("%q", body)
 			}
 		}

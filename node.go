@@ -189,8 +189,10 @@ func (n *node) find(q *question, now time.Time) finding {
 	f.use, f.why = rfc9111.Decide(q.directives, q.credentials, f.entry.Fresh, now)
 	body, err := n.store.Body(q.key, f.entry)
 	f.body, f.here = body, err == nil
-	if _, self := n.ring.Load().Owner(q.key); self && !f.here {
-		n.store.Drop(q.key, f.entry)
+	if !f.here {
+		if _, self := n.ring.Load().Owner(q.key); self {
+			n.store.Drop(q.key, f.entry)
+		}
 	}
 	return f
 }
@@ -696,7 +698,11 @@ func (n *node) commit(q *question, f *flight, e *store.Entry) *store.Entry {
 		final.Size, final.Generation = f.fill.Size(), f.generation
 	}
 	stored := n.store.Commit(q.space, q.key, &final, first)
-	f.land(stored, store.Digest(first))
+	if stored == nil {
+		f.land(nil, store.Digest(first))
+	} else {
+		f.land(stored, stored.Digest)
+	}
 	return stored
 }
 

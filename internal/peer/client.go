@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -329,23 +330,19 @@ func copyBody(frames *frameReader, to Sink) (received, error) {
 	}
 }
 
-// copyData hands n bytes on in the pieces in which they arrive.
-func copyData(r interface {
-	Peek(int) ([]byte, error)
-	Discard(int) (int, error)
-	Buffered() int
-}, w io.Writer, digest hash.Hash64, n int64) error {
+// copyData hands n bytes on in the pieces in which they arrive. What is large is
+// read past r's buffer: small reads would have HTTP/2 tell the other side of each.
+func copyData(r *bufio.Reader, w io.Writer, digest hash.Hash64, n int64) error {
+	buf := make([]byte, min(n, 64<<10))
 	for n > 0 {
-		if _, err := r.Peek(1); err != nil {
-			return fmt.Errorf("reading a body: %w", io.ErrUnexpectedEOF)
-		}
-		p, _ := r.Peek(int(min(int64(r.Buffered()), n)))
-		_, _ = digest.Write(p) // never fails
-		if _, err := w.Write(p); err != nil {
+		k, err := r.Read(buf[:min(int64(len(buf)), n)])
+		_, _ = digest.Write(buf[:k]) // never fails
+		if _, err := w.Write(buf[:k]); err != nil {
 			return err
 		}
-		_, _ = r.Discard(len(p))
-		n -= int64(len(p))
+		if n -= int64(k); err != nil && n > 0 {
+			return fmt.Errorf("reading a body: %w", io.ErrUnexpectedEOF)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -221,7 +222,7 @@ func (c *serverConn) identify(id *Identity) (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		peer = &prefixed{Conn: c, prefix: begin}
+		peer = &prefixed{Conn: c, prefix: begin, rest: bufio.NewReaderSize(c, 16<<10)}
 	} else {
 		t := tls.Server(c, c.under.server(protocolHTTP2))
 		if err := t.Handshake(); err != nil {
@@ -272,6 +273,7 @@ func readPreface(r io.Reader) ([]byte, error) {
 type prefixed struct {
 	net.Conn
 	prefix []byte
+	rest   *bufio.Reader // net/http reads HTTP/2 frames a head at a time
 }
 
 func (p *prefixed) Read(b []byte) (int, error) {
@@ -280,7 +282,7 @@ func (p *prefixed) Read(b []byte) (int, error) {
 		p.prefix = p.prefix[n:]
 		return n, nil
 	}
-	return p.Conn.Read(b)
+	return p.rest.Read(b)
 }
 
 type connKey struct{}

@@ -54,8 +54,11 @@ func ContentRange(response http.Header) (start, length, size int64, ok bool) {
 		}
 		numbers[i] = int64(n)
 	}
-	start, length, size = numbers[0], numbers[1]-numbers[0]+1, numbers[2]
-	return start, length, size, length > 0 && start+length <= size
+	start, end, size := numbers[0], numbers[1], numbers[2]
+	if start > end || end >= size { // from here on nothing overflows
+		return 0, 0, 0, false
+	}
+	return start, end - start + 1, size, true
 }
 
 // Whole makes of a partial response's header what a response with the whole

@@ -19,6 +19,8 @@ func TestContentRange(t *testing.T) {
 		{[]string{"bytes 0-4/*"}, 0, 0, 0, false},
 		{[]string{"bytes */10"}, 0, 0, 0, false},
 		{[]string{"bytes 0-9223372036854775807/9223372036854775807"}, 0, -9223372036854775808, 9223372036854775807, false},
+		{[]string{"bytes 1-9223372036854775807/0"}, 0, 0, 0, false},
+		{[]string{"bytes 0-9223372036854775806/9223372036854775807"}, 0, 9223372036854775807, 9223372036854775807, true},
 		{[]string{"bytes 0-9999999999999999999/10"}, 0, 0, 0, false},
 		{[]string{"bytes -1-4/10"}, 0, 0, 0, false},
 		{[]string{"bytes +0-4/10"}, 0, 0, 0, false},
@@ -78,7 +80,7 @@ func TestWholeAndPart(t *testing.T) {
 }
 
 func FuzzContentRange(f *testing.F) {
-	for _, seed := range []string{"bytes 0-4/10", "bytes 0-9223372036854775807/9223372036854775807", "bytes */1", "bytes -", "bytes 1-0/2"} {
+	for _, seed := range []string{"bytes 0-4/10", "bytes 0-9223372036854775807/9223372036854775807", "bytes */1", "bytes -", "bytes 1-0/2", "bytes 1-9223372036854775807/0"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

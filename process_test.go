@@ -131,12 +131,13 @@ func newCluster(t *testing.T, n int, o *origin, siteOptions string) cluster {
 }
 
 // freePorts returns loopback addresses that are free for TCP and UDP. They are
-// from below the range of ports that connections are made from.
+// from below the range of ports that connections are made from, and not of those
+// that lab and conformance take, which may run at the same time.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
 	var free []string
 	for range 1000 {
-		addr := "127.0.0.1:" + strconv.Itoa(20000+rand.IntN(12000))
+		addr := "127.0.0.1:" + strconv.Itoa(20000+rand.IntN(6000))
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			continue

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -358,4 +359,118 @@ func TestPurgesHardlySlowHits(t *testing.T) {
 	slower := 100 * (median(purging) - median(quiet)) / median(quiet)
 	t.Logf("%v a hit, %v while %d tags a second are purged", median(quiet), median(purging), purged*int(time.Second)/int(rounds*turn))
 	figure(t, "hits slowed by purges, in percent", int64(slower), 10, 50)
+}
+
+// Each kind of purge, on three nodes that are warm on 30 URLs: what it names is
+// fetched again, once, and nothing else.
+func TestEachKindOfPurgeInACluster(t *testing.T) {
+	var version atomic.Int64
+	o := startOrigin(t, versioned(&version))
+	c := startCluster(t, 3, o, patient)
+	all := append(paths("news", 15), paths("news1", 15)...)
+	url := func(path string) string { return "http://" + clientHost + path }
+	for i, test := range []struct {
+		body  string
+		named func(path string) bool
+	}{
+		{fmt.Sprintf(`{"urls": [%q]}`, url(all[3])), func(p string) bool { return p == all[3] }},
+		{fmt.Sprintf(`{"prefixes": [%q]}`, url("/news/")), func(p string) bool { return strings.HasPrefix(p, "/news/") }},
+		{`{"tags": ["news"]}`, func(p string) bool { return strings.HasPrefix(p, "/news/") }},
+		{`{"tags": ["new"]}`, func(string) bool { return false }},
+		{fmt.Sprintf(`{"hosts": [%q]}`, clientHost), func(string) bool { return true }},
+		{`{"hosts": ["test"]}`, func(string) bool { return false }},
+		{`{"all": true}`, func(string) bool { return true }},
+		{`{"tags": ["news1"], "soft": true}`, func(p string) bool { return strings.HasPrefix(p, "/news1/") }},
+	} {
+		version.Store(0)
+		if code, result := c[0].purge(`{"all": true}`); code != 200 {
+			t.Fatal(result)
+		}
+		c.everywhere(t, "at first", "0", all...)
+		before := make(map[string]int)
+		for _, path := range all {
+			before[path] = o.fetches(path)
+		}
+		version.Store(1)
+		if code, result := c[i%3].purge(test.body); code != 200 {
+			t.Fatalf("%s: %+v", test.body, result)
+		}
+		for _, path := range all {
+			want, fetches := "0", 0
+			if test.named(path) {
+				want, fetches = "1", 1
+			}
+			for _, p := range c {
+				if soft := strings.Contains(test.body, "soft"); soft && want == "1" {
+					// What is stale is served until one node has it anew.
+					eventually(t, p.name+path+" is new", func() bool { return p.get(path).body == want })
+				}
+				a := p.get(path)
+				a.is(t, fmt.Sprintf("after %s, %s%s", test.body, p.name, path), want)
+				if want == "0" && !a.hit() {
+					t.Errorf("after %s, %s%s: %s", test.body, p.name, path, a.cacheStatus())
+				}
+			}
+			if n := o.fetches(path) - before[path]; n != fetches {
+				t.Errorf("after %s: %d fetches of %s, want %d", test.body, n, path, fetches)
+			}
+		}
+	}
+}
+
+// A fill that began before a purge and ends after it is served to its own client,
+// and stored nowhere.
+func TestFillsThatPurgesOvertakeInACluster(t *testing.T) {
+	var version atomic.Int64
+	var gates sync.Map // by path: where the origin waits, and until when
+	type hold struct {
+		amid         bool // the body, rather than before the header
+		begun, until gate
+	}
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		body := strconv.FormatInt(version.Load(), 10)
+		w.Header().Set("Cache-Control", "max-age=3600")
+		w.Header().Set("Surrogate-Key", "t"+strings.ReplaceAll(r.URL.Path, "/", "-"))
+		if h, ok := gates.LoadAndDelete(r.URL.Path); ok {
+			h := h.(hold)
+			if h.amid {
+				_, _ = io.WriteString(w, body[:1])
+				w.(http.Flusher).Flush()
+				body = body[1:]
+			}
+			h.begun.open()
+			h.until.wait(r)
+		}
+		_, _ = io.WriteString(w, body)
+	})
+	c := startCluster(t, 3, o, patient)
+	rounds := 120
+	if raceEnabled() {
+		rounds = 30
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range rounds {
+		path := fmt.Sprintf("/fill/%d", i)
+		version.Store(int64(100 + 2*i))
+		h := hold{random.IntN(2) == 0, make(gate), make(gate)}
+		gates.Store(path, h)
+		leader, other := c[random.IntN(3)], c[random.IntN(3)]
+		first := make(chan answer)
+		go func() { first <- leader.get(path) }()
+		<-h.begun
+		version.Store(int64(101 + 2*i))
+		body := fmt.Sprintf(`{"urls": ["http://%s%s"]}`, clientHost, path)
+		if random.IntN(2) == 0 {
+			body = fmt.Sprintf(`{"tags": ["t-fill-%d"]}`, i)
+		}
+		if code, result := other.purge(body); code != 200 {
+			t.Fatalf("round %d: %+v", i, result)
+		}
+		if h.amid { // who comes after the purge does not get what is of before
+			other.get(path).is(t, fmt.Sprint("round ", i, ", amid the fill"), strconv.Itoa(101+2*i))
+		}
+		h.until.open()
+		(<-first).is(t, fmt.Sprint("round ", i, ", its own client"), strconv.Itoa(100+2*i))
+		c.everywhere(t, fmt.Sprint("round ", i, ", afterwards"), strconv.Itoa(101+2*i), path)
+	}
 }

@@ -184,12 +184,13 @@ func (ns nodes) end() error {
 }
 
 // freePorts returns loopback addresses that are free for TCP and UDP, from
-// below the range of ports that connections are made from.
+// below the range of ports that connections are made from, and not of those that
+// other tests of the repository take.
 func freePorts(n int) ([]string, error) {
 	free := make(map[string]bool)
 	var list []string
 	for range 1000 {
-		addr := "127.0.0.1:" + strconv.Itoa(20000+rand.IntN(12000))
+		addr := "127.0.0.1:" + strconv.Itoa(29000+rand.IntN(3000))
 		if free[addr] || !isFree(addr) {
 			continue
 		}

@@ -249,10 +249,11 @@ func (t *trial) house(n *node, ports []string, i int) (err error) {
 }
 
 // freePorts returns loopback addresses that are free for TCP and UDP, from below
-// the range of ports that connections are made from.
+// the range of ports that connections are made from, and not of those that other
+// tests of the repository take.
 func freePorts(n int) (free []string, err error) {
 	for range 1000 {
-		addr := "127.0.0.1:" + strconv.Itoa(20000+mathrand.IntN(12000))
+		addr := "127.0.0.1:" + strconv.Itoa(26000+mathrand.IntN(3000))
 		if slices.Contains(free, addr) || !isFree(addr) {
 			continue
 		}

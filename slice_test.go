@@ -1,0 +1,284 @@
+package caddygroupcache
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// answers is an upstream whose partial answers are what change makes of the
+// right ones.
+type answers struct {
+	body   []byte
+	change func(a *partAnswer)
+	asked  int
+}
+
+type partAnswer struct {
+	status      int
+	header      http.Header
+	body        []byte
+	start, size int64 // for Content-Range, as they are to be said
+	length      int64
+}
+
+func (u *answers) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	u.asked++
+	h := http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}, "Content-Type": {"x/y"}}
+	set, isPart := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
+	if isPart && u.change != nil {
+		var start, end int64
+		if _, err := fmt.Sscanf(set, "%d-%d", &start, &end); err != nil {
+			return err
+		}
+		size := int64(len(u.body))
+		end = min(end, size-1)
+		a := &partAnswer{http.StatusPartialContent, h, u.body[start : end+1], start, size, end - start + 1}
+		u.change(a)
+		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", a.start, a.start+a.length-1, a.size))
+		h.Set("Content-Length", strconv.Itoa(len(a.body)))
+		for name, values := range a.header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(a.status)
+		_, err := w.Write(a.body)
+		return err
+	}
+	for name, values := range h {
+		w.Header()[name] = values
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(u.body)))
+	for body := u.body; len(body) > 0; {
+		n, err := w.Write(body[:min(len(body), 100_000)])
+		if err != nil {
+			return err
+		}
+		body = body[n:]
+	}
+	return nil
+}
+
+// wrongParts are answers to the request for a chunk that must not become part of
+// what is stored.
+var wrongParts = map[string]func(a *partAnswer){
+	"a 200 with a Content-Range": func(a *partAnswer) { a.status = http.StatusOK },
+	"another part":               func(a *partAnswer) { a.start += 10 },
+	"a shorter part":             func(a *partAnswer) { a.length -= 10; a.body = a.body[:len(a.body)-10] },
+	"a part of a larger one":     func(a *partAnswer) { a.size += 10 },
+	"of another response":        func(a *partAnswer) { a.header.Set("Etag", `"2"`) },
+	"of a weak tag":              func(a *partAnswer) { a.header.Set("Etag", `W/"1"`) },
+	"without a tag":              func(a *partAnswer) { a.header.Del("Etag") },
+	"for one client":             func(a *partAnswer) { a.header.Set("Cache-Control", "private") },
+	"not to be stored":           func(a *partAnswer) { a.header.Set("Cache-Control", "no-store") },
+	"with a cookie":              func(a *partAnswer) { a.header.Set("Set-Cookie", "a=b") },
+	"cut off":                    func(a *partAnswer) { a.body = a.body[:len(a.body)/2] },
+	"longer than it says":        func(a *partAnswer) { a.body = append(bytes.Clone(a.body), 'x') },
+	"an error":                   func(a *partAnswer) { a.status = http.StatusBadGateway },
+	"gone":                       func(a *partAnswer) { a.status = http.StatusNotFound },
+}
+
+// stored reports whether a chunk of what is at a target came from what the
+// upstream answered.
+func whole(t *testing.T, h *Handler, up caddyhttp.Handler, target string) (w *httptest.ResponseRecorder, cut bool) {
+	t.Helper()
+	w = httptest.NewRecorder()
+	defer func() {
+		if p := recover(); p != nil {
+			if p != http.ErrAbortHandler {
+				panic(p)
+			}
+			cut = true
+		}
+	}()
+	if err := h.ServeHTTP(w, request(t.Context(), target), up); err != nil {
+		return w, true
+	}
+	return w, false
+}
+
+// A chunk that is gone, and an upstream that answers wrongly when it is asked
+// for it: nobody gets a body that is put together wrongly, and nothing of the
+// answer is kept.
+func TestWrongPartsDoNotMendABody(t *testing.T) {
+	for name, change := range wrongParts {
+		t.Run(name, func(t *testing.T) {
+			n := newLoneNode(t)
+			h := newHandler(t, n, nil)
+			up := &answers{body: randomBody(4 << 20)}
+			if w, cut := whole(t, h, up, "/"); cut || !bytes.Equal(w.Body.Bytes(), up.body) {
+				t.Fatal("the first was not whole")
+			}
+			forget(t, n, h, "/", 2)
+			up.change = change
+			for range 2 {
+				w, cut := whole(t, h, up, "/")
+				if got := w.Body.Bytes(); !bytes.HasPrefix(up.body, got) || !cut && len(got) != len(up.body) {
+					t.Errorf("got %d bytes, cut off: %v, %s", len(got), cut, w.Header().Get("Cache-Status"))
+				}
+			}
+		})
+	}
+}
+
+// The same where nothing is stored yet, and the answer would tell all about it.
+func TestWrongPartsAreNoBeginning(t *testing.T) {
+	wrong := map[string]func(a *partAnswer){
+		"more than max_body_size":            func(a *partAnswer) { a.size = 1 << 30 },
+		"with queries that come to the same": func(a *partAnswer) { a.header.Set("No-Vary-Search", "key-order") },
+		"with trailers":                      func(a *partAnswer) { a.header.Set("Trailer", "X-A") },
+	}
+	for name, change := range wrongParts {
+		if name != "of another response" && name != "a part of a larger one" { // it can't be known
+			wrong[name] = change
+		}
+	}
+	for name, change := range wrong {
+		t.Run(name, func(t *testing.T) {
+			n := newLoneNode(t)
+			h := newHandler(t, n, nil)
+			up := &answers{body: randomBody(4 << 20), change: func(a *partAnswer) {
+				if a.start == 0 && a.length == 1<<20 { // the first chunk; the client's own part is right
+					change(a)
+				}
+			}}
+			for i := range 3 {
+				w := httptest.NewRecorder()
+				r := request(t.Context(), "/", "Range", "bytes=3000000-3000009")
+				if err := h.ServeHTTP(w, r, up); err != nil {
+					t.Fatal(err)
+				}
+				switch w.Code {
+				case http.StatusPartialContent:
+					wantBody(t, "the part", w, up.body[3000000:3000010])
+				case http.StatusOK:
+					wantBody(t, "the whole", w, up.body)
+				default:
+					t.Errorf("status %d", w.Code)
+				}
+				if s := w.Header().Get("Cache-Status"); i == 0 && strings.Contains(s, "fwd-status=206; stored") {
+					t.Errorf("a wrong beginning was stored: %s", s)
+				}
+			}
+		})
+	}
+}
+
+// With credentials, nothing is fetched for others: neither a beginning nor a
+// chunk that is gone.
+func TestPartsForOneClientAreNotShared(t *testing.T) {
+	n := newLoneNode(t)
+	h := newHandler(t, n, nil)
+	up := &answers{body: randomBody(4 << 20), change: func(*partAnswer) {}}
+	w := getLarge(t, h, up, "/", "Range", "bytes=3000000-3000009", "Authorization", "Basic YTpi")
+	wantBody(t, "a part", w, up.body[3000000:3000010])
+	if n.store.Usage().Resources != 0 {
+		t.Error("stored with credentials")
+	}
+	up = &answers{body: randomBody(4 << 20), change: func(a *partAnswer) { t.Error("a chunk was fetched with credentials") }}
+	public := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		rw := &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}
+		return up.ServeHTTP(publicly{rw}, r)
+	})
+	getLarge(t, h, public, "/public")
+	forget(t, n, h, "/public", 2)
+	func() {
+		defer func() { _ = recover() }() // its client is cut off, or gets it all
+		r := request(t.Context(), "/public", "Authorization", "Basic YTpi")
+		r.Header.Del("Range")
+		up.change = nil
+		w := httptest.NewRecorder()
+		_ = h.ServeHTTP(w, r, public)
+		if !bytes.HasPrefix(up.body, w.Body.Bytes()) {
+			t.Error("another body")
+		}
+	}()
+}
+
+// publicly makes responses such that they are shared in spite of credentials.
+type publicly struct {
+	*caddyhttp.ResponseWriterWrapper
+}
+
+func (p publicly) WriteHeader(status int) {
+	p.Header().Set("Cache-Control", "public, max-age=60")
+	p.ResponseWriterWrapper.WriteHeader(status)
+}
+
+// What has been validated needs no first chunk: a part of it is served after the
+// 304.
+func TestPartOfAStaleBodyIsValidatedFirst(t *testing.T) {
+	n := newLoneNode(t)
+	h := newHandler(t, n, nil)
+	body := randomBody(4 << 20)
+	var asked []string
+	up := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		asked = append(asked, r.Header.Get("Range")+r.Header.Get("If-None-Match"))
+		w.Header().Set("Etag", `"1"`)
+		if r.Header.Get("If-None-Match") != "" {
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
+		w.Header().Set("Cache-Control", "max-age=0")
+		_, err := w.Write(body)
+		return err
+	})
+	getLarge(t, h, up, "/")
+	w := getLarge(t, h, up, "/", "Range", "bytes=3000000-3000009")
+	wantBody(t, "a part", w, body[3000000:3000010])
+	if got := fmt.Sprint(asked); got != `[ "1"]` {
+		t.Errorf("the upstream was asked with %s", got)
+	}
+}
+
+// resumeFrom breaks a fill off amid the body, and answers the request for the
+// rest as test says.
+func TestRestThatIsNotOfTheSameResponse(t *testing.T) {
+	body, other := randomBody(3<<20), randomBody(3<<20+1)
+	for name, test := range map[string]struct {
+		tag   string
+		start int64
+		whole bool // the client gets all
+	}{
+		"the rest":       {`"1"`, 0, true},
+		"of another":     {`"2"`, 0, false},
+		"of a weak tag":  {`W/"1"`, 0, false},
+		"from elsewhere": {`"1"`, 5, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newLoneNode(t)
+			h := newHandler(t, n, nil)
+			up := &answers{body: body}
+			getLarge(t, h, up, "/")
+			forget(t, n, h, "/", 2)
+			// The chunk itself can't be had; the rest can.
+			rest := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+				set := strings.TrimPrefix(r.Header.Get("Range"), "bytes=")
+				start, err := strconv.ParseInt(strings.TrimSuffix(set, "-"), 10, 64)
+				if err != nil { // the request for a chunk has an end
+					return io.ErrUnexpectedEOF
+				}
+				from := body
+				if test.tag != `"1"` {
+					from = other
+				}
+				w.Header().Set("Etag", test.tag)
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start+test.start, len(body)-1, len(body)))
+				w.WriteHeader(http.StatusPartialContent)
+				_, err = w.Write(from[start+test.start : len(body)])
+				return err
+			})
+			w, cut := whole(t, h, rest, "/")
+			if got := w.Body.Bytes(); cut == test.whole || !bytes.HasPrefix(body, got) || test.whole && len(got) != len(body) {
+				t.Errorf("got %d bytes of %d, cut off: %v", len(got), len(body), cut)
+			}
+		})
+	}
+}

@@ -185,6 +185,18 @@ func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
 	s.put(space, k, &copied)
 }
 
+// PutMoved stores what the previous owner of a key had, on the one that owns it
+// now. It returns the entry as stored, or nil when it has been purged or a later
+// one is there. Of a large body it gets the first chunk.
+func (s *Store) PutMoved(space *Namespace, k Key, e *Entry, body []byte) *Entry {
+	moved := *e
+	moved.ensureLength()
+	if len(body) > 0 {
+		s.bodies.put(groupKey(k, e.Generation), body, false)
+	}
+	return s.put(space, k, &moved)
+}
+
 // Drop forgets an entry, unless a newer one has taken its place.
 func (s *Store) Drop(k Key, e *Entry) { s.drop(k, e) }
 

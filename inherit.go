@@ -166,26 +166,12 @@ func (n *node) takeOver(q *question, found finding, reply *peer.Reply) bool {
 	defer release()
 	stop := time.AfterFunc(inheritPatience, reply.Close)
 	defer stop.Stop()
-	body := firstChunk(make([]byte, 0, length))
-	if _, err := reply.Body(&body); err != nil {
+	body := peer.NewWhole(length)
+	if _, err := reply.Body(body); err != nil {
 		return false
 	}
-	return n.store.PutMoved(q.space, q.key, e, body) != nil
+	return n.store.PutMoved(q.space, q.key, e, body.Bytes()) != nil
 }
-
-// firstChunk takes the first chunk of a body that is complete: no others follow
-// on the same stream.
-type firstChunk []byte
-
-func (c *firstChunk) Write(p []byte) (int, error) {
-	if len(*c)+len(p) > cap(*c) {
-		return 0, peer.ErrProtocol
-	}
-	*c = append(*c, p...)
-	return len(p), nil
-}
-
-func (c *firstChunk) Stored(peer.Stored) error { return peer.ErrProtocol }
 
 // inheritChunk brings a chunk that its owner does not have from a previous one,
 // and gives it to the owner; nil: nobody has it.

@@ -88,11 +88,17 @@ func (n *node) bringChunk(id peer.ChunkID, length int64, mend func() ([]byte, er
 	err := errChunkGone
 	if owner, self := n.chunkOwner(id); !self {
 		var b []byte
-		if b, err = n.getChunk(owner, id, length); err == nil {
+		if b, err = n.getChunk(owner, id, length, chunkPatience); err == nil {
+			n.store.PutChunk(id.Key, id.Generation, id.Index, b, false)
 			return b, nil
 		}
 		if errors.Is(err, peer.ErrMissing) {
 			err = errChunkGone
+		}
+	}
+	if errors.Is(err, errChunkGone) {
+		if b := n.inheritChunk(id, length); b != nil {
+			return b, nil
 		}
 	}
 	if mend == nil {
@@ -101,7 +107,7 @@ func (n *node) bringChunk(id peer.ChunkID, length int64, mend func() ([]byte, er
 	return mend()
 }
 
-func (n *node) getChunk(from peer.Node, id peer.ChunkID, length int64) ([]byte, error) {
+func (n *node) getChunk(from peer.Node, id peer.ChunkID, length int64, patience time.Duration) ([]byte, error) {
 	release, ok := n.Reserve(length)
 	if !ok {
 		return nil, fill.ErrMemory
@@ -111,14 +117,11 @@ func (n *node) getChunk(from peer.Node, id peer.ChunkID, length int64) ([]byte, 
 	err := errChunkGone
 	for range 2 { // a connection may break for reasons that are over at once
 		start := time.Now()
-		b, err = n.client.Chunk(context.Background(), from, id, length, chunkPatience)
+		b, err = n.client.Chunk(context.Background(), from, id, length, patience)
 		observePeer(operationChunk, err, time.Since(start))
 		if err == nil || errors.Is(err, peer.ErrMissing) || errors.Is(err, peer.ErrDown) || errors.Is(err, peer.ErrTimeout) {
 			break
 		}
-	}
-	if err == nil {
-		n.store.PutChunk(id.Key, id.Generation, id.Index, b, false)
 	}
 	return b, err
 }

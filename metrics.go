@@ -44,6 +44,8 @@ const (
 	operationLearn   = "learn"
 	operationChunk   = "chunk"
 	operationStore   = "store"
+
+	operationHandOver = "hand_over"
 )
 
 func observePeer(operation string, err error, took time.Duration) {

@@ -387,13 +387,15 @@ func (p *process) onChange(members []member) {
 	p.node.setRing(ring)
 }
 
-// Destruct leaves the cluster.
+// Destruct leaves the cluster. The site's last request is over by then, while
+// other nodes are answered until all is handed over to them.
 func (p *process) Destruct() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var err error
 	if p.running != nil {
 		p.endBeat()
+		p.node.handOver()
 		err = p.members.Leave(leaveTimeout)
 		p.server.Close()
 		p.peers.Close() // which the server does by itself, but perhaps not yet

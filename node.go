@@ -38,6 +38,7 @@ type node struct {
 	identity *peer.Identity // how it shows other nodes that it is one
 	client   *peer.Client
 	ring     atomic.Pointer[peer.Ring]
+	past     past // what the ring was before
 
 	// What is being fetched from the upstream, here or by the holder of a
 	// lease. Other nodes may read along.
@@ -102,6 +103,9 @@ func newNode(name string, cacheSize int64) *node {
 // round.
 func (n *node) setRing(nodes []peer.Node) {
 	ring := peer.NewRing(n.name, nodes)
+	if before := n.ring.Load(); before != nil {
+		n.past.note(before, ring, time.Now()) // so that whoever sees the new one knows it
+	}
 	last := n.ring.Swap(ring)
 	n.client.SetRing(ring)
 	if last == nil {
@@ -148,6 +152,10 @@ type question struct {
 	// served whatever its freshness.
 	validated store.Generation
 	failed    bool // it was not confirmed: the upstream failed, and the entry stands in
+
+	// The look-up of another node, for whose request the question stands: header
+	// is what it tells of that. nil: the request came to this node.
+	from *peer.Query
 
 	traced context.Context // of the request, for spans only: what is done for it may outlive it
 }
@@ -203,6 +211,11 @@ func (q *question) served(f finding) bool {
 		return false
 	}
 	return f.use == rfc9111.Fresh || q.validated != 0 && f.entry.Generation == q.validated
+}
+
+// answered is served, or good enough while it is fetched anew.
+func (q *question) answered(f finding) bool {
+	return q.served(f) || f.use == rfc9111.StaleWhileRevalidate && f.here && q.upstream == rfc9111.None && !q.refresh
 }
 
 // uncacheable is why the question's request needn't wait for others. That a
@@ -272,6 +285,12 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 	own := grant{fetch: true, stale: found.stale(), staleBody: found.body}
 	owner, self := n.ring.Load().Owner(q.key)
 	if self {
+		inherited := n.inherit(q, found)
+		if q.answered(inherited) {
+			f.end(rfc9111.None) // look again
+			return grant{}
+		}
+		own.stale, own.staleBody = inherited.stale(), inherited.body
 		return own
 	}
 	for range 2 { // a second time if the owner needs more request fields
@@ -533,7 +552,7 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 	q := &question{
 		space: space, address: address{key: query.Key}, header: query.Fields,
 		directives: rfc9111.ParseRequest(query.Fields), credentials: query.Credentials,
-		maxBody: n.largestBody(), validated: query.Validated, far: query.Far,
+		maxBody: n.largestBody(), validated: query.Validated, far: query.Far, refresh: query.Refresh, from: query,
 	}
 	now := time.Now()
 	if !n.upToDate(ctx, now, defaultPeerTimeout) {
@@ -546,7 +565,7 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 	switch {
 	case !query.Covers(q.vary):
 		a.Vary(q.vary)
-	case q.served(found), found.use == rfc9111.StaleWhileRevalidate && found.here && !query.Refresh:
+	case q.answered(found):
 		a.Hit(found.entry, found.body, query.Have)
 	case q.uncacheable(found) != rfc9111.None:
 		a.Bypass(found.uncacheable, uncacheableFor)
@@ -555,12 +574,12 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 	case !query.Lead:
 		a.None(ticket, found.stale())
 	default:
-		n.lead(ctx, q, found, a)
+		n.lead(ctx, q, a)
 	}
 }
 
 // lead gives the asker a lease, or lets it read along.
-func (n *node) lead(ctx context.Context, q *question, found finding, a *peer.Answer) {
+func (n *node) lead(ctx context.Context, q *question, a *peer.Answer) {
 	f, r, leads := n.fills.join(q.id(), n.newFill(q), true)
 	defer r.Close()
 	if !leads {
@@ -569,9 +588,18 @@ func (n *node) lead(ctx context.Context, q *question, found finding, a *peer.Ans
 	}
 	ticket := n.clock.ticket(f.lease)
 	// Look again after winning, as ServeHTTP does.
-	if again := n.find(q, time.Now()); q.served(again) {
+	found := n.find(q, time.Now())
+	if !q.served(found) {
+		found = n.inherit(q, found)
+	}
+	switch {
+	case !q.covers(q.vary): // that has just become known
 		f.end(rfc9111.None)
-		a.Hit(again.entry, again.body, 0)
+		a.Vary(q.vary)
+		return
+	case q.answered(found):
+		f.end(rfc9111.None)
+		a.Hit(found.entry, found.body, q.from.Have)
 		return
 	}
 	if err := a.Lease(ticket, found.stale()); err != nil {

@@ -29,6 +29,8 @@ type backend struct {
 	chunk   func(ChunkID) []byte
 	put     func(ChunkID, []byte)
 	full    bool // there is no memory for anything
+	take    func(*Query, *store.Entry, []byte)
+	heard   []store.PurgeID
 }
 
 func (b backend) Lookup(ctx context.Context, q *Query, a *Answer) { b.lookup(ctx, q, a) }
@@ -37,6 +39,8 @@ func (b backend) Purge(purges []store.Purge)                      { b.purge(purg
 func (b backend) Purges() ([]store.Purge, time.Time)              { return b.purges() }
 func (b backend) Chunk(id ChunkID) []byte                         { return b.chunk(id) }
 func (b backend) PutChunk(id ChunkID, chunk []byte)               { b.put(id, chunk) }
+func (b backend) TakeOver(q *Query, e *store.Entry, body []byte)  { b.take(q, e, body) }
+func (b backend) Heard(time.Time) ([]store.PurgeID, bool)         { return b.heard, true }
 func (b backend) Reserve(int64) (func(), bool)                    { return func() {}, !b.full }
 func (b backend) Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
 	return b.publish(ctx, p)
@@ -439,6 +443,8 @@ func rejecting(t *testing.T) Backend {
 		},
 		func(ChunkID, []byte) { t.Error("a stranger's chunk was kept") },
 		false,
+		func(*Query, *store.Entry, []byte) { t.Error("nonsense was taken over") },
+		nil,
 	}
 }
 

@@ -39,18 +39,34 @@ func NewRing(self string, nodes []Node) *Ring {
 // Owner returns the node that owns a key, and whether that is the node itself.
 // A node that is alone, or not on the ring, owns everything.
 func (r *Ring) Owner(k store.Key) (owner Node, self bool) {
-	key := binary.BigEndian.Uint64(k[:])
-	best := -1
-	var top uint64
-	for i := range r.nodes {
-		if s := mix(key ^ r.nodes[i].seed); best < 0 || s > top {
-			best, top = i, s
-		}
-	}
+	best := r.best(k, "")
 	if best < 0 {
 		return Node{Name: r.self}, true
 	}
 	return r.nodes[best], r.nodes[best].Name == r.self
+}
+
+// Next returns who owns a key when the node called without is not there.
+func (r *Ring) Next(k store.Key, without string) (Node, bool) {
+	best := r.best(k, without)
+	if best < 0 {
+		return Node{}, false
+	}
+	return r.nodes[best], true
+}
+
+// best returns the index of the node with the highest score, but for one; -1:
+// there is none.
+func (r *Ring) best(k store.Key, without string) int {
+	key := binary.BigEndian.Uint64(k[:])
+	best := -1
+	var top uint64
+	for i := range r.nodes {
+		if s := mix(key ^ r.nodes[i].seed); (best < 0 || s > top) && r.nodes[i].Name != without {
+			best, top = i, s
+		}
+	}
+	return best
 }
 
 // Nodes returns the nodes, sorted by name. The slice must not be changed.

@@ -26,6 +26,8 @@ const (
 	pathLearn   = "/1/learn"
 	pathChunk   = "/1/chunk"
 	pathStore   = "/1/store"
+
+	pathHandOver = "/1/hand-over"
 )
 
 // A Backend answers for a node. Its methods must return when ctx ends.
@@ -47,6 +49,12 @@ type Backend interface {
 	Chunk(id ChunkID) []byte
 	// PutChunk takes a chunk that the node owns.
 	PutChunk(id ChunkID, chunk []byte)
+	// TakeOver takes an entry of a query's key, with its body or first chunk, from
+	// a node that leaves.
+	TakeOver(q *Query, e *store.Entry, body []byte)
+	// Heard returns the purges that the node has heard of lately, or reports
+	// false if they are too many.
+	Heard(now time.Time) ([]store.PurgeID, bool)
 	// Reserve takes memory for what is read from the wire, until release. It
 	// reports false when there is none.
 	Reserve(n int64) (release func(), ok bool)
@@ -82,6 +90,7 @@ func NewServer(b Backend, id *Identity) *Server {
 	mux.HandleFunc("POST "+pathLearn, s.learn)
 	mux.HandleFunc("POST "+pathChunk, s.chunk)
 	mux.HandleFunc("POST "+pathStore, s.store)
+	mux.HandleFunc("POST "+pathHandOver, s.handOver)
 	mux.HandleFunc("POST "+pathInspect, s.inspect)
 	mux.HandleFunc("POST "+pathStatus, s.status)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w) })

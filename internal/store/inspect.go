@@ -61,6 +61,29 @@ func (s *Store) Inspect(k Key, request http.Header, now time.Time) Inspection {
 	return in
 }
 
+// Ranked returns all keys that the index knows, with their namespaces: first
+// those that were asked for since an eviction last came by, and of these the
+// newest.
+func (s *Store) Ranked() (keys []Key, spaces []*Namespace) {
+	var rest []Key
+	var restSpaces []*Namespace
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.RLock()
+		for r := sh.newest; r != nil; r = r.older {
+			switch {
+			case len(r.variants) == 0:
+			case r.visited.Load():
+				keys, spaces = append(keys, r.key), append(spaces, r.space)
+			default:
+				rest, restSpaces = append(rest, r.key), append(restSpaces, r.space)
+			}
+		}
+		sh.mu.RUnlock()
+	}
+	return append(keys, rest...), append(spaces, restSpaces...)
+}
+
 // About returns the selectors of a purge that name a response of the given
 // group, key, URL and tags.
 func (p *Purge) About(group string, k Key, url string, tags []string) []Selector {

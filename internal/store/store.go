@@ -213,6 +213,21 @@ func (s *Store) putBody(key string, body []byte, hot bool) {
 	s.indexLimit.Store((s.memory - main - copies) / shardCount)
 }
 
+// PutMoved stores what the previous owner of a key had, on the one that owns it
+// now. It returns the entry as stored, or nil when it has been purged or a later
+// one is there. Of a large body it gets the first chunk.
+func (s *Store) PutMoved(space *Namespace, k Key, e *Entry, body []byte) *Entry {
+	moved := *e
+	moved.ensureLength()
+	switch {
+	case e.Size <= SmallBody:
+		moved.body = body
+	case len(body) > 0:
+		s.putBody(groupKey(k, e.Generation), body, false)
+	}
+	return s.put(space, k, &moved)
+}
+
 // Drop forgets an entry, unless a newer one has taken its place.
 func (s *Store) Drop(k Key, e *Entry) { s.drop(k, e) }
 

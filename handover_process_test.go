@@ -1,0 +1,135 @@
+//go:build unix
+
+package caddygroupcache_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A steadyLoad asks random nodes for random pages, until end.
+type steadyLoad struct {
+	stop chan struct{}
+	done sync.WaitGroup
+
+	mu       sync.Mutex // guards below
+	nodes    cluster    // that are asked
+	requests int
+	failed   []string
+	slow     []string
+}
+
+// startLoad begins with so many requests a second.
+func startLoad(nodes cluster, pages []string, perSecond int) *steadyLoad {
+	l := &steadyLoad{stop: make(chan struct{}), nodes: nodes}
+	l.done.Go(func() {
+		ticks := time.NewTicker(time.Second / time.Duration(perSecond))
+		defer ticks.Stop()
+		for {
+			select {
+			case <-l.stop:
+				return
+			case <-ticks.C:
+				l.done.Go(func() { l.ask(pages[rand.IntN(len(pages))]) })
+			}
+		}
+	})
+	return l
+}
+
+func (l *steadyLoad) ask(page string) {
+	l.mu.Lock()
+	p := l.nodes[rand.IntN(len(l.nodes))]
+	l.mu.Unlock()
+	a := p.get(page)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Contains(l.nodes, p) {
+		return // it went while it was asked, and would without a cache
+	}
+	l.requests++
+	if a.err != nil || a.status != http.StatusOK || a.body != bodyOf(page) {
+		l.failed = append(l.failed, fmt.Sprintf("%s of %s: %d %s, %v", page, p.name, a.status, brief(a.body), a.err))
+	}
+	if a.took > time.Second {
+		l.slow = append(l.slow, fmt.Sprintf("%s of %s: %v (%s)", page, p.name, a.took, a.cacheStatus()))
+	}
+}
+
+// balance says which nodes clients are sent to from now on.
+func (l *steadyLoad) balance(nodes cluster) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nodes = nodes
+}
+
+// end ends the load, and fails the test for what clients have noticed.
+func (l *steadyLoad) end(t *testing.T) {
+	t.Helper()
+	close(l.stop)
+	l.done.Wait()
+	t.Logf("%d requests", l.requests)
+	for _, failed := range l.failed {
+		t.Error(failed)
+	}
+	for _, slow := range l.slow {
+		if raceEnabled() {
+			t.Log(slow)
+		} else {
+			t.Error(slow)
+		}
+	}
+}
+
+// TestRestartsKeepTheCache: a node that is restarted takes its keys along and
+// gets them back; of one that is killed its share is fetched once more.
+func TestRestartsKeepTheCache(t *testing.T) {
+	const pages, nodes = 400, 4
+	o := startOrigin(t, cacheable(0))
+	c := startCluster(t, nodes, o, "")
+	all := paths("page", pages)
+	sweep(t, c[:1], all)
+	warm := o.fetches("")
+	if warm != pages {
+		t.Fatalf("%d fetches of %d pages", warm, pages)
+	}
+	victim, others := c[nodes-1], c[:nodes-1]
+	load := startLoad(c, all, 200)
+	gone := func(end func()) int {
+		t.Helper()
+		before := o.fetches("")
+		load.balance(others)
+		end()
+		eventually(t, "the others have taken over", func() bool {
+			for _, p := range others {
+				if state := p.states()[victim.name]; state != "left" && state != "dead" {
+					return false
+				}
+			}
+			return true
+		})
+		sweep(t, others, all)
+		victim.start()
+		load.balance(c) // though it may not have found the others yet
+		c.awaitMembers()
+		sweep(t, c, all)
+		return o.fetches("") - before
+	}
+	graceful := gone(func() {
+		victim.signal(syscall.SIGTERM)
+		if code := victim.awaitEnd(); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+	})
+	figure(t, "fetches because of a graceful restart", int64(graceful), pages*5/100+1, pages*5/100)
+	killed := gone(victim.kill)
+	// Its share varies by chance: so many keys are four standard deviations more.
+	figure(t, "fetches because of a crash", int64(killed), pages/nodes+1, pages/nodes+35)
+	load.end(t)
+}

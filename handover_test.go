@@ -1,0 +1,136 @@
+package caddygroupcache
+
+import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// leave has a node hand over, leave the others' ring, and end.
+func (c *testCluster) leave(i int) {
+	c.nodes[i].handOver()
+	c.servers[i].Close()
+	for j, n := range c.nodes {
+		if j != i {
+			n.setRing(append(c.addrs[:i:i], c.addrs[i+1:]...))
+		}
+	}
+}
+
+// awaitStored waits until the owners have what was fetched.
+func (c *testCluster) awaitStored(t *testing.T, targets []string) {
+	t.Helper()
+	poll(t, "the owners have stored it", func() bool {
+		for _, target := range targets {
+			k, _ := keyOf(c.handlers[0], request(t.Context(), target))
+			owner, _ := c.nodes[0].ring.Load().Owner(k)
+			for _, n := range c.nodes {
+				if n.name == owner.Name && len(n.store.Inspect(k, nil, time.Now()).Variants) == 0 {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+func TestNodeThatLeavesHandsOver(t *testing.T) {
+	c := newCluster(t, 4)
+	up := new(variedPage)
+	var targets []string
+	for i := range 60 {
+		targets = append(targets, fmt.Sprintf("/%d?cc=max-age=60", i))
+	}
+	large := &file{body: randomBody(9 << 20), tag: `"1"`, ranges: true}
+	path := c.target(2)
+	for _, target := range targets {
+		for _, kind := range []string{"a", "b"} {
+			do(c.handlers[2], up.ServeHTTP, request(t.Context(), target, "X-Kind", kind))
+		}
+	}
+	wantBody(t, "the first", getLarge(t, c.handlers[2], large, path), large.body)
+	c.awaitStored(t, append(targets, path))
+	fetched := up.full.Load()
+	large.requests()
+	c.leave(2)
+	for _, i := range []int{0, 1, 3} {
+		for _, target := range targets {
+			for _, kind := range []string{"a", "b"} {
+				w := do(c.handlers[i], up.ServeHTTP, request(t.Context(), target, "X-Kind", kind))
+				if want := request(t.Context(), target).URL.Path + " in " + kind; w.Body.String() != want {
+					t.Errorf("%q, want %q", w.Body, want)
+				}
+			}
+		}
+		wantBody(t, fmt.Sprint("node ", i), getLarge(t, c.handlers[i], large, path), large.body)
+	}
+	if n := up.full.Load() - fetched; n != 0 {
+		t.Errorf("%d pages of %d were fetched anew", n, fetched)
+	}
+	if asked := large.requests(); len(asked) != 0 {
+		t.Errorf("the upstream was asked for %q", asked)
+	}
+}
+
+// TestWhatWasPurgedIsNotHandedOver: the node that leaves need not have heard of it.
+func TestWhatWasPurgedIsNotHandedOver(t *testing.T) {
+	c := newCluster(t, 2)
+	for _, n := range c.nodes {
+		poll(t, n.name+" has asked the others for purges", func() bool { return !n.catcher.lag.Load() })
+	}
+	var version atomic.Int64
+	up := func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Cache-Control", "max-age=60")
+		fmt.Fprint(w, version.Load())
+		return nil
+	}
+	target := c.target(1)
+	do(c.handlers[1], up, request(t.Context(), target))
+	version.Store(1)
+	all := store.Purge{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.All}}}
+	c.nodes[0].apply([]store.Purge{all}, true)
+	if c.nodes[1].purged.Knows(all.ID) {
+		t.Fatal("it has heard of it")
+	}
+	c.leave(1)
+	if w := do(c.handlers[0], up, request(t.Context(), target)); w.Body.String() != "1" {
+		t.Errorf("%q: %s", w.Body, w.Header().Get("Cache-Status"))
+	}
+}
+
+// An heir that heard of a purge later than the node that leaves does not refuse
+// what that one has fetched since.
+func TestWhatIsFetchedAfterAPurgeIsHandedOver(t *testing.T) {
+	c := newCluster(t, 2)
+	for _, n := range c.nodes {
+		poll(t, n.name+" has asked the others for purges", func() bool { return !n.catcher.lag.Load() })
+	}
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	all := []store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.All}}}}
+	c.nodes[1].apply(all, true)
+	target := c.target(1)
+	do(c.handlers[1], up, request(t.Context(), target))
+	c.nodes[0].apply(all, false)
+	c.leave(1)
+	wantStatus(t, do(c.handlers[0], up, request(t.Context(), target)), "hit")
+}
+
+func TestNobodyWaitsForAnHeirThatDoesNotAnswer(t *testing.T) {
+	c := newCluster(t, 3)
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	for i := range 30 {
+		do(c.handlers[2], up, request(t.Context(), fmt.Sprintf("/%d", i)))
+	}
+	c.servers[0].Close()
+	start := time.Now()
+	c.leave(2)
+	if took := time.Since(start); took > handOverFor+time.Second {
+		t.Errorf("it took %v", took)
+	}
+}

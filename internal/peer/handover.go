@@ -1,0 +1,215 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// A node that leaves hands what it has to the next owners. It is a stream of
+// entries with their bodies, and of chunks, from the client to the server. First
+// the server says which purges it has heard of lately, as one does who looks
+// up: so what it is given is compared with purges as the answer to a look-up is.
+//
+//	client                      server
+//	       ◄── which purges ───
+//	        ── entry, body ──►
+//	        ── chunk ────────►
+//	        ── end ──────────►
+//	       ◄── end ────────────   all is stored
+
+// A Gift takes what one node hands to another.
+type Gift struct {
+	out io.Writer
+}
+
+// Entry hands over an entry and its body, or the first chunk of a large one.
+// compared says that it has been compared with all purges of which the heir
+// knows.
+func (g *Gift) Entry(group string, k store.Key, e *store.Entry, body []byte, compared bool) error {
+	w := frameWriter{w: g.out}
+	w.frame(frameQuery, NewQuery(group, k, nil, nil).append)
+	a := Answer{key: k, out: w, Compared: compared}
+	a.say(frameEntry, entryNow(e))
+	if err := a.out.data(body); err != nil {
+		return err
+	}
+	a.out.end(e.Digest, e.Generation)
+	return a.out.flush()
+}
+
+// Chunk hands over a further chunk of a large body.
+func (g *Gift) Chunk(id ChunkID, chunk []byte) error {
+	w := frameWriter{w: g.out}
+	w.frame(frameChunk, id.append)
+	if err := w.data(chunk); err != nil {
+		return err
+	}
+	w.end(store.Digest(chunk), id.Generation)
+	return w.flush()
+}
+
+// HandOver has give hand things to another node, and returns when that has
+// stored them. What the heir knows of purges is in the query. It ends with ctx.
+func (c *Client) HandOver(ctx context.Context, to Node, give func(*Query, *Gift) error) error {
+	if err := c.handOver(ctx, to, give); err != nil {
+		return fmt.Errorf("handing over to %s: %w", to.Name, causeOf(ctx, err))
+	}
+	return nil
+}
+
+func (c *Client) handOver(ctx context.Context, to Node, give func(*Query, *Gift) error) error {
+	body, out := io.Pipe()
+	defer out.Close()
+	resp, err := c.call(ctx, to, pathHandOver, body, -1)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	frames := newFrameReader(resp.Body)
+	kind, d, _, err := frames.next()
+	if err != nil || kind != frameQuery {
+		return malformed("no purges")
+	}
+	heir := d.query()
+	if err := d.done(); err != nil {
+		return err
+	}
+	if err := give(heir, &Gift{out}); err != nil {
+		return err
+	}
+	w := frameWriter{w: out}
+	w.frame(frameEnd, nil)
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if kind, _, _, err = frames.next(); err == nil && kind != frameEnd {
+		err = malformed("no end")
+	}
+	return err
+}
+
+func (s *Server) handOver(w http.ResponseWriter, r *http.Request) {
+	asked := time.Now()
+	heir := NewQuery("", store.Key{}, nil, nil)
+	heir.Purges, heir.Told = s.backend.Heard(asked)
+	a := Answer{out: frameWriter{w: w}, flusher: http.NewResponseController(w)}
+	a.out.frame(frameQuery, heir.append)
+	err := a.Flush()
+	if err == nil {
+		err = s.takeOver(newFrameReader(r.Body), asked)
+	}
+	if errors.Is(err, ErrProtocol) || errors.Is(err, ErrDigest) {
+		s.note(err)
+	}
+	if err != nil {
+		panic(http.ErrAbortHandler) // it has begun to answer: only a reset says that not all is stored
+	}
+	a.out.frame(frameEnd, nil)
+	_ = a.out.flush() // the giver is gone: nobody to tell
+}
+
+// takeOver takes what comes until its end.
+func (s *Server) takeOver(frames *frameReader, asked time.Time) error {
+	for {
+		kind, d, _, err := frames.next()
+		switch {
+		case err != nil:
+			return err
+		case kind == frameQuery:
+			err = s.takeEntry(d, frames, asked)
+		case kind == frameChunk:
+			err = s.takeChunk(d, frames)
+		case kind == frameEnd:
+			return d.done()
+		default:
+			err = malformed("no gift")
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Server) takeEntry(d *decoder, frames *frameReader, asked time.Time) error {
+	q := d.query()
+	if err := d.done(); err != nil {
+		return err
+	}
+	kind, d, _, err := frames.next()
+	if err != nil || kind != frameEntry {
+		return malformed("no entry")
+	}
+	d.about(q.Key)
+	compared := d.flag()
+	e := d.entry(time.Now(), asked)
+	e.Compared = compared
+	if err := d.done(); err != nil {
+		return err
+	}
+	length := min(e.Size, store.ChunkSize)
+	release, ok := s.backend.Reserve(length)
+	if !ok {
+		return ErrRefused
+	}
+	defer release()
+	body := NewWhole(length)
+	got, err := copyBody(frames, body)
+	switch {
+	case err != nil:
+		return err
+	case got.size != length || got.generation != e.Generation || got.digest != e.Digest || e.Generation == 0:
+		return malformed("the body of another entry")
+	}
+	s.backend.TakeOver(q, e, body.Bytes())
+	return nil
+}
+
+func (s *Server) takeChunk(d *decoder, frames *frameReader) error {
+	id := d.chunkID()
+	if err := d.done(); err != nil {
+		return err
+	}
+	n, err := dataLength(frames)
+	if err != nil {
+		return err
+	}
+	release, ok := s.backend.Reserve(n)
+	if !ok {
+		return ErrRefused
+	}
+	defer release()
+	chunk, err := readData(frames, id, n)
+	if err != nil {
+		return err
+	}
+	s.backend.PutChunk(id, chunk)
+	return nil
+}
+
+// Whole is a Sink for a body that is stored already, or the first chunk of one:
+// it takes no more than it was made for.
+type Whole struct{ bytes []byte }
+
+// NewWhole returns a Whole for so many bytes.
+func NewWhole(length int64) *Whole { return &Whole{make([]byte, 0, length)} }
+
+// Bytes returns what it has got.
+func (w *Whole) Bytes() []byte { return w.bytes }
+
+// Write takes some of the body.
+func (w *Whole) Write(p []byte) (int, error) {
+	if len(w.bytes)+len(p) > cap(w.bytes) {
+		return 0, malformed("more than the body")
+	}
+	w.bytes = append(w.bytes, p...)
+	return len(p), nil
+}
+
+// Stored refuses: of what is stored no chunks follow.
+func (w *Whole) Stored(Stored) error { return malformed("chunks that follow what is stored") }

@@ -3,6 +3,7 @@ package caddygroupcache
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"

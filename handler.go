@@ -95,10 +95,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			h.node.release(q, g, rfc9111.OnlyIfCached)
 			return h.unavailable(w, out)
 		}
-		if q.far && !q.alone && g.stale == nil {
-			if h.fetchFirst(w, r, next, q, f, g, out) {
-				return nil
-			}
+		if q.far && !q.alone && g.stale == nil && g.why != rfc9111.HitForMiss && h.fetchFirst(w, r, next, q, f, g, out) {
+			return nil
 		}
 		if again, err := h.fetch(w, r, next, q, f, g, out); !again {
 			return err

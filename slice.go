@@ -30,7 +30,7 @@ var errNoSlice = errors.New("the upstream did not answer with the part that was 
 // if it can't be.
 func (h *Handler) mender(r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, i int) func() ([]byte, error) {
 	tag := rfc9111.StrongTag(http.Header{"Etag": e.Lines("Etag")})
-	if next == nil || tag == "" || q.credentials {
+	if next == nil || tag == "" || q.credentials || q.directives.OnlyIfCached {
 		return nil
 	}
 	return func() ([]byte, error) {

@@ -211,6 +211,19 @@ func (p publicly) WriteHeader(status int) {
 	p.ResponseWriterWrapper.WriteHeader(status)
 }
 
+func TestOnlyIfCachedDoesNotMend(t *testing.T) {
+	n := newLoneNode(t)
+	h := newHandler(t, n, nil)
+	up := &answers{body: randomBody(4 << 20)}
+	getLarge(t, h, up, "/")
+	forget(t, n, h, "/", 2)
+	up.asked = 0
+	w := getLarge(t, h, up, "/", "Range", "bytes=2097152-2097160", "Cache-Control", "only-if-cached")
+	if w.Code != http.StatusGatewayTimeout || up.asked != 0 {
+		t.Errorf("%d, the upstream was asked %d times", w.Code, up.asked)
+	}
+}
+
 // What has been validated needs no first chunk: a part of it is served after the
 // 304.
 func TestPartOfAStaleBodyIsValidatedFirst(t *testing.T) {

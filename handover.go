@@ -17,6 +17,8 @@ const (
 	// leaveTimeout to say that it leaves.
 	handOverFor = 3 * time.Second
 
+	retryHandOver = 100 * time.Millisecond
+
 	maxHeirs = 4 // at the same time
 )
 
@@ -43,14 +45,25 @@ func (n *node) handOver() {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			start := time.Now()
-			err := n.client.HandOver(ctx, to, func(heir *peer.Query, gift *peer.Gift) error {
-				return n.give(ctx, l, heir, gift, &left)
-			})
-			observePeer(operationHandOver, err, time.Since(start))
+			n.bequeath(ctx, to, l, &left)
 		})
 	}
 	all.Wait()
+}
+
+// bequeath hands over one heir's part, and tries again until ctx ends: the heir
+// may be left alone just now, because it was silent a moment ago.
+func (n *node) bequeath(ctx context.Context, to peer.Node, l *legacy, left *atomic.Int64) {
+	for {
+		start := time.Now()
+		err := n.client.HandOver(ctx, to, func(heir *peer.Query, gift *peer.Gift) error {
+			return n.give(ctx, l, heir, gift, left)
+		})
+		observePeer(operationHandOver, err, time.Since(start))
+		if err == nil || !pause(ctx, retryHandOver) {
+			return
+		}
+	}
 }
 
 // legacies divides what this node owns among the next owners.

@@ -130,6 +130,9 @@ func newCluster(t *testing.T, n int, o *origin, siteOptions string) cluster {
 	return c
 }
 
+// givenPorts are those of tests that have not ended. Not all are listened on yet.
+var givenPorts sync.Map
+
 // freePorts returns loopback addresses that are free for TCP and UDP. They are
 // from below the range of ports that connections are made from, and not of those
 // that lab and conformance take, which may run at the same time.
@@ -148,9 +151,10 @@ func freePorts(t *testing.T, n int) []string {
 			continue
 		}
 		u.Close()
-		if slices.Contains(free, addr) {
+		if _, given := givenPorts.LoadOrStore(addr, true); given {
 			continue
 		}
+		t.Cleanup(func() { givenPorts.Delete(addr) })
 		if free = append(free, addr); len(free) == n {
 			return free
 		}

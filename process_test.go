@@ -241,8 +241,16 @@ func (p *process) awaitReady() {
 			p.t.Fatalf("%s ended: %v", p.name, p.cmd.ProcessState)
 		default:
 		}
-		_, err := p.status()
-		return err == nil
+		if _, err := p.status(); err != nil {
+			return false
+		}
+		// The admin endpoint is there before the site is.
+		site, err := net.Dial("tcp", p.http)
+		if err != nil {
+			return false
+		}
+		site.Close()
+		return true
 	})
 }
 

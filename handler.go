@@ -47,14 +47,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if q.oversized(found.entry) {
 			q.upstream = rfc9111.TooLarge
 		}
-		if q.served(found) {
-			if h.serve(w, r, next, q, found, now) {
-				return nil
-			}
-			continue
-		}
-		if found.use == rfc9111.StaleWhileRevalidate && found.here && q.upstream == rfc9111.None {
+		serves := q.served(found)
+		if !serves && q.servedStale(found) {
 			h.refresh(r, next, q)
+			serves = true
+		}
+		if serves {
 			if h.serve(w, r, next, q, found, now) {
 				return nil
 			}

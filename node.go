@@ -218,6 +218,12 @@ func (q *question) answered(f finding) bool {
 	return q.served(f) || f.use == rfc9111.StaleWhileRevalidate && f.here && q.upstream == rfc9111.None && !q.refresh
 }
 
+// servedStale reports whether what was found answers the question while it is
+// being revalidated.
+func (q *question) servedStale(f finding) bool {
+	return f.here && f.use == rfc9111.StaleWhileRevalidate && q.upstream == rfc9111.None
+}
+
 // uncacheable is why the question's request needn't wait for others. That a
 // response is too large to be stored as a whole is no reason for who wants a
 // part of it.

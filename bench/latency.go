@@ -161,6 +161,12 @@ func (b *bench) firstByteOf(ctx context.Context, alone *node, s size) error {
 			}
 		}
 	}
+	b.tellFirstBytes(s, all)
+	return nil
+}
+
+// tellFirstBytes reports what firstByteOf has measured.
+func (b *bench) tellFirstBytes(s size, all []*runner) {
 	b.report.printf("\n### %s\n", s.name)
 	rows := [][]string{{"", "p50 µs", "p99 µs", "against", "added µs", "requests"}}
 	byName := make(map[string]*runner)
@@ -180,5 +186,4 @@ func (b *bench) firstByteOf(ctx context.Context, alone *node, s size) error {
 	}
 	b.report.table(rows)
 	b.report.plot("firstbyte-"+strings.ToLower(s.name), "time to first byte, "+s.name, bars("Time to first byte, µs (p50), "+s.name, plotted))
-	return nil
 }

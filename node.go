@@ -215,7 +215,7 @@ func (q *question) served(f finding) bool {
 
 // answered is served, or good enough while it is fetched anew.
 func (q *question) answered(f finding) bool {
-	return q.served(f) || f.use == rfc9111.StaleWhileRevalidate && f.here && q.upstream == rfc9111.None && !q.refresh
+	return q.served(f) || q.servedStale(f) && !q.refresh
 }
 
 // servedStale reports whether what was found answers the question while it is

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -203,6 +204,7 @@ func (t *tee) startPump() {
 		t.sent, err = copyFill(t.x.r.Context(), t.ResponseWriter, t.body)
 		t.pumped <- err
 	}()
+	runtime.Gosched() // the client is waiting for its first byte, nobody for the next piece
 }
 
 // finishClient returns when the client has all of a fill, or is gone. What a
@@ -657,13 +659,16 @@ func (x *fetch) complete(t *tee) {
 		final := *t.entry
 		final.Size, final.Generation, final.Digest = size, x.flight.generation, store.Digest(x.flight.fill.Bytes())
 		x.flight.land(&final, final.Digest)
-		x.awaitOwner()
+		x.awaitOwner(t)
 	}
 }
 
 // awaitOwner holds back the end of the response until the owner has it, so that
 // who asks any node after that gets a hit. A silent owner is not waited for.
-func (x *fetch) awaitOwner() {
+func (x *fetch) awaitOwner(t *tee) {
+	if t.length > 0 && !t.started && !t.answered {
+		_ = http.NewResponseController(t.ResponseWriter).Flush() // the header need not wait
+	}
 	patience := time.NewTimer(x.q.patience)
 	defer patience.Stop()
 	select {

@@ -36,6 +36,11 @@ var ErrGone = errors.New("fill: a chunk is not where it was put")
 // firstBlock is what the smallest body takes whose length is not known.
 const firstBlock = 4 << 10
 
+// early is the length of a body from which on its first piece is published before
+// there is memory for all of the first chunk: to get that takes longer than to
+// send the piece.
+const early = 128 << 10
+
 // Chunks is how the chunks of a body beyond the first are got back: chunk i
 // begins at byte i times their size.
 type Chunks func(ctx context.Context, i int) ([]byte, error)
@@ -50,6 +55,7 @@ type Fill[H any] struct {
 	length int64 // as announced, or 0; set before Write
 
 	mu     sync.Mutex    // guards all below
+	owing  int64         // memory that was reserved for the first chunk, until it is allocated
 	wake   chan struct{} // made by the first who waits, closed at the next change
 	header H
 	known  bool // header is set
@@ -78,22 +84,23 @@ func New[H any](limit, chunk int64, budget *Budget) *Fill[H] {
 }
 
 // Expect announces the length of the body, so that memory for its first chunk
-// is reserved at once and that ends up in one piece. It must precede Write.
+// is reserved before that comes in and it ends up in one piece. It must precede Write.
 func (f *Fill[H]) Expect(n int64) error {
 	if n > f.limit {
 		return ErrTooLarge
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n <= 0 || len(f.first) > 0 {
+	if n <= 0 || f.length > 0 || len(f.first) > 0 {
 		return nil
 	}
-	f.length = n
-	b, err := f.allocateLocked(min(n, f.chunk))
-	if err == nil {
-		f.first = append(f.first, b)
+	first := min(n, f.chunk)
+	if !f.budget.take(first) {
+		return ErrMemory
 	}
-	return err
+	f.length, f.owing = n, first
+	f.held += first
+	return nil
 }
 
 // SetHeader publishes the header: from here on readers may start.
@@ -136,6 +143,9 @@ func (f *Fill[H]) roomLocked(need int) (*[]byte, error) {
 		if last := len(f.first) - 1; last >= 0 && len(f.first[last]) < cap(f.first[last]) {
 			return &f.first[last], nil
 		}
+		if f.owing > 0 {
+			return f.expectedLocked(need), nil
+		}
 		want := min(max(firstBlock, f.size, int64(need)), f.chunk-f.size, f.limit-f.size)
 		b, err := f.allocateLocked(want)
 		if err != nil {
@@ -156,6 +166,26 @@ func (f *Fill[H]) roomLocked(need int) (*[]byte, error) {
 		f.rest = append(f.rest, piece{bytes: b})
 	}
 	return &f.rest[len(f.rest)-1].bytes, nil
+}
+
+// expectedLocked returns the block for a first chunk whose length was announced;
+// or for the first piece of a long one a block of its own, which is moved to the
+// other with the next piece. Who has read from it by then has the same bytes.
+func (f *Fill[H]) expectedLocked(need int) *[]byte {
+	if f.size == 0 && f.owing >= early && int64(need) < f.owing {
+		if b, err := f.allocateLocked(int64(need)); err == nil {
+			f.first = append(f.first, b)
+			return &f.first[0]
+		}
+	}
+	b := make([]byte, f.size, f.owing)
+	if f.size > 0 {
+		copy(b, f.first[0])
+		f.budget.give(int64(cap(f.first[0])))
+		f.held -= int64(cap(f.first[0]))
+	}
+	f.first, f.owing = [][]byte{b}, 0
+	return &f.first[0]
 }
 
 func (f *Fill[H]) allocateLocked(n int64) ([]byte, error) {

@@ -32,11 +32,21 @@ func readAll(t *testing.T, r *Reader[string]) ([]byte, error) {
 }
 
 func TestReadersThatComeAtAnyTimeGetTheWholeBody(t *testing.T) {
+	t.Run("of a length that nobody knows", func(t *testing.T) { testReaders(t, false) })
+	t.Run("of a length that was announced", func(t *testing.T) { testReaders(t, true) })
+}
+
+func testReaders(t *testing.T, announced bool) {
 	body := make([]byte, 3<<20)
 	for i := range body {
 		body[i] = byte(rand.Uint32())
 	}
 	f := New[string](int64(len(body)), 1<<20, nil)
+	if announced {
+		if err := f.Expect(int64(len(body))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var readers sync.WaitGroup
 	join := func() {
 		r := f.NewReader()
@@ -181,20 +191,36 @@ func TestLimit(t *testing.T) {
 }
 
 func TestExpectedBodyIsInOnePiece(t *testing.T) {
-	f := New[string](1<<20, 1<<20, nil)
-	if err := f.Expect(100_000); err != nil {
-		t.Fatal(err)
-	}
-	for range 10 {
-		f.Write(make([]byte, 10_000))
-	}
-	r := f.NewReader()
-	defer r.Close()
-	if p, err := r.Next(t.Context(), nil); len(p) != 100_000 || err != nil {
-		t.Errorf("first piece has %d bytes, %v", len(p), err)
-	}
-	if a, b := f.Bytes(), f.Bytes(); &a[0] != &b[0] {
-		t.Error("Bytes copied a body that is in one piece")
+	for _, size := range []int{100_000, 400_000} {
+		f := New[string](1<<20, 1<<20, nil)
+		if err := f.Expect(int64(size)); err != nil {
+			t.Fatal(err)
+		}
+		early := f.NewReader()
+		defer early.Close()
+		piece := make([]byte, size/10)
+		for i := range piece {
+			piece[i] = byte(i)
+		}
+		f.Write(piece)
+		first, err := early.Next(t.Context(), nil)
+		if err != nil || !bytes.Equal(first, piece) {
+			t.Errorf("of %d bytes, the first piece has %d, %v", size, len(first), err)
+		}
+		for range 9 {
+			f.Write(piece)
+		}
+		if rest, err := early.Next(t.Context(), nil); len(rest) != size-len(first) || err != nil {
+			t.Errorf("of %d bytes, what follows the first piece has %d, %v", size, len(rest), err)
+		}
+		r := f.NewReader()
+		defer r.Close()
+		if p, err := r.Next(t.Context(), nil); !bytes.Equal(p, bytes.Repeat(piece, 10)) || err != nil {
+			t.Errorf("of %d bytes, a late reader's first piece has %d, %v", size, len(p), err)
+		}
+		if a, b := f.Bytes(), f.Bytes(); &a[0] != &b[0] {
+			t.Errorf("Bytes copied a body of %d bytes that is in one piece", size)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package caddygroupcache
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,9 +17,11 @@ import (
 // answers is an upstream whose partial answers are what change makes of the
 // right ones.
 type answers struct {
-	body   []byte
-	change func(a *partAnswer)
-	asked  int
+	body    []byte
+	control string // Cache-Control; "": max-age=60
+	tag     string // Etag; "": a strong one
+	change  func(a *partAnswer)
+	asked   []string // for which ranges
 }
 
 type partAnswer struct {
@@ -30,8 +33,12 @@ type partAnswer struct {
 }
 
 func (u *answers) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
-	u.asked++
-	h := http.Header{"Cache-Control": {"max-age=60"}, "Etag": {`"1"`}, "Content-Type": {"x/y"}}
+	u.asked = append(u.asked, r.Header.Get("Range"))
+	h := http.Header{
+		"Cache-Control": {cmp.Or(u.control, "max-age=60")},
+		"Etag":          {cmp.Or(u.tag, `"1"`)},
+		"Content-Type":  {"x/y"},
+	}
 	set, isPart := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
 	if isPart && u.change != nil {
 		var start, end int64
@@ -184,34 +191,41 @@ func TestPartsForOneClientAreNotShared(t *testing.T) {
 	if n.store.Usage().Resources != 0 {
 		t.Error("stored with credentials")
 	}
-	up = &answers{body: randomBody(4 << 20), change: func(a *partAnswer) { t.Error("a chunk was fetched with credentials") }}
-	public := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-		rw := &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}
-		return up.ServeHTTP(publicly{rw}, r)
-	})
-	getLarge(t, h, public, "/public")
+	up = &answers{
+		body: randomBody(4 << 20), control: "public, max-age=60",
+		change: func(*partAnswer) { t.Error("a chunk was fetched with credentials") },
+	}
+	getLarge(t, h, up, "/public")
 	forget(t, n, h, "/public", 2)
 	func() {
 		defer func() { _ = recover() }() // its client is cut off, or gets it all
 		r := request(t.Context(), "/public", "Authorization", "Basic YTpi")
 		r.Header.Del("Range")
-		up.change = nil
 		w := httptest.NewRecorder()
-		_ = h.ServeHTTP(w, r, public)
+		_ = h.ServeHTTP(w, r, up)
 		if !bytes.HasPrefix(up.body, w.Body.Bytes()) {
 			t.Error("another body")
 		}
 	}()
 }
 
-// publicly makes responses such that they are shared in spite of credentials.
-type publicly struct {
-	*caddyhttp.ResponseWriterWrapper
-}
-
-func (p publicly) WriteHeader(status int) {
-	p.Header().Set("Cache-Control", "public, max-age=60")
-	p.ResponseWriterWrapper.WriteHeader(status)
+// Without a strong tag no part can be known to belong to what is stored, so the
+// upstream is not asked for one.
+func TestChunkWithoutAStrongTagIsNotAskedFor(t *testing.T) {
+	n := newLoneNode(t)
+	h := newHandler(t, n, nil)
+	up := &answers{body: randomBody(4 << 20), tag: `W/"1"`, change: func(*partAnswer) {}}
+	getLarge(t, h, up, "/")
+	forget(t, n, h, "/", 2)
+	w, cut := whole(t, h, up, "/")
+	if got := w.Body.Bytes(); !bytes.HasPrefix(up.body, got) || !cut && len(got) != len(up.body) {
+		t.Errorf("got %d bytes, cut off: %v", len(got), cut)
+	}
+	for _, part := range up.asked {
+		if part != "" {
+			t.Errorf("the upstream was asked for %s", part)
+		}
+	}
 }
 
 func TestOnlyIfCachedDoesNotMend(t *testing.T) {
@@ -220,10 +234,10 @@ func TestOnlyIfCachedDoesNotMend(t *testing.T) {
 	up := &answers{body: randomBody(4 << 20)}
 	getLarge(t, h, up, "/")
 	forget(t, n, h, "/", 2)
-	up.asked = 0
+	up.asked = nil
 	w := getLarge(t, h, up, "/", "Range", "bytes=2097152-2097160", "Cache-Control", "only-if-cached")
-	if w.Code != http.StatusGatewayTimeout || up.asked != 0 {
-		t.Errorf("%d, the upstream was asked %d times", w.Code, up.asked)
+	if w.Code != http.StatusGatewayTimeout || len(up.asked) != 0 {
+		t.Errorf("%d, the upstream was asked for %q", w.Code, up.asked)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -191,6 +192,9 @@ func TestPartsForOneClientAreNotShared(t *testing.T) {
 	if n.store.Usage().Resources != 0 {
 		t.Error("stored with credentials")
 	}
+	if want := []string{"bytes=3000000-3000009"}; !slices.Equal(up.asked, want) {
+		t.Errorf("with credentials the upstream was asked for %q, want %q", up.asked, want)
+	}
 	up = &answers{
 		body: randomBody(4 << 20), control: "public, max-age=60",
 		change: func(*partAnswer) { t.Error("a chunk was fetched with credentials") },
@@ -207,6 +211,21 @@ func TestPartsForOneClientAreNotShared(t *testing.T) {
 			t.Error("another body")
 		}
 	}()
+}
+
+// What turned out to be private is not asked for in parts that others could use.
+func TestPartOfAPrivateBodyIsAskedForOnce(t *testing.T) {
+	n := newLoneNode(t)
+	h := newHandler(t, n, nil)
+	up := &answers{body: randomBody(4 << 20), control: "private", change: func(*partAnswer) {}}
+	for range 2 {
+		up.asked = nil
+		w := getLarge(t, h, up, "/", "Range", "bytes=3000000-3000009")
+		wantBody(t, "a part", w, up.body[3000000:3000010])
+	}
+	if want := []string{"bytes=3000000-3000009"}; !slices.Equal(up.asked, want) {
+		t.Errorf("the second time the upstream was asked for %q, want %q", up.asked, want)
+	}
 }
 
 // Without a strong tag no part can be known to belong to what is stored, so the

@@ -34,12 +34,13 @@ func (w *nullWriter) Write(p []byte) (int, error) {
 func typical(size int) caddyhttp.HandlerFunc {
 	body := []byte(strings.Repeat("x", size))
 	length := strconv.Itoa(size)
+	date := time.Now().UTC().Format(http.TimeFormat)
 	return func(w http.ResponseWriter, _ *http.Request) error {
 		h := w.Header()
 		h.Set("Cache-Control", "public, max-age=3600")
 		h.Set("Content-Length", length)
 		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Date", "Sun, 22 Nov 2026 12:00:00 GMT")
+		h.Set("Date", date)
 		h.Set("Etag", `"33a64df551425fcc55e4d42a148795d9f25f89d4"`)
 		h.Set("Last-Modified", "Sat, 21 Nov 2026 12:00:00 GMT")
 		h.Set("Server", "origin/1.0")

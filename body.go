@@ -6,7 +6,6 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/cespare/xxhash/v2"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
@@ -19,6 +18,7 @@ type storedBody struct {
 	size    int64
 	first   []byte                            // the first chunk
 	further func(i int) (b []byte, err error) // the others
+	given   *given                            // what write has sent; nil if all there is is first
 	at      int64                             // where Read is
 	chunk   []byte                            // that it reads from,
 	begin   int64                             // and where that begins
@@ -30,7 +30,7 @@ func (h *Handler) storedBody(r *http.Request, next caddyhttp.Handler, q *questio
 	if !e.Large() {
 		return b
 	}
-	b.size = e.Size
+	b.size, b.given = e.Size, newGiven(e)
 	b.further = func(i int) ([]byte, error) {
 		id := peer.ChunkID{Key: q.key, Generation: e.Generation, Index: i}
 		return h.node.chunk(r.Context(), id, store.ChunkLength(e.Size, i), h.mender(r, next, q, e, i))
@@ -51,28 +51,27 @@ func (b *storedBody) from(at int64) ([]byte, error) {
 	return chunk[at-int64(i)*store.ChunkSize:], nil
 }
 
-// write sends length bytes from start. It returns how many it has sent. The
-// error is the client's, unless it is a missingChunk.
-func (b *storedBody) write(w io.Writer, start, length int64) (int64, error) {
+// write sends length bytes from start. The error is the client's, unless it is a
+// missingChunk.
+func (b *storedBody) write(w io.Writer, start, length int64) error {
+	if b.given == nil {
+		_, err := w.Write(b.first[start : start+length])
+		return err
+	}
+	b.given.begin(start)
 	for at := start; at < start+length; {
 		p, err := b.from(at)
 		if err != nil {
-			return at - start, missingChunk{err}
+			return missingChunk{err}
 		}
 		n, err := w.Write(p[:min(int64(len(p)), start+length-at)])
+		b.given.add(p[:n])
 		at += int64(n)
 		if err != nil {
-			return at - start, err
+			return err
 		}
 	}
-	return length, nil
-}
-
-// digest returns the digest of the first n bytes.
-func (b *storedBody) digest(n int64) (uint64, error) {
-	digest := xxhash.New()
-	_, err := b.write(digest, 0, n)
-	return digest.Sum64(), err
+	return nil
 }
 
 // A missingChunk error says why a body can't go on.

@@ -2,7 +2,6 @@ package caddygroupcache
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/cespare/xxhash/v2"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/net/http/httpguts"
 
@@ -207,20 +205,20 @@ func (h *Handler) serveStored(w http.ResponseWriter, r *http.Request, next caddy
 	if header(w) {
 		return true
 	}
-	var at, end int64
+	var end int64
 	var err error
 	if wantsPart(r, e.Status) {
-		at, end, err = servePart(w, r, body)
+		end, err = servePart(w, r, body)
 	} else {
 		w.WriteHeader(e.Status)
 		if r.Method != http.MethodHead {
 			end = body.size
-			at, err = body.write(w, 0, end)
+			err = body.write(w, 0, end)
 		}
 	}
 	if errors.As(err, new(missingChunk)) && r.Context().Err() == nil {
-		rest := &partWriter{ResponseWriter: w, start: at, end: end, at: at}
-		h.resume(rest, r, next, e, at, body.digest)
+		at := body.given.at
+		h.resume(&partWriter{ResponseWriter: w, start: at, end: end, at: at}, r, next, e, body.given)
 	}
 	return true
 }
@@ -312,9 +310,9 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if r.Method == http.MethodHead {
 		return true, nil
 	}
-	n, err := copyFill(r.Context(), w, body)
-	if brokeOff(err) {
-		h.resume(w, r, next, e, n, digestOf(r.Context(), f))
+	g := newGiven(e)
+	if brokeOff(copyFill(r.Context(), w, body, g)) {
+		h.resume(w, r, next, e, g)
 	}
 	return true, nil // complete, or the client is gone
 }
@@ -367,37 +365,19 @@ func (h *Handler) newHeader(w http.ResponseWriter, r *http.Request, e *store.Ent
 // resume goes on with a response whose source broke off at byte n of the body,
 // from the upstream. If that has another response by now, the client's is cut
 // off, as it would have been without a cache.
-func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, e *store.Entry, n int64, digest func(n int64) (uint64, error)) {
+func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, e *store.Entry, g *given) {
 	rest := r.WithContext(r.Context())
 	rest.Header = rfc9111.Conditional(r.Header, nil)
-	s := &resumer{ResponseWriter: w, header: make(http.Header), status: e.Status, skip: n, digestOf: digest}
-	if s.tag = rfc9111.StrongTag(http.Header{"Etag": e.Lines("Etag")}); s.tag != "" && n > 0 && e.Status == http.StatusOK {
-		rest.Header["Range"] = []string{"bytes=" + strconv.FormatInt(n, 10) + "-"}
+	s := &resumer{ResponseWriter: w, header: make(http.Header), status: e.Status, tag: strongTag(e), given: g}
+	if s.tag != "" && g.at > 0 && e.Status == http.StatusOK {
+		rest.Header["Range"] = []string{"bytes=" + strconv.FormatInt(g.at, 10) + "-"}
 		rest.Header["If-Range"] = []string{s.tag}
 	}
-	if err := next.ServeHTTP(s, rest); err != nil || s.skip > 0 {
+	err := next.ServeHTTP(s, rest)
+	if size, known := contentLength(e); err != nil || s.at < g.at || known && s.at < size && !served(w) {
 		panic(http.ErrAbortHandler)
 	}
 	s.passTrailers()
-}
-
-// digestOf returns the digest of what readers have got of a fill.
-func digestOf(ctx context.Context, f *flight) func(n int64) (uint64, error) {
-	return func(n int64) (uint64, error) {
-		sent := f.fill.NewReader()
-		defer sent.Close()
-		digest := xxhash.New()
-		for n > 0 {
-			p, err := sent.Next(ctx, nil)
-			if err != nil {
-				return 0, err
-			}
-			p = p[:min(int64(len(p)), n)]
-			_, _ = digest.Write(p) // never fails
-			n -= int64(len(p))
-		}
-		return digest.Sum64(), nil
-	}
 }
 
 // fetch runs the next handlers as the leader of a flight. It reports true when

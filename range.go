@@ -10,26 +10,24 @@ import (
 
 // servePart answers a request for parts of a stored response whose header has
 // been set: single, several, suffix, or none that can be satisfied (RFC 9110
-// §14). It returns where in the body it stopped, where it should have, and why
-// it did not get there.
-func servePart(w http.ResponseWriter, r *http.Request, body *storedBody) (at, end int64, err error) {
+// §14). It returns where in the body it should stop, and why it did not get
+// there.
+func servePart(w http.ResponseWriter, r *http.Request, body *storedBody) (end int64, err error) {
 	header := w.Header()
 	if !rfc9111.FewRanges(r.Header["Range"]) || !rfc9111.RangeApplies(r.Header, header) {
 		w.WriteHeader(http.StatusOK)
-		at, err = body.write(w, 0, body.size)
-		return at, body.size, err
+		return body.size, body.write(w, 0, body.size)
 	}
 	if start, length, ok := rfc9111.SingleRange(r.Header["Range"], body.size); ok {
 		setPart(header, start, length, body.size)
 		w.WriteHeader(http.StatusPartialContent)
-		n, err := body.write(w, start, length)
-		return start + n, start + length, err
+		return start + length, body.write(w, start, length)
 	}
 	part := *r
 	part.Header = http.Header{"Range": r.Header["Range"]} // the other conditions have been dealt with
 	modified, _ := http.ParseTime(header.Get("Last-Modified"))
 	http.ServeContent(w, &part, "", modified, body) // it breaks off by itself
-	return 0, 0, nil
+	return 0, nil
 }
 
 func setPart(header http.Header, start, length, size int64) {

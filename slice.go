@@ -29,7 +29,7 @@ var errNoSlice = errors.New("the upstream did not answer with the part that was 
 // mender returns how a chunk of an entry's body is got from the upstream, or nil
 // if it can't be.
 func (h *Handler) mender(r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, i int) func() ([]byte, error) {
-	tag := rfc9111.StrongTag(http.Header{"Etag": e.Lines("Etag")})
+	tag := strongTag(e)
 	if next == nil || tag == "" || q.credentials || q.directives.OnlyIfCached {
 		return nil
 	}

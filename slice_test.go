@@ -331,3 +331,47 @@ func TestRestThatIsNotOfTheSameResponse(t *testing.T) {
 		})
 	}
 }
+
+// A chunk is gone, and without a strong tag what the client has got by then is
+// compared with what the upstream sends.
+func TestRestOfABodyWithoutATag(t *testing.T) {
+	body := randomBody(4 << 20)
+	other := bytes.Clone(body)
+	other[1<<20] ^= 1 // in a chunk that the client has
+	for name, test := range map[string]struct {
+		now   []byte
+		part  string
+		start int
+		whole bool // the client gets all that it wants
+	}{
+		"the same":                   {body, "", 0, true},
+		"another":                    {other, "", 0, false},
+		"a part of the same":         {body, "bytes=1048576-", 1 << 20, true},
+		"a part of another":          {other, "bytes=1048576-", 1 << 20, false},
+		"a part after what differs":  {other, "bytes=1048577-", 1<<20 + 1, true},
+		"shorter":                    {body[:3<<20], "", 0, false},
+		"shorter than the beginning": {body[:1000], "", 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newLoneNode(t)
+			h := newHandler(t, n, nil)
+			up := &answers{body: body, tag: `W/"1"`, change: func(*partAnswer) {}}
+			getLarge(t, h, up, "/")
+			forget(t, n, h, "/", 2)
+			up.body = test.now
+			r := request(t.Context(), "/")
+			if test.part != "" {
+				r.Header.Set("Range", test.part)
+			}
+			w := httptest.NewRecorder()
+			cut := func() (cut bool) {
+				defer func() { cut = recover() == http.ErrAbortHandler }()
+				return h.ServeHTTP(w, r, up) != nil
+			}()
+			got, want := w.Body.Bytes(), body[test.start:]
+			if cut == test.whole || !bytes.HasPrefix(want, got) || test.whole && len(got) != len(want) {
+				t.Errorf("got %d bytes of %d, cut off: %v", len(got), len(want), cut)
+			}
+		})
+	}
+}

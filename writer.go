@@ -42,7 +42,7 @@ type tee struct {
 	body     *follower    // the client's place in the fill
 	started  bool         // the client gets the body from pump
 	pumped   chan error   // pump's result
-	sent     int64        // where in the body the client is; of the pump until it ends
+	given    *given       // what the client has of the body; of the pump until it ends
 	entry    *store.Entry // what the fill will be stored as
 	length   int64        // Content-Length, or -1
 	answered bool         // the client got a 304 instead of the body
@@ -200,9 +200,7 @@ func (t *tee) startPump() {
 	t.started = true
 	t.pumped = make(chan error, 1)
 	go func() {
-		var err error
-		t.sent, err = copyFill(t.x.r.Context(), t.ResponseWriter, t.body)
-		t.pumped <- err
+		t.pumped <- copyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
 	}()
 	runtime.Gosched() // the client is waiting for its first byte, nobody for the next piece
 }
@@ -217,10 +215,10 @@ func (t *tee) finishClient() {
 	case t.started:
 		err = <-t.pumped
 	case !t.answered:
-		t.sent, err = copyFill(t.x.r.Context(), t.ResponseWriter, t.body)
+		err = copyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
 	}
 	if errors.Is(err, fill.ErrGone) {
-		t.x.h.resume(t.ResponseWriter, t.x.r, t.x.next, t.entry, t.sent, digestOf(t.x.r.Context(), t.x.flight))
+		t.x.h.resume(t.ResponseWriter, t.x.r, t.x.next, t.entry, t.given)
 	}
 	t.body.Close()
 	if hasTrailers(t.header) {
@@ -230,32 +228,28 @@ func (t *tee) finishClient() {
 	}
 }
 
-// copyFill copies a fill to a client as it comes in, and returns where in the
-// body it stopped. The error is nil when the body is complete; brokeOff tells
-// whether it is the fill's.
-func copyFill(ctx context.Context, w http.ResponseWriter, body *follower) (int64, error) {
+// copyFill copies a fill to a client as it comes in, and notes in g what that has
+// got. The error is nil when the body is complete; brokeOff tells whether it is
+// the fill's.
+func copyFill(ctx context.Context, w http.ResponseWriter, body *follower, g *given) error {
 	flush := func() { _ = http.NewResponseController(w).Flush() }
-	var n int64
-	part, _ := w.(*partWriter)
-	if part != nil { // what comes before need not be brought
+	if part, ok := w.(*partWriter); ok { // what comes before need not be brought
 		body.Skip(part.start)
-		n, part.at = part.start, part.start
+		part.at = part.start
+		g.begin(part.start)
 	}
 	for {
 		p, err := body.Next(ctx, flush)
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				return n, nil
-			}
-			if part != nil && n == part.start { // the client has nothing yet that what follows must fit to
-				n, part.at = 0, 0
-			}
-			return n, err
+		if errors.Is(err, io.EOF) {
+			return nil
 		}
-		m, err := w.Write(p)
-		n += int64(m)
+		if err != nil {
+			return err
+		}
+		n, err := w.Write(p)
+		g.add(p[:n])
 		if err != nil || served(w) {
-			return n, err
+			return err
 		}
 	}
 }
@@ -532,7 +526,7 @@ func (x *fetch) open(t *tee) teeState {
 			return x.alone()
 		}
 	}
-	t.body = f.fill.NewReader()
+	t.body, t.given = f.fill.NewReader(), newGiven(t.entry)
 	if x.grant.owner != nil {
 		x.published = make(chan struct{})
 		body := f.fill.NewReader()
@@ -696,20 +690,46 @@ func (x *fetch) expire() {
 	}
 }
 
+// given is what a client has got of a body: the bytes from start to at.
+type given struct {
+	start, at int64
+	digest    *xxhash.Digest // of them; nil: a strong tag tells what they belong to
+}
+
+func newGiven(e *store.Entry) *given {
+	if strongTag(e) != "" {
+		return new(given)
+	}
+	return &given{digest: xxhash.New()}
+}
+
+func strongTag(e *store.Entry) string {
+	return rfc9111.StrongTag(http.Header{"Etag": e.Lines("Etag")})
+}
+
+// begin says where the client's part begins.
+func (g *given) begin(at int64) { g.start, g.at = at, at }
+
+func (g *given) add(p []byte) {
+	g.at += int64(len(p))
+	if g.digest != nil {
+		_, _ = g.digest.Write(p) // never fails
+	}
+}
+
 // A resumer serves the rest of a response whose first bytes a client has got
-// from elsewhere. The upstream answers with the rest, if it says that it is of
-// the same response, or with the whole: of that it drops what the client has,
-// if it is the same.
+// from elsewhere. The upstream answers with the rest or with the whole, of which
+// it drops what the client has. That this is the same response is known by a
+// strong tag, or else by comparing what the client has.
 type resumer struct {
 	http.ResponseWriter
-	header   http.Header
-	status   int
-	tag      string // a strong one, or ""
-	skip     int64
-	digestOf func(n int64) (uint64, error) // of the bytes that the client has
-	sum      uint64                        // that
-	digest   xxhash.Digest
-	wrote    bool // the header
+	header http.Header
+	status int
+	tag    string // a strong one, or ""
+	given  *given
+	at     int64 // in the body that comes in
+	digest xxhash.Digest
+	wrote  bool // the header
 }
 
 // Header returns a header that nobody will see: the client has got one.
@@ -722,41 +742,50 @@ func (s *resumer) WriteHeader(status int) {
 		return
 	}
 	s.wrote = true
-	if status == http.StatusPartialContent && s.tag != "" && rfc9111.StrongTag(s.header) == s.tag {
-		if start, length, size, ok := rfc9111.ContentRange(s.header); ok && start == s.skip && start+length == size {
-			s.skip = 0
+	s.digest.Reset()
+	if s.tag != "" && s.tag != rfc9111.StrongTag(s.header) {
+		panic(http.ErrAbortHandler)
+	}
+	if status == http.StatusPartialContent && s.tag != "" {
+		if start, length, size, ok := rfc9111.ContentRange(s.header); ok && start == s.given.at && start+length == size {
+			s.at = s.given.at
 			return
 		}
 	}
 	if status != s.status {
 		panic(http.ErrAbortHandler)
 	}
-	var err error
-	if s.sum, err = s.digestOf(s.skip); err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	s.digest.Reset()
 }
 
 func (s *resumer) Write(p []byte) (int, error) {
 	if !s.wrote {
 		s.WriteHeader(http.StatusOK)
 	}
-	n := len(p)
-	if s.skip > 0 {
-		k := min(int64(len(p)), s.skip)
-		_, _ = s.digest.Write(p[:k]) // never fails
-		s.skip -= k
-		p = p[k:]
-		if s.skip == 0 && s.digest.Sum64() != s.sum {
-			panic(http.ErrAbortHandler)
-		}
+	old := max(min(int64(len(p)), s.given.at-s.at), 0)
+	s.compare(p[:old])
+	if p = p[old:]; len(p) == 0 {
+		return int(old), nil
 	}
+	n, err := s.ResponseWriter.Write(p)
+	s.at += int64(n)
+	return int(old) + n, err
+}
+
+// compare takes bytes that come before what the client is to get, and breaks off
+// when those that it has turn out to be others.
+func (s *resumer) compare(p []byte) {
 	if len(p) == 0 {
-		return n, nil
+		return
 	}
-	m, err := s.ResponseWriter.Write(p)
-	return n - len(p) + m, err
+	before := min(max(s.given.start-s.at, 0), int64(len(p)))
+	s.at += int64(len(p))
+	if s.given.digest == nil {
+		return
+	}
+	_, _ = s.digest.Write(p[before:]) // never fails
+	if s.at == s.given.at && s.digest.Sum64() != s.given.digest.Sum64() {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // passTrailers gives the client the fields that came after the body.
@@ -770,7 +799,7 @@ func (s *resumer) passTrailers() {
 
 // FlushError flushes what the client may have.
 func (s *resumer) FlushError() error {
-	if s.skip > 0 {
+	if s.at < s.given.at {
 		return nil
 	}
 	return http.NewResponseController(s.ResponseWriter).Flush()

@@ -47,6 +47,8 @@ type node struct {
 	respond site
 	files   site
 	proxy   site // reverse_proxy alone
+	encoded site // groupcache, and behind it encode and reverse_proxy
+	encode  site // these two alone
 }
 
 // A cluster is what nodes have in common.
@@ -193,6 +195,8 @@ func (l *lab) startNode(options string, compare bool) (*node, error) {
 			add(&n.respond, strings.Join(responses, "\n\t")),
 			add(&n.files, "root * "+l.dir+"\n\tfile_server"),
 			add(&n.proxy, proxy),
+			add(&n.encoded, "groupcache\n\tencode gzip\n\t"+proxy),
+			add(&n.encode, "encode gzip\n\t"+proxy),
 		)
 	}
 	if err != nil {

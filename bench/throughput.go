@@ -222,6 +222,10 @@ func (a *arena) contestants() []*contestant {
 	filePart.status, filePart.length, filePart.fields = http.StatusPartialContent, int64(a.size.bytes/4), part
 	rival(add(filesName+" range", "", filePart, one))
 
+	encoded := at(n.encoded, fixed, "detail=local")
+	encoded.length = -1
+	add("hit, compressed once", localName, encoded, one).prepare = until(encoded)
+
 	for _, p := range []struct {
 		name string
 		pair *pair
@@ -236,6 +240,9 @@ func (a *arena) contestants() []*contestant {
 	}
 
 	rival(add(proxyName, "", at(n.proxy, fixed), one))
+	encode := at(n.encode, fixed)
+	encode.length = -1
+	rival(add(proxyName+" and encode", proxyName, encode, one))
 	add("miss", proxyName, at(n.cache, a.newPath, "fwd=uri-miss; fwd-status=200; stored"), one)
 	private := at(n.cache, always(privatePrefix+a.size.path("/fixed")), "fwd=uri-miss; fwd-status=200; detail=private")
 	add("pass-through, private", proxyName, private, one)

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -30,6 +29,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	caddygroupcache "github.com/caddy-groupcache/caddy-groupcache"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/freeport"
 )
 
 // The tests of this package run real Caddy processes: the test binary executes
@@ -130,37 +130,15 @@ func newCluster(t *testing.T, n int, o *origin, siteOptions string) cluster {
 	return c
 }
 
-// givenPorts are those of tests that have not ended. Not all are listened on yet.
-var givenPorts sync.Map
-
-// freePorts returns loopback addresses that are free for TCP and UDP. They are
-// from below the range of ports that connections are made from, and not of those
-// that lab and conformance take, which may run at the same time.
+// freePorts returns loopback addresses that no other test has until this one ends.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
-	var free []string
-	for range 1000 {
-		addr := "127.0.0.1:" + strconv.Itoa(20000+rand.IntN(6000))
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		l.Close()
-		u, err := net.ListenPacket("udp", addr)
-		if err != nil {
-			continue
-		}
-		u.Close()
-		if _, given := givenPorts.LoadOrStore(addr, true); given {
-			continue
-		}
-		t.Cleanup(func() { givenPorts.Delete(addr) })
-		if free = append(free, addr); len(free) == n {
-			return free
-		}
+	free, release, err := freeport.Tests.Take(n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free ports")
-	return nil
+	t.Cleanup(release)
+	return free
 }
 
 // caddyfile is the node's configuration. extra stands in the site, before the

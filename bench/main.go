@@ -94,7 +94,7 @@ var parts = []struct {
 }
 
 func newBench(f *flag.FlagSet) *bench {
-	b := &bench{remoteURLs: 2000, remoteShare: 0.85, lab: lab{given: make(map[string]bool)}}
+	b := &bench{remoteURLs: 2000, remoteShare: 0.85}
 	var names []string
 	for _, p := range parts {
 		names = append(names, p.name)

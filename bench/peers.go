@@ -73,7 +73,7 @@ func (l *lab) startRivals(ctx context.Context) (rivals []*rival, err error) {
 		if err != nil {
 			continue // not here
 		}
-		addr, err := l.freeAddr()
+		addr, err := freeAddr()
 		if err != nil {
 			return rivals, err
 		}

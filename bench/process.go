@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/freeport"
 )
 
 const (
@@ -148,27 +150,13 @@ func poll(ctx context.Context, try func() error) error {
 	}
 }
 
-// freeAddr returns an address on loopback that nothing listens on, for TCP and
-// UDP, and that it has not returned before.
-func (l *lab) freeAddr() (string, error) {
-	for range 1000 {
-		t, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", err
-		}
-		addr := t.Addr().String()
-		u, err := net.ListenPacket("udp", addr)
-		t.Close()
-		if err != nil {
-			continue
-		}
-		u.Close()
-		if !l.given[addr] {
-			l.given[addr] = true
-			return addr, nil
-		}
+// freeAddr returns an address for a server.
+func freeAddr() (string, error) {
+	addrs, _, err := freeport.Bench.Take(1)
+	if err != nil {
+		return "", err
 	}
-	return "", errors.New("found no free port")
+	return addrs[0], nil
 }
 
 // cpuTime returns the processor time that processes and their descendants have

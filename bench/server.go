@@ -62,13 +62,12 @@ type cluster struct {
 type lab struct {
 	dir    string // for configs, logs and files
 	origin string
-	count  int             // of nodes started
-	given  map[string]bool // addresses in use, or about to be
+	count  int // of nodes started
 }
 
 // startOrigin starts the upstream.
 func (l *lab) startOrigin(ctx context.Context) (*process, error) {
-	addr, err := l.freeAddr()
+	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +91,7 @@ func (l *lab) start(ctx context.Context, c cluster) (nodes []*node, err error) {
 	var gossip, peers []string
 	for range c.sizes {
 		for _, list := range []*[]string{&gossip, &peers} {
-			addr, err := l.freeAddr()
+			addr, err := freeAddr()
 			if err != nil {
 				return nodes, err
 			}
@@ -168,7 +167,7 @@ func (l *lab) startNode(options string, compare bool) (*node, error) {
 	add := func(s *site, body string) error {
 		for _, addr := range []*string{&s.h1, &s.h2} {
 			var err error
-			if *addr, err = l.freeAddr(); err != nil {
+			if *addr, err = freeAddr(); err != nil {
 				return err
 			}
 		}
@@ -202,7 +201,7 @@ func (l *lab) startNode(options string, compare bool) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.admin, err = l.freeAddr(); err != nil {
+	if n.admin, err = freeAddr(); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(config, "{\n\tadmin %s\n\tpersist_config off\n\tgrace_period 1s\n\tlog {\n\t\tlevel WARN\n\t}\n%s\tgroupcache {\n\t\t%s\n\t}\n}\n%s",

@@ -6,14 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/freeport"
 )
 
 // nodes are one node, or a cluster, in front of the suite's origin.
@@ -61,7 +60,7 @@ const clusterConfig = `groupcache {
 // startNodes starts n nodes with the given block of options, and returns when
 // each of them sees all.
 func startNodes(ctx context.Context, dir, caddy string, n int, options string, o *origin) (_ nodes, err error) {
-	ports, err := freePorts(4 * n)
+	ports, _, err := freeport.Conformance.Take(4 * n)
 	if err != nil {
 		return nil, err
 	}
@@ -181,37 +180,4 @@ func (ns nodes) end() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// freePorts returns loopback addresses that are free for TCP and UDP, from
-// below the range of ports that connections are made from, and not of those that
-// other tests of the repository take.
-func freePorts(n int) ([]string, error) {
-	free := make(map[string]bool)
-	var list []string
-	for range 1000 {
-		addr := "127.0.0.1:" + strconv.Itoa(29000+rand.IntN(3000))
-		if free[addr] || !isFree(addr) {
-			continue
-		}
-		free[addr] = true
-		if list = append(list, addr); len(list) == n {
-			return list, nil
-		}
-	}
-	return nil, errors.New("no free ports")
-}
-
-func isFree(addr string) bool {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return false
-	}
-	l.Close()
-	u, err := net.ListenPacket("udp", addr)
-	if err != nil {
-		return false
-	}
-	u.Close()
-	return true
 }

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/freeport"
 )
 
 // A trial is one fault, on a cluster of its own.
@@ -184,7 +186,7 @@ func (t *trial) build() error {
 		}
 		t.origin.serve(l)
 		upstream = l.Addr().String()
-		if ports, err = freePorts(4 * all); err != nil {
+		if ports, _, err = freeport.Lab.Take(4 * all); err != nil {
 			return err
 		}
 	}
@@ -246,36 +248,6 @@ func (t *trial) house(n *node, ports []string, i int) (err error) {
 	}
 	t.origin.serve(l)
 	return nil
-}
-
-// freePorts returns loopback addresses that are free for TCP and UDP, from below
-// the range of ports that connections are made from, and not of those that other
-// tests of the repository take.
-func freePorts(n int) (free []string, err error) {
-	for range 1000 {
-		addr := "127.0.0.1:" + strconv.Itoa(26000+mathrand.IntN(3000))
-		if slices.Contains(free, addr) || !isFree(addr) {
-			continue
-		}
-		if free = append(free, addr); len(free) == n {
-			return free, nil
-		}
-	}
-	return nil, errors.New("no free ports")
-}
-
-func isFree(addr string) bool {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return false
-	}
-	l.Close()
-	u, err := net.ListenPacket("udp", addr)
-	if err != nil {
-		return false
-	}
-	u.Close()
-	return true
 }
 
 // size is how many nodes there are before the fault.

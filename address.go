@@ -200,7 +200,7 @@ func (x *fetch) teach(e *store.Entry, body *follower) {
 		ctx, cancel := context.WithTimeout(context.Background(), x.q.patience)
 		defer cancel()
 		start := time.Now()
-		_, err := n.client.Publish(ctx, owner, peer.NewQuery(x.q.space.Name, a.key, x.q.header, e.Vary), peer.Ticket{}, e, outgoing{body, x.flight})
+		_, err := n.client.Publish(ctx, owner, peer.NewQuery(x.q.space.Name, a.key, x.q.header, e.Vary()), peer.Ticket{}, e, outgoing{body, x.flight})
 		observePeer(operationPublish, err, time.Since(start))
 	})
 	all.Wait()

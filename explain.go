@@ -412,7 +412,7 @@ func (n *node) inspect(q *question) NodeKnowledge {
 			AgeSeconds: seconds(f.Age(now)), TTLSeconds: seconds(f.TTL(now)), LifetimeSeconds: seconds(f.Lifetime), Guessed: f.Heuristic,
 			StaleWhileRevalidateSeconds: seconds(f.StaleWhileRevalidate), StaleIfErrorSeconds: seconds(f.StaleIfError),
 			NoCache: f.NoCache, MustRevalidate: f.MustRevalidate, SharedAuth: f.SharedAuth,
-			ETag: etag, LastModified: modified, Vary: e.Vary, Tags: e.Tags, Groups: e.Groups,
+			ETag: etag, LastModified: modified, Vary: e.Vary(), Tags: e.Tags(), Groups: e.Groups(),
 		}
 		switch {
 		case v.Here && self:

@@ -477,7 +477,7 @@ func (n *node) publish(q *question, f *flight, g grant, e *store.Entry, body *fo
 	defer g.close()
 	ctx, cancel := context.WithTimeout(context.Background(), q.deadline)
 	defer cancel()
-	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary)
+	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary())
 	start, span := time.Now(), q.startPeerSpan(operationPublish)
 	generation, err := n.client.Publish(ctx, *g.owner, query, g.ticket, e, outgoing{body, f})
 	q.observed(span, operationPublish, err, time.Since(start))
@@ -518,7 +518,7 @@ func (n *node) refresh(q *question, g grant, e *store.Entry) {
 	defer g.close()
 	ctx, cancel := context.WithTimeout(context.Background(), q.patience)
 	defer cancel()
-	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary)
+	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary())
 	start, span := time.Now(), q.startPeerSpan(operationRefresh)
 	err := n.client.Refresh(ctx, *g.owner, query, g.ticket, e)
 	q.observed(span, operationRefresh, err, time.Since(start))
@@ -671,7 +671,7 @@ func (n *node) Publish(ctx context.Context, p *peer.Publication) (store.Generati
 	}
 	n.clock.date(p.Entry, p.Ticket)
 	if p.Entry.Matches(q.header) {
-		q.vary = p.Entry.Vary
+		q.vary = p.Entry.Vary()
 	}
 	if f == nil {
 		var r *follower
@@ -716,9 +716,9 @@ func (n *node) receive(q *question, f *flight, p *peer.Publication) (store.Gener
 // begin publishes the header of a flight. Requests that come from now on know
 // by what fields it was selected, and find it by them.
 func (n *node) begin(q *question, f *flight, e *store.Entry) {
-	if !slices.Equal(q.vary, e.Vary) {
-		was := f.alias(e.Selected)
-		n.store.LearnVary(q.space, q.key, e.Vary)
+	if !slices.Equal(q.vary, e.Vary()) {
+		was := f.alias(e.Choice().Selected)
+		n.store.LearnVary(q.space, q.key, e.Vary())
 		f.unalias(was)
 	}
 	f.fill.SetHeader(e)

@@ -66,7 +66,7 @@ func (k *keeper) wants(status int, header http.Header, id store.PurgeID) bool {
 		body.Release()
 		return false
 	}
-	e.MadeBy = id
+	e.SetMadeBy(id)
 	k.key, k.entry, k.body = a.key, e, body
 	return true
 }
@@ -101,7 +101,7 @@ func (k *keeper) store() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(h.PeerTimeout))
 	defer cancel()
 	start := time.Now()
-	_, err := n.client.Publish(ctx, owner, peer.NewQuery(h.space.Name, k.key, k.r.Header, k.entry.Vary), peer.Ticket{}, k.entry, outgoing{body, nil})
+	_, err := n.client.Publish(ctx, owner, peer.NewQuery(h.space.Name, k.key, k.r.Header, k.entry.Vary()), peer.Ticket{}, k.entry, outgoing{body, nil})
 	observePeer(operationPublish, err, time.Since(start))
 }
 

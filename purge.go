@@ -248,7 +248,7 @@ func (c clock) ticket(lease uint64) peer.Ticket {
 // way. One without a ticket of this node was on its way for less than the
 // grace that purges have.
 func (c clock) date(e *store.Entry, t peer.Ticket) {
-	if e.MadeBy != 0 {
+	if e.MadeBy() != 0 {
 		return // it is dated by the purge that its request caused
 	}
 	since := time.Duration(binary.BigEndian.Uint64(t.At[8:]))

@@ -703,7 +703,7 @@ func entryFor(t testing.TB, url string, tags ...string) *store.Entry {
 	if why != rfc9111.None {
 		t.Fatal(why)
 	}
-	e.URL, e.Tags = url, tags
+	e.SetLabels(url, tags, nil)
 	return e
 }
 

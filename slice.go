@@ -116,7 +116,7 @@ func (n *node) commitFirst(q *question, g grant, e *store.Entry, first []byte) *
 	body.Close(nil)
 	ctx, cancel := context.WithTimeout(context.Background(), chunkPatience)
 	defer cancel()
-	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary)
+	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary())
 	start := time.Now()
 	generation, err := n.client.Publish(ctx, *g.owner, query, g.ticket, e, outgoing{r, nil})
 	observePeer(operationPublish, err, time.Since(start))

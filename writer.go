@@ -475,7 +475,7 @@ func (h *Handler) newEntry(r *http.Request, status int, own http.Header, fresh r
 	h.hideTags(own)
 	e, why := store.NewEntry(status, rfc9111.StoredHeader(own, h.policy), r.Header, fresh, sent)
 	if why == rfc9111.None {
-		e.URL, e.Tags, e.Groups = urlOf(r), tags, groups
+		e.SetLabels(urlOf(r), tags, groups)
 	}
 	return e, why
 }
@@ -579,12 +579,13 @@ func (x *fetch) decideNotModified(t *tee) teeState {
 func (x *fetch) retag(e *store.Entry, own http.Header) bool {
 	tags, few := rfc9111.Tags(own, x.h.Tags)
 	groups, fewGroups := rfc9111.CacheGroups(own)
-	if len(tags) > 0 {
-		e.Tags = tags
+	if len(tags) == 0 {
+		tags = e.Tags()
 	}
-	if len(groups) > 0 {
-		e.Groups = groups
+	if len(groups) == 0 {
+		groups = e.Groups()
 	}
+	e.SetLabels(e.URL(), tags, groups)
 	return few && fewGroups
 }
 

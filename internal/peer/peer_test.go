@@ -77,18 +77,27 @@ func newClientAs(t testing.TB, id *Identity) *Client {
 }
 
 func testEntry(body []byte) *store.Entry {
-	return &store.Entry{
+	e := &store.Entry{
 		Status: 200,
-		Fields: []store.Field{{Name: "Content-Type", Value: "text/plain"}, {Name: "X-A", Value: "1"}, {Name: "X-A", Value: "2"}},
 		Size:   int64(len(body)), Digest: store.Digest(body), Generation: 7,
-		Vary: []string{"Accept-Encoding"}, Selected: store.Selection{1, 2, 3},
 		Fresh: rfc9111.Freshness{
 			Received: time.Now().Add(-10 * time.Second), InitialAge: 3 * time.Second, Lifetime: time.Minute,
 			StaleWhileRevalidate: time.Second, StaleIfError: time.Hour, MustRevalidate: true, SharedAuth: true, Immutable: true,
 		},
-		URL: "https://a.test/b?c", Tags: []string{"t1", "t2"}, Groups: []string{"g"},
 		Fetched: time.Now().Add(-15 * time.Second), Sent: time.Now().Add(-11 * time.Second),
 	}
+	e.SetFields([]store.Field{{Name: "Content-Type", Value: "text/plain"}, {Name: "X-A", Value: "1"}, {Name: "X-A", Value: "2"}})
+	e.SetChoice(store.Choice{Vary: []string{"Accept-Encoding"}, Selected: store.Selection{1, 2, 3}})
+	e.SetLabels("https://a.test/b?c", []string{"t1", "t2"}, []string{"g"})
+	return e
+}
+
+func fieldsOf(e *store.Entry) []store.Field {
+	var fields []store.Field
+	for name, value := range e.Fields() {
+		fields = append(fields, store.Field{Name: name, Value: value})
+	}
+	return fields
 }
 
 const patience = 5 * time.Second

@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -343,16 +342,17 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	enc.uint(uint64(e.Size))
 	enc.uint(e.Digest)
 	enc.uint(uint64(e.Generation))
-	enc.strings(e.Vary)
-	enc.bytes(e.Selected[:])
-	enc.string(e.Codings)
-	enc.string(e.Languages)
-	enc.bytes(e.Others[:])
+	c := e.Choice()
+	enc.strings(c.Vary)
+	enc.bytes(c.Selected[:])
+	enc.string(c.Codings)
+	enc.string(c.Languages)
+	enc.bytes(c.Others[:])
 	f := e.Fresh
-	enc.string(e.URL)
-	enc.strings(e.Tags)
-	enc.strings(e.Groups)
-	enc.uint(uint64(e.MadeBy))
+	enc.string(e.URL())
+	enc.strings(e.Tags())
+	enc.strings(e.Groups())
+	enc.uint(uint64(e.MadeBy()))
 	enc.dur(now.Sub(f.Received))
 	enc.age(now, e.Fetched)
 	enc.age(now, e.Sent)
@@ -367,10 +367,10 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 		}
 	}
 	enc.uint(flags)
-	enc.uint(uint64(len(e.Fields)))
-	for _, f := range e.Fields {
-		enc.string(f.Name)
-		enc.string(f.Value)
+	enc.uint(uint64(e.NumFields()))
+	for name, value := range e.Fields() {
+		enc.string(name)
+		enc.string(value)
 	}
 }
 
@@ -384,19 +384,19 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 		Size:       int64(d.uint(math.MaxInt64, "size")),
 		Digest:     d.uint(math.MaxUint64, "digest"),
 		Generation: store.Generation(d.uint(math.MaxUint64, "generation")),
-		Vary:       d.names("vary"),
 	}
+	c := store.Choice{Vary: d.names("vary")}
 	if e.Status < 200 {
 		d.fail("status")
 	}
-	copy(e.Selected[:], d.fixed(len(e.Selected), "selection"))
-	e.Codings = d.string(store.MaxNegotiated, "codings")
-	e.Languages = d.string(store.MaxNegotiated, "languages")
-	copy(e.Others[:], d.fixed(len(e.Others), "selection"))
-	e.URL = d.string(maxURL, "URL")
-	e.Tags = d.list(rfc9111.MaxTags, rfc9111.MaxTagLength, "tags")
-	e.Groups = d.list(rfc9111.MaxTags, rfc9111.MaxTagLength, "groups")
-	e.MadeBy = store.PurgeID(d.uint(math.MaxUint64, "purge"))
+	copy(c.Selected[:], d.fixed(len(c.Selected), "selection"))
+	c.Codings = d.string(store.MaxNegotiated, "codings")
+	c.Languages = d.string(store.MaxNegotiated, "languages")
+	copy(c.Others[:], d.fixed(len(c.Others), "selection"))
+	url := d.string(maxURL, "URL")
+	tags := d.list(rfc9111.MaxTags, rfc9111.MaxTagLength, "tags")
+	groups := d.list(rfc9111.MaxTags, rfc9111.MaxTagLength, "groups")
+	madeBy := store.PurgeID(d.uint(math.MaxUint64, "purge"))
 	e.Fresh.Received = now.Add(-d.dur("age"))
 	e.Fetched = asOf.Add(-d.dur("age"))
 	e.Sent = asOf.Add(-d.dur("age"))
@@ -412,16 +412,20 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 	e.Fresh.SharedAuth = flags&entrySharedAuth != 0
 	e.Fresh.Immutable = flags&entryImmutable != 0
 	n := int(d.uint(store.MaxFields, "field count"))
-	e.Fields = make([]store.Field, 0, n)
+	fields := make([]store.Field, 0, n)
 	for range n {
 		f := store.Field{Name: d.string(maxFieldName, "field name"), Value: d.string(store.MaxHeaderBytes, "field value")}
 		if d.err == nil && rfc9111.StorableField(f.Name) && httpguts.ValidHeaderFieldValue(f.Value) {
-			e.Fields = append(e.Fields, f)
+			fields = append(fields, f)
 		}
 	}
-	// Who sends fields out of order would have several lines of one name
-	// shadow each other.
-	slices.SortStableFunc(e.Fields, func(a, b store.Field) int { return strings.Compare(a.Name, b.Name) })
+	if d.err != nil {
+		return e
+	}
+	e.SetChoice(c)
+	e.SetFields(fields)
+	e.SetLabels(url, tags, groups)
+	e.SetMadeBy(madeBy)
 	if length := e.Get("Content-Length"); length != "" && e.Generation != 0 && length != strconv.FormatInt(e.Size, 10) {
 		d.fail("content length") // a client would be cut off, or wait for more
 	}

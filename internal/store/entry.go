@@ -3,10 +3,9 @@ package store
 import (
 	"crypto/sha256"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
@@ -33,32 +32,15 @@ type Key [sha256.Size]byte
 // A Generation identifies one stored body of one cache key. Zero is none.
 type Generation uint64
 
-// A Field is one line of a response header. Several lines of one name follow
-// each other.
-type Field struct{ Name, Value string }
-
 // An Entry is what the cache knows of one stored response beside its body. It
-// is never changed: what changes is which entry the index holds.
+// is never changed: what changes is which entry the index holds. What makes it
+// up is packed, because there are as many entries as a node has memory for.
 type Entry struct {
 	Status     int
-	Fields     []Field
 	Size       int64  // of the body
 	Digest     uint64 // xxHash64 of the body, or of the first chunk of a large one
 	Generation Generation
-	Vary       []string // canonical names of the selecting fields, sorted
-	Selected   Selection
-	// If Accept-Encoding or Accept-Language is among the selecting fields:
-	// their values in the request that fetched the response, and the selection
-	// by the others.
-	Codings, Languages string
-	Others             Selection
-
-	Fresh rfc9111.Freshness
-
-	// What the response is purged by: its URL as URLOf makes it, its cache
-	// tags, and its cache groups (RFC 9875), both sorted.
-	URL          string
-	Tags, Groups []string
+	Fresh      rfc9111.Freshness
 
 	// When the request left that fetched the body, and the last one that
 	// fetched or validated it. Neither is ever later than it was: what a purge
@@ -71,13 +53,11 @@ type Entry struct {
 	Checked  time.Time
 	Compared bool
 
-	// The invalidation that the response's own request has caused, if it was
-	// an unsafe one; 0: none.
-	MadeBy PurgeID
+	ownNames, ownChoice bool // whether it was the first with these names, this choice
 
-	body      []byte   // a small one; nil: it is elsewhere
-	bodyKey   string   // in the Group, of another one; "" until the entry is in the index
-	selectors []uint64 // hashes of what it is purged by; nil until then
+	packed
+	choice *Choice // nil: there is but one
+	labels *labels // nil: nothing beside the URL
 }
 
 // NewEntry makes an entry of a response that may be stored. Size, Digest and
@@ -91,192 +71,127 @@ func NewEntry(status int, stored http.Header, request http.Header, fresh rfc9111
 	if len(names) > MaxVaryNames {
 		return nil, rfc9111.HeaderTooBig
 	}
-	fields, ok := packFields(stored)
+	fields, ok := fieldsOf(stored)
 	if !ok {
 		return nil, rfc9111.HeaderTooBig
 	}
-	e := &Entry{
-		Status:   status,
-		Fields:   fields,
-		Vary:     names,
-		Selected: Select(names, request),
-		Fresh:    fresh,
-		Fetched:  sent,
-		Sent:     sent,
-		Checked:  sent,
-	}
-	if e.negotiated() {
-		if e.variesBy("Accept-Encoding") {
-			e.Codings = rfc9111.AcceptEncoding(request)
-		}
-		if e.variesBy("Accept-Language") {
-			e.Languages = rfc9111.AcceptLanguage(request)
-		}
-		if len(e.Codings) > MaxNegotiated || len(e.Languages) > MaxNegotiated {
-			e.Codings, e.Languages = "\n", "\n" // like no other: found by the very same values only
-		}
-		e.Others = Select(e.otherNames(), request)
-	}
+	e := &Entry{Status: status, Fresh: fresh, Fetched: sent, Sent: sent, Checked: sent}
+	e.SetFields(fields)
+	e.SetChoice(choose(names, request))
 	return e, rfc9111.None
 }
 
-func (e *Entry) variesBy(name string) bool {
-	_, found := slices.BinarySearch(e.Vary, name)
-	return found
-}
-
-func (e *Entry) negotiated() bool {
-	return e.variesBy("Accept-Encoding") || e.variesBy("Accept-Language")
-}
-
-// otherNames returns the selecting fields but those that are negotiated.
-func (e *Entry) otherNames() []string {
-	return slices.DeleteFunc(slices.Clone(e.Vary), func(name string) bool {
-		return name == "Accept-Encoding" || name == "Accept-Language"
-	})
-}
-
-// packFields sorts a header into Fields whose values lie in one string, so
-// that an entry keeps alive neither the upstream's header nor a map.
-func packFields(h http.Header) ([]Field, bool) {
-	names := make([]string, 0, len(h))
-	lines, size := 0, 0
+// fieldsOf returns the lines of a header, or false if these are too many.
+func fieldsOf(h http.Header) ([]Field, bool) {
+	var fields []Field
+	size := 0
 	for name, values := range h {
-		names = append(names, name)
-		lines += len(values)
 		for _, v := range values {
+			fields = append(fields, Field{name, v})
 			size += len(v)
 		}
 	}
-	if lines > MaxFields || size > MaxHeaderBytes {
-		return nil, false
-	}
-	slices.Sort(names)
-	var all strings.Builder
-	all.Grow(size)
-	for _, name := range names {
-		for _, v := range h[name] {
-			all.WriteString(v)
-		}
-	}
-	rest := all.String()
-	fields := make([]Field, 0, lines)
-	for _, name := range names {
-		for _, v := range h[name] {
-			fields = append(fields, Field{name, rest[:len(v)]})
-			rest = rest[len(v):]
-		}
-	}
-	return fields, true
+	return fields, len(fields) <= MaxFields && size <= MaxHeaderBytes
 }
 
 // Matches reports whether the entry's response was selected by the same field
 // values that the request has (RFC 9111 §4.1).
 func (e *Entry) Matches(request http.Header) bool {
-	return e.Selected == Select(e.Vary, request) || e.wouldBeChosen(request)
+	c := e.Choice()
+	return c.Selected == Select(c.Vary, request) || e.wouldBeChosen(request)
 }
 
 // wouldBeChosen reports whether an entry that was selected by another
 // Accept-Encoding or Accept-Language would have been selected by this request
 // too.
 func (e *Entry) wouldBeChosen(request http.Header) bool {
-	if !e.negotiated() {
+	c := e.Choice()
+	if !c.negotiated() {
 		return false
 	}
-	if e.variesBy("Accept-Encoding") && !rfc9111.CodingServes(e.Get("Content-Encoding"), e.Codings, rfc9111.AcceptEncoding(request)) {
+	if c.variesBy("Accept-Encoding") && !rfc9111.CodingServes(e.Get("Content-Encoding"), c.Codings, rfc9111.AcceptEncoding(request)) {
 		return false
 	}
-	if e.variesBy("Accept-Language") && !rfc9111.LanguageServes(e.Get("Content-Language"), e.Languages, rfc9111.AcceptLanguage(request)) {
+	if c.variesBy("Accept-Language") && !rfc9111.LanguageServes(e.Get("Content-Language"), c.Languages, rfc9111.AcceptLanguage(request)) {
 		return false
 	}
-	return e.Others == Select(e.otherNames(), request)
-}
-
-// Get returns the first line of a field.
-func (e *Entry) Get(name string) string {
-	for i := range e.Fields {
-		if e.Fields[i].Name == name {
-			return e.Fields[i].Value
-		}
-	}
-	return ""
-}
-
-// Lines returns all lines of a field.
-func (e *Entry) Lines(name string) []string {
-	var lines []string
-	for _, f := range e.Fields {
-		if f.Name == name {
-			lines = append(lines, f.Value)
-		}
-	}
-	return lines
-}
-
-// Header returns the stored fields as a new http.Header.
-func (e *Entry) Header() http.Header {
-	h := make(http.Header, len(e.Fields))
-	e.WriteHeader(h, 0)
-	return h
-}
-
-// WriteHeader sets the stored fields in dst. The slices are dst's own: other
-// handlers edit them in place. It returns room for so many more values, which is
-// cheaper together.
-func (e *Entry) WriteHeader(dst http.Header, more int) []string {
-	values := make([]string, len(e.Fields)+more)
-	for i := 0; i < len(e.Fields); {
-		name, first := e.Fields[i].Name, i
-		for ; i < len(e.Fields) && e.Fields[i].Name == name; i++ {
-			values[i] = e.Fields[i].Value
-		}
-		dst[name] = values[first:i:i]
-	}
-	return values[len(e.Fields):]
-}
-
-// ensureLength adds the Content-Length that a response streamed without one
-// lacks (RFC 9110 §8.6).
-func (e *Entry) ensureLength() {
-	if e.Status == http.StatusNoContent || e.Get("Content-Length") != "" {
-		return
-	}
-	length := Field{"Content-Length", strconv.FormatInt(e.Size, 10)}
-	at, _ := slices.BinarySearchFunc(e.Fields, length.Name, func(f Field, name string) int { return strings.Compare(f.Name, name) })
-	e.Fields = slices.Insert(slices.Clone(e.Fields), at, length)
+	return c.Others == Select(c.otherNames(), request)
 }
 
 // WithFreshness returns a copy that a 304 brought up to date: same body, same
 // generation, other fields and freshness.
 func (e *Entry) WithFreshness(fields http.Header, fresh rfc9111.Freshness, sent time.Time) (*Entry, rfc9111.Reason) {
-	packed, ok := packFields(fields)
+	lines, ok := fieldsOf(fields)
 	if !ok {
 		return nil, rfc9111.HeaderTooBig
 	}
 	renewed := *e
-	renewed.Fields, renewed.Fresh = packed, fresh
+	renewed.Fresh = fresh
 	renewed.Sent, renewed.Checked, renewed.Compared = sent, sent, false
+	renewed.SetFields(lines)
 	return &renewed, rfc9111.None
 }
 
-// entryOverhead is what an entry takes beside its header and a small body: the
-// structs, its place in the index, and what golang/groupcache spends on another
-// body, as BenchmarkMemory measures them.
-const entryOverhead = 900
+// kept returns the entry as the index keeps it: with its body, if that is small
+// and at hand, or the name of a larger one in the Group, and with the
+// Content-Length that a response streamed without one lacks (RFC 9110 §8.6).
+func (e *Entry) kept(k Key, body []byte) *Entry {
+	kept := *e
+	if e.Status != http.StatusNoContent && e.Get("Content-Length") == "" {
+		kept.SetFields(append(e.list(), Field{"Content-Length", strconv.FormatInt(e.Size, 10)}))
+	}
+	switch {
+	case e.Size > SmallBody:
+		kept.setTail(groupKey(k, e.Generation))
+	case e.Size == int64(len(body)):
+		kept.setTail(string(body))
+	}
+	return &kept
+}
 
-// cost is what the entry counts for in the index's budget.
+// smallBody returns the body that lies in the entry; nil: none does.
+func (e *Entry) smallBody() []byte {
+	tail := e.tail()
+	if e.Size == 0 || e.Size != int64(len(tail)) {
+		return nil
+	}
+	return unsafe.Slice(unsafe.StringData(tail), len(tail)) // nobody ever changes it
+}
+
+// What things take, as TestWhatIsCountedIsWhatItTakes measures it.
+const (
+	resourceOverhead = 200 // a resource, and its place in the index
+	entryOverhead    = 250 // an Entry, and its place among the variants
+	bodyOverhead     = 240 // what golang/groupcache spends on a body beside its bytes
+)
+
+// cost is what the entry counts for in the index's budget. Of what it shares
+// with others, the first one counts all.
 func (e *Entry) cost() int64 {
-	n := int64(entryOverhead + len(e.body) + len(e.Codings) + len(e.Languages) + len(e.URL) + 8*len(e.selectors))
-	for _, names := range [...][]string{e.Tags, e.Groups} {
-		for _, name := range names {
-			n += int64(len(name)) + 16
-		}
+	n := entryOverhead + sizeOf(e.data)
+	if e.Size > SmallBody {
+		n += bodyOverhead
 	}
-	for _, f := range e.Fields {
-		n += int64(len(f.Value)) + 32
+	if e.ownNames {
+		n += sizeOfAll(*e.names)
 	}
-	for _, v := range e.Vary {
-		n += int64(len(v)) + 16
+	if c := e.choice; e.ownChoice {
+		n += 128 + sizeOf(c.Codings) + sizeOf(c.Languages) + sizeOfAll(c.Vary)
 	}
-	return n
+	if l := e.labels; l != nil {
+		n += 80 + sizeOfAll(l.tags) + sizeOfAll(l.groups) + 8*len(l.hashes)
+	}
+	return int64(n)
+}
+
+// sizeOf returns what a string takes. Pieces of memory have sizes of their own,
+// some more than is asked for.
+func sizeOf(s string) int { return len(s) + len(s)/16 }
+
+func sizeOfAll(all []string) int {
+	n := 0
+	for _, s := range all {
+		n += len(s) + 16
+	}
+	return n + n/16
 }

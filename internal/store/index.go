@@ -42,23 +42,33 @@ type resource struct {
 	space *Namespace
 
 	variants []*Entry
-	vary     []string // names in the Vary of the newest response
-	cost     int64
+	vary     *[]string // names in the Vary of the newest response; nil: none
+	lore     *lore     // nil: none
 
 	compared atomic.Uint64 // with the purges up to this one
 
+	newer, older *resource
+	visited      atomic.Bool
+	cost         int32
+}
+
+// lore is what is known of few URLs only.
+type lore struct {
 	// If the key stands for all queries of a path: what their responses say
 	// about them.
 	search *rfc9111.SearchVariance
 
 	uncacheable      rfc9111.Reason // hit-for-miss, until uncacheableUntil
 	uncacheableUntil time.Time
-
-	visited      atomic.Bool
-	newer, older *resource
 }
 
-const resourceOverhead = 200
+// names returns the names in the Vary of the newest response.
+func (r *resource) names() []string {
+	if r.vary == nil {
+		return nil
+	}
+	return *r.vary
+}
 
 // A Namespace is a group of the configuration: entries are counted by it.
 type Namespace struct {
@@ -92,9 +102,9 @@ func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 		sh.mu.RUnlock()
 		return Known{}
 	}
-	variants, known := r.variants, Known{Vary: r.vary, Any: len(r.variants) > 0}
-	if r.uncacheable != rfc9111.None && now.Before(r.uncacheableUntil) {
-		known.Uncacheable = r.uncacheable
+	variants, known := r.variants, Known{Vary: r.names(), Any: len(r.variants) > 0}
+	if r.lore != nil && now.Before(r.lore.uncacheableUntil) {
+		known.Uncacheable = r.lore.uncacheable
 	}
 	sh.mu.RUnlock()
 	if !r.visited.Load() {
@@ -110,10 +120,11 @@ func match(variants []*Entry, request http.Header) *Entry {
 	var names []string
 	var selected Selection
 	for i, e := range variants {
-		if i == 0 || !slices.Equal(names, e.Vary) {
-			names, selected = e.Vary, Select(e.Vary, request)
+		c := e.Choice()
+		if i == 0 || !slices.Equal(names, c.Vary) {
+			names, selected = c.Vary, Select(c.Vary, request)
 		}
-		if e.Selected == selected {
+		if c.Selected == selected {
 			return e
 		}
 	}
@@ -133,7 +144,7 @@ func (s *Store) put(space *Namespace, k Key, e *Entry) *Entry {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	seq := s.purges.seq.Load()
-	if e = s.purges.admit(space.Name, e.sealed(k)); e == nil {
+	if e = s.purges.admit(space.Name, k, e); e == nil {
 		return nil
 	}
 	r := s.resourceLocked(sh, space, k)
@@ -143,7 +154,7 @@ func (s *Store) put(space *Namespace, k Key, e *Entry) *Entry {
 	variants = append(variants, e)
 	for _, old := range r.variants {
 		switch {
-		case old.Selected == e.Selected && slices.Equal(old.Vary, e.Vary):
+		case old.Choice().sameRequest(e.Choice()):
 			if old.Sent.After(e.Sent) {
 				return nil
 			}
@@ -151,7 +162,10 @@ func (s *Store) put(space *Namespace, k Key, e *Entry) *Entry {
 			variants = append(variants, old)
 		}
 	}
-	r.vary, r.uncacheable = e.Vary, rfc9111.None
+	r.vary = &e.Choice().Vary
+	if r.lore != nil {
+		r.lore.uncacheableUntil = time.Time{}
+	}
 	sh.setVariantsLocked(r, variants)
 	sh.evictLocked(r)
 	return e
@@ -161,8 +175,8 @@ func (s *Store) put(space *Namespace, k Key, e *Entry) *Entry {
 // 304, from the entry that has it.
 func (e *Entry) adoptBody(variants []*Entry) {
 	for _, old := range variants {
-		if e.body == nil && old.Generation == e.Generation && old.Size == e.Size {
-			e.body = old.body
+		if e.Size <= SmallBody && e.tail() == "" && old.Generation == e.Generation && old.Size == e.Size {
+			e.setTail(old.tail())
 		}
 	}
 }
@@ -185,7 +199,8 @@ func (s *Store) LearnVary(space *Namespace, k Key, names []string) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := s.resourceLocked(sh, space, k)
-	r.vary = names
+	r.vary = &names
+	sh.countLocked(r)
 	sh.evictLocked(r)
 }
 
@@ -199,7 +214,8 @@ func (s *Store) LearnSearchVariance(space *Namespace, k Key, v *rfc9111.SearchVa
 		return
 	}
 	r := s.resourceLocked(sh, space, k)
-	r.search = v
+	r.know().search = v
+	sh.countLocked(r)
 	s.searches.Store(true)
 	sh.evictLocked(r)
 }
@@ -210,13 +226,13 @@ func (s *Store) SearchVariance(k Key) *rfc9111.SearchVariance {
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
 	r := sh.resources[k]
-	if r == nil {
+	if r == nil || r.lore == nil {
 		return nil
 	}
 	if !r.visited.Load() {
 		r.visited.Store(true)
 	}
-	return r.search
+	return r.lore.search
 }
 
 // KnowsSearchVariances reports whether any was ever learned. As long as none
@@ -232,16 +248,34 @@ func (s *Store) MarkUncacheable(space *Namespace, k Key, why rfc9111.Reason, unt
 	defer sh.mu.Unlock()
 	r := s.resourceLocked(sh, space, k)
 	if len(r.variants) == 0 {
-		r.uncacheable, r.uncacheableUntil = why, until
+		known := r.know()
+		known.uncacheable, known.uncacheableUntil = why, until
+		sh.countLocked(r)
 	}
 	sh.evictLocked(r)
+}
+
+// overhead is what a resource counts for beside its variants.
+func (r *resource) overhead() int64 {
+	n := resourceOverhead
+	if r.lore != nil {
+		n += 48
+		if r.lore.search != nil {
+			n += 64 + sizeOfAll(r.lore.search.Params) + sizeOfAll(r.lore.search.Except)
+		}
+	}
+	if r.vary != nil && (len(r.variants) == 0 || r.vary != &r.variants[0].Choice().Vary) {
+		n += 24 + sizeOfAll(*r.vary)
+	}
+	return int64(n)
 }
 
 func (s *Store) resourceLocked(sh *shard, space *Namespace, k Key) *resource {
 	if r := sh.resources[k]; r != nil {
 		return r
 	}
-	r := &resource{key: k, space: space, cost: resourceOverhead, older: sh.newest}
+	r := &resource{key: k, space: space, older: sh.newest}
+	r.cost = int32(r.overhead())
 	r.compared.Store(s.purges.seq.Load())
 	if sh.newest != nil {
 		sh.newest.newer = r
@@ -250,24 +284,40 @@ func (s *Store) resourceLocked(sh *shard, space *Namespace, k Key) *resource {
 	}
 	sh.newest = r
 	sh.resources[k] = r
-	sh.bytes += r.cost
+	sh.bytes += int64(r.cost)
 	return r
 }
 
+// know returns what is known of the URL, to add to it.
+func (r *resource) know() *lore {
+	if r.lore == nil {
+		r.lore = new(lore)
+	}
+	return r.lore
+}
+
 func (sh *shard) setVariantsLocked(r *resource, variants []*Entry) {
-	cost := int64(resourceOverhead)
-	var bodies, oldBodies int64
+	var bodies int64
 	for _, e := range variants {
-		cost += e.cost()
 		bodies += e.Size
 	}
 	for _, e := range r.variants {
-		oldBodies += e.Size
+		bodies -= e.Size
 	}
 	r.space.Entries.Add(int64(len(variants) - len(r.variants)))
-	r.space.Bytes.Add(bodies - oldBodies)
-	sh.bytes += cost - r.cost
-	r.variants, r.cost = variants, cost
+	r.space.Bytes.Add(bodies)
+	r.variants = variants
+	sh.countLocked(r)
+}
+
+// countLocked counts what a resource takes, after a change.
+func (sh *shard) countLocked(r *resource) {
+	cost := r.overhead()
+	for _, e := range r.variants {
+		cost += e.cost()
+	}
+	sh.bytes += cost - int64(r.cost)
+	r.cost = int32(cost)
 }
 
 // evictLocked makes room, sparing keep, which was just written.
@@ -291,7 +341,7 @@ func (sh *shard) evictLocked(keep *resource) {
 
 func (sh *shard) removeLocked(r *resource) {
 	sh.setVariantsLocked(r, nil)
-	sh.bytes -= r.cost
+	sh.bytes -= int64(r.cost)
 	delete(sh.resources, r.key)
 	if r.newer != nil {
 		r.newer.older = r.older

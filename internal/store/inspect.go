@@ -40,16 +40,16 @@ func (s *Store) Inspect(k Key, request http.Header, now time.Time) Inspection {
 		sh.mu.RUnlock()
 		return Inspection{}
 	}
-	in := Inspection{Vary: r.vary}
-	if now.Before(r.uncacheableUntil) {
-		in.Uncacheable, in.Until = r.uncacheable, r.uncacheableUntil
+	in := Inspection{Vary: r.names()}
+	if r.lore != nil && now.Before(r.lore.uncacheableUntil) {
+		in.Uncacheable, in.Until = r.lore.uncacheable, r.lore.uncacheableUntil
 	}
 	variants, group, since := r.variants, r.space.Name, r.compared.Load()
 	sh.mu.RUnlock()
 
 	var left []*Entry
 	for _, e := range variants {
-		if settled := s.purges.compare(group, e, since).settle(e); settled != nil {
+		if settled := s.purges.compare(group, k, e, since).settle(e); settled != nil {
 			left = append(left, settled)
 		}
 	}

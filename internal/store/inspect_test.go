@@ -18,7 +18,7 @@ func TestInspectChangesNothing(t *testing.T) {
 	put := func(vary string) {
 		response := http.Header{"Vary": {"Accept-Language"}, "X": {vary}}
 		e, _ := NewEntry(200, response, http.Header{"Accept-Language": {vary}}, rfc9111.Freshness{Received: now, Lifetime: time.Hour}, now)
-		e.URL, e.Tags = "http://a/", []string{"t"}
+		e.SetLabels("http://a/", []string{"t"}, nil)
 		s.Commit(space, key(1), e, []byte("body"))
 	}
 	put("de")

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/cespare/xxhash/v2"
 )
 
 // A purge takes back what was fetched before it. It is not carried out on the
@@ -56,11 +54,11 @@ const markPlaces = 1 << 14
 func (m *marks) place(hash uint64) *atomic.Uint64 { return &m.places[hash%markPlaces] }
 
 // since reports whether a purge after a seq may be about an entry.
-func (m *marks) since(seq uint64, e *Entry) bool {
+func (m *marks) since(seq uint64, k Key, e *Entry) bool {
 	if m.wide.Load() > seq {
 		return true
 	}
-	for _, hash := range e.selectors {
+	for hash := range e.selectors(k) {
 		if m.place(hash).Load() > seq {
 			return true
 		}
@@ -159,14 +157,6 @@ func (st stamps) merge(o stamps) stamps {
 	return st
 }
 
-func (s Selector) hash() uint64 {
-	var d xxhash.Digest
-	d.Reset()
-	_, _ = d.Write([]byte{byte(s.Kind)}) // never fails
-	_, _ = d.WriteString(s.Value)
-	return d.Sum64()
-}
-
 // Purge takes back what a purge names.
 func (s *Store) Purge(which Purge) {
 	group, soft := which.Group, which.Soft
@@ -195,7 +185,7 @@ func (s *Store) Purge(which Purge) {
 			p.listed++
 			p.marks.wide.Store(seq)
 		default:
-			r.hash = sel.hash()
+			r.hash = hashSelector(sel.Kind, sel.Value)
 			st := sc.exact[r.hash]
 			st.add(at, soft)
 			sc.exact[r.hash] = st
@@ -209,7 +199,7 @@ func (s *Store) Purge(which Purge) {
 
 // compare returns what purges have to say of an entry that has been compared up
 // to since.
-func (p *purges) compare(group string, e *Entry, since uint64) stamps {
+func (p *purges) compare(group string, k Key, e *Entry, since uint64) stamps {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	var st stamps
@@ -220,12 +210,12 @@ func (p *purges) compare(group string, e *Entry, since uint64) stamps {
 		}
 		st = st.merge(sc.all)
 		if len(sc.exact) > 0 {
-			for _, h := range e.selectors {
+			for h := range e.selectors(k) {
 				st = st.merge(sc.exact[h])
 			}
 		}
 		for i := len(sc.prefixes) - 1; i >= 0 && sc.prefixes[i].seq > since; i-- {
-			if strings.HasPrefix(e.URL, sc.prefixes[i].value) {
+			if strings.HasPrefix(e.URL(), sc.prefixes[i].value) {
 				st = st.merge(sc.prefixes[i].at)
 			}
 		}
@@ -252,19 +242,19 @@ func (st stamps) settle(e *Entry) *Entry {
 }
 
 // admit is settle for an entry that comes in.
-func (p *purges) admit(group string, e *Entry) *Entry {
+func (p *purges) admit(group string, k Key, e *Entry) *Entry {
 	if p.seq.Load() == 0 {
 		return e
 	}
-	st := p.compare(group, e, 0)
+	st := p.compare(group, k, e, 0)
 	p.mu.RLock()
 	floor := p.floor
 	p.mu.RUnlock()
 	if !floor.IsZero() && !e.Fetched.After(floor) && !e.Checked.After(floor.Add(PurgeGrace)) {
 		return nil
 	}
-	if e.MadeBy != 0 {
-		return p.admitMade(group, e)
+	if e.MadeBy() != 0 {
+		return p.admitMade(group, k, e)
 	}
 	return st.settle(e)
 }
@@ -274,11 +264,11 @@ func (p *purges) admit(group string, e *Entry) *Entry {
 // left is about it. If the request came to another node, the purge was
 // acknowledged there before the entry was sent, so the request left no earlier
 // than the entry's age before the purge arrived here.
-func (p *purges) admitMade(group string, e *Entry) *Entry {
+func (p *purges) admitMade(group string, k Key, e *Entry) *Entry {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	own := len(p.order) - 1
-	for own >= 0 && p.order[own].purge != e.MadeBy {
+	for own >= 0 && p.order[own].purge != e.MadeBy() {
 		own--
 	}
 	if own < 0 {
@@ -289,12 +279,13 @@ func (p *purges) admitMade(group string, e *Entry) *Entry {
 		left = before
 	}
 	for i := len(p.order) - 1; i >= 0 && !p.order[i].at.Before(left); i-- {
-		if p.order[i].purge != e.MadeBy && p.order[i].mayBeAbout(group, e) {
+		if p.order[i].purge != e.MadeBy() && p.order[i].mayBeAbout(group, k, e) {
 			return nil
 		}
 	}
 	made := *e
-	made.MadeBy, made.Compared = 0, false
+	made.SetMadeBy(0)
+	made.Compared = false
 	made.Sent = time.Now()
 	made.Fetched, made.Checked = made.Sent, made.Sent
 	return &made
@@ -308,14 +299,19 @@ func (s *Store) recheck(sh *shard, k Key) {
 	}
 }
 
-func (r record) mayBeAbout(group string, e *Entry) bool {
+func (r record) mayBeAbout(group string, k Key, e *Entry) bool {
 	switch {
 	case r.scope != "" && r.scope != group:
 		return false
 	case r.kind == All, r.kind == Prefix:
 		return true
 	}
-	return slices.Contains(e.selectors, r.hash)
+	for hash := range e.selectors(k) {
+		if hash == r.hash {
+			return true
+		}
+	}
+	return false
 }
 
 // recheckLocked compares a resource with the purges since it was last compared.
@@ -324,7 +320,7 @@ func (s *Store) recheckLocked(sh *shard, r *resource) {
 	left := make([]*Entry, 0, len(r.variants))
 	changed := false
 	for _, e := range r.variants {
-		settled := s.purges.compare(r.space.Name, e, since).settle(e)
+		settled := s.purges.compare(r.space.Name, r.key, e, since).settle(e)
 		changed = changed || settled != e
 		if settled != nil {
 			left = append(left, settled)
@@ -341,7 +337,7 @@ func (s *Store) recheckLocked(sh *shard, r *resource) {
 func (s *Store) unaffected(r *resource) bool {
 	seq, since := s.purges.seq.Load(), r.compared.Load()
 	for _, e := range r.variants {
-		if s.purges.marks.since(since, e) && s.purges.compare(r.space.Name, e, since).settle(e) != e {
+		if s.purges.marks.since(since, r.key, e) && s.purges.compare(r.space.Name, r.key, e, since).settle(e) != e {
 			return false
 		}
 	}
@@ -355,10 +351,7 @@ func (s *Store) Purged(space *Namespace, k Key, e *Entry) (hard, any bool) {
 	if s.purges.seq.Load() == 0 {
 		return false, false
 	}
-	if e.selectors == nil {
-		e = e.sealed(k)
-	}
-	settled := s.purges.admit(space.Name, e)
+	settled := s.purges.admit(space.Name, k, e)
 	return settled == nil, settled != e
 }
 
@@ -486,30 +479,4 @@ func cutOrigin(url string) (origin, host string) {
 		host = rest[:strings.IndexByte(rest, '/')]
 	}
 	return scheme + "://" + host, host
-}
-
-// sealed returns an entry with what it is found by, once it is known where.
-func (e *Entry) sealed(k Key) *Entry {
-	stored := *e
-	if e.Size > SmallBody {
-		stored.bodyKey = groupKey(k, e.Generation)
-	}
-	_, host := cutOrigin(e.URL)
-	all := make([]uint64, 0, 4+len(e.Tags)+len(e.Groups))
-	all = append(all, Selector{OfKey, string(k[:])}.hash(), Selector{URL, e.URL}.hash(), Selector{Host, host}.hash())
-	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
-		all = append(all, Selector{Host, host[:i]}.hash())
-	} else if strings.HasPrefix(e.URL, "https:") {
-		all = append(all, Selector{Host, host + ":443"}.hash())
-	} else {
-		all = append(all, Selector{Host, host + ":80"}.hash())
-	}
-	for _, tag := range e.Tags {
-		all = append(all, Selector{Tag, tag}.hash())
-	}
-	for _, group := range e.Groups {
-		all = append(all, Selector{Group, GroupOf(e.URL, group)}.hash())
-	}
-	stored.selectors = all
-	return &stored
 }

@@ -36,7 +36,8 @@ func tick() { time.Sleep(time.Millisecond) }
 // page is an entry for a URL, fetched now.
 func (p purgeTest) page(url string, tags ...string) *Entry {
 	e := entry(p, time.Now(), nil)
-	e.URL, e.Tags, e.Fresh.Lifetime = url, tags, time.Hour
+	e.SetLabels(url, tags, nil)
+	e.Fresh.Lifetime = time.Hour
 	return e
 }
 
@@ -107,7 +108,7 @@ func TestPurgeTakesExactlyWhatItNames(t *testing.T) {
 		for _, group := range []string{"", "default", "other"} {
 			inBubble(t, func(t *testing.T, p purgeTest) {
 				e := p.page(url, "t", "two words")
-				e.Groups = []string{"g"}
+				e.SetLabels(url, e.Tags(), []string{"g"})
 				p.Commit(p.space, key(1), e, []byte("hello"))
 				tick()
 				p.Purge(Purge{Group: group, Selectors: []Selector{{tt.kind, tt.value}}})
@@ -122,7 +123,7 @@ func TestPurgeTakesExactlyWhatItNames(t *testing.T) {
 				// What is fetched from now on is not meant.
 				tick()
 				again := p.page(url, "t", "two words")
-				again.Groups = []string{"g"}
+				again.SetLabels(url, again.Tags(), []string{"g"})
 				if p.Commit(p.space, key(1), again, []byte("new")) == nil {
 					t.Errorf("%s %q: what was fetched afterwards is refused", tt.kind, tt.value)
 				}
@@ -164,7 +165,7 @@ func TestPurgeReachesAllVariantsAndOnlyThem(t *testing.T) {
 		request := func(v string) http.Header { return http.Header{"X-V": {v}} }
 		for _, v := range []string{"1", "2", "3"} {
 			e := entry(t, time.Now(), request(v), "Vary", "X-V")
-			e.URL, e.Tags = "http://a.test/", []string{"v" + v}
+			e.SetLabels("http://a.test/", []string{"v" + v}, nil)
 			p.Commit(p.space, key(1), e, []byte(v))
 		}
 		tick()
@@ -220,7 +221,7 @@ func TestWhatWasFetchedBeforeIsRefused(t *testing.T) {
 		p.Purge(Purge{Selectors: []Selector{{Tag, "t"}}})
 		for e, want := range map[*Entry]bool{p.page("http://a.test/", "t1"): false, before: true} {
 			if hard, any := p.Purged(p.space, key(1), e); hard != want || any != want {
-				t.Errorf("%v: %v, %v", e.Tags, hard, any)
+				t.Errorf("%v: %v, %v", e.Tags(), hard, any)
 			}
 		}
 		if p.Commit(p.space, key(1), before, []byte("old")) != nil {
@@ -250,7 +251,7 @@ func TestPurgesThatShareAPlace(t *testing.T) {
 	var one, other string
 	for n := 0; other == ""; n++ {
 		tag := fmt.Sprint("tag", n)
-		place := Selector{Tag, tag}.hash() % markPlaces
+		place := hashSelector(Tag, tag) % markPlaces
 		if one = tagOf[place]; one != "" {
 			other = tag
 		}
@@ -485,7 +486,7 @@ func TestNothingPurgedIsFoundWhateverHappensMeanwhile(t *testing.T) {
 					}
 				case 1:
 					e := entry(t, time.Now(), nil)
-					e.URL, e.Tags = fmt.Sprint("http://a.test/", n), []string{fmt.Sprint(n)}
+					e.SetLabels(fmt.Sprint("http://a.test/", n), []string{fmt.Sprint(n)}, nil)
 					runtime.Gosched()
 					s.Commit(space, key(n), e, fmt.Append(nil, n))
 				case 2:
@@ -641,7 +642,7 @@ func benchmarkHits(b *testing.B, purgesPerSecond int, batch int) {
 	const entries = 10_000
 	for n := range entries {
 		e := entry(b, time.Now(), nil, "Content-Type", "text/html")
-		e.URL, e.Tags = fmt.Sprint("http://a.test/", n), []string{"a", "b", fmt.Sprint("tag", n)}
+		e.SetLabels(fmt.Sprint("http://a.test/", n), []string{"a", "b", fmt.Sprint("tag", n)}, nil)
 		s.Commit(space, key(n), e, []byte("hello"))
 	}
 	done := make(chan struct{})

@@ -116,12 +116,13 @@ func (s *Store) Body(k Key, e *Entry) ([]byte, error) {
 	switch {
 	case e.Size == 0:
 		return nil, nil
-	case e.body != nil:
-		return e.body, nil
 	case e.Size <= SmallBody:
+		if body := e.smallBody(); body != nil {
+			return body, nil
+		}
 		return nil, ErrGone
 	}
-	key := e.bodyKey
+	key := e.tail()
 	if key == "" {
 		key = groupKey(k, e.Generation)
 	}
@@ -152,14 +153,10 @@ func (s *Store) Commit(space *Namespace, k Key, e *Entry, body []byte) *Entry {
 			stored.Generation = NewGeneration()
 		}
 	}
-	stored.ensureLength()
-	switch {
-	case stored.Size <= SmallBody:
-		stored.body = body
-	case fresh:
+	if fresh && stored.Size > SmallBody {
 		s.putBody(groupKey(k, stored.Generation), body, false)
 	}
-	return s.put(space, k, &stored)
+	return s.put(space, k, stored.kept(k, body))
 }
 
 // NewGeneration returns a generation that no other body has.
@@ -186,22 +183,16 @@ func (s *Store) generationOf(k Key, e *Entry, body []byte) Generation {
 }
 
 // PutEntry stores an entry whose body is already here, or on its owner.
-func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) { s.put(space, k, e) }
+func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) { s.put(space, k, e.kept(k, nil)) }
 
 // PutCopy keeps a copy of what the owner sent: the entry until its freshness
 // ends, the body (of a large one, the first chunk) if the Group takes it into
 // its hot cache.
 func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
-	copied := *e
-	copied.ensureLength()
-	switch {
-	case int64(len(body)) != min(e.Size, ChunkSize):
-	case e.Size <= SmallBody:
-		copied.body = body
-	default:
+	if e.Size > SmallBody && int64(len(body)) == min(e.Size, ChunkSize) {
 		s.putBody(groupKey(k, e.Generation), body, true)
 	}
-	s.put(space, k, &copied)
+	s.put(space, k, e.kept(k, body))
 }
 
 // putBody gives a body to the Group, which evicts others for it. What the index
@@ -217,15 +208,10 @@ func (s *Store) putBody(key string, body []byte, hot bool) {
 // now. It returns the entry as stored, or nil when it has been purged or a later
 // one is there. Of a large body it gets the first chunk.
 func (s *Store) PutMoved(space *Namespace, k Key, e *Entry, body []byte) *Entry {
-	moved := *e
-	moved.ensureLength()
-	switch {
-	case e.Size <= SmallBody:
-		moved.body = body
-	case len(body) > 0:
+	if e.Size > SmallBody && len(body) > 0 {
 		s.putBody(groupKey(k, e.Generation), body, false)
 	}
-	return s.put(space, k, &moved)
+	return s.put(space, k, e.kept(k, body))
 }
 
 // Drop forgets an entry, unless a newer one has taken its place.

@@ -194,7 +194,7 @@ func TestIndexStaysWithinItsBudget(t *testing.T) {
 			if r.key != k {
 				t.Fatal("a resource under another key")
 			}
-			cost += r.cost
+			cost += int64(r.cost)
 			entries += int64(len(r.variants))
 		}
 	}
@@ -231,7 +231,8 @@ func TestSmallBodyStaysWithItsEntry(t *testing.T) {
 	s, space := newStore(t, 1<<20, 1<<20)
 	first := s.Commit(space, key(1), entry(t, now, nil), []byte("small"))
 	renewed := *first // as it comes from another node after a 304
-	renewed.body, renewed.Sent = nil, now.Add(time.Second)
+	renewed.setTail("")
+	renewed.Sent = now.Add(time.Second)
 	s.PutEntry(space, key(1), &renewed)
 	got := s.Lookup(key(1), nil, now).Entry
 	if body, err := s.Body(key(1), got); got == first || string(body) != "small" || err != nil {

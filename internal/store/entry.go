@@ -160,7 +160,7 @@ func (e *Entry) smallBody() []byte {
 
 // What things take, as TestWhatIsCountedIsWhatItTakes measures it.
 const (
-	resourceOverhead = 200 // a resource, and its place in the index
+	resourceOverhead = 140 // a resource, and its place in the index
 	entryOverhead    = 250 // an Entry, and its place among the variants
 	bodyOverhead     = 240 // what golang/groupcache spends on a body beside its bytes
 )

@@ -28,7 +28,7 @@ const shardCount = 64
 
 type shard struct {
 	mu        sync.RWMutex // guards below, except resource.visited
-	resources map[Key]*resource
+	resources table
 	newest    *resource
 	oldest    *resource
 	hand      *resource // where the next eviction goes on
@@ -91,12 +91,12 @@ func (s *Store) shard(k Key) *shard { return &s.shards[k[0]%shardCount] }
 func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 	sh := s.shard(k)
 	sh.mu.RLock()
-	r := sh.resources[k]
+	r := sh.resources.get(k)
 	if r != nil && r.compared.Load() != s.purges.seq.Load() && !s.unaffected(r) {
 		sh.mu.RUnlock()
 		s.recheck(sh, k)
 		sh.mu.RLock()
-		r = sh.resources[k]
+		r = sh.resources.get(k)
 	}
 	if r == nil {
 		sh.mu.RUnlock()
@@ -186,7 +186,7 @@ func (s *Store) drop(k Key, e *Entry) {
 	sh := s.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if r := sh.resources[k]; r != nil && slices.Contains(r.variants, e) {
+	if r := sh.resources.get(k); r != nil && slices.Contains(r.variants, e) {
 		rest := slices.DeleteFunc(slices.Clone(r.variants), func(v *Entry) bool { return v == e })
 		sh.setVariantsLocked(r, rest)
 	}
@@ -210,7 +210,7 @@ func (s *Store) LearnSearchVariance(space *Namespace, k Key, v *rfc9111.SearchVa
 	sh := s.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if v == nil && sh.resources[k] == nil {
+	if v == nil && sh.resources.get(k) == nil {
 		return
 	}
 	r := s.resourceLocked(sh, space, k)
@@ -225,7 +225,7 @@ func (s *Store) SearchVariance(k Key) *rfc9111.SearchVariance {
 	sh := s.shard(k)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	r := sh.resources[k]
+	r := sh.resources.get(k)
 	if r == nil || r.lore == nil {
 		return nil
 	}
@@ -271,7 +271,7 @@ func (r *resource) overhead() int64 {
 }
 
 func (s *Store) resourceLocked(sh *shard, space *Namespace, k Key) *resource {
-	if r := sh.resources[k]; r != nil {
+	if r := sh.resources.get(k); r != nil {
 		return r
 	}
 	r := &resource{key: k, space: space, older: sh.newest}
@@ -283,7 +283,7 @@ func (s *Store) resourceLocked(sh *shard, space *Namespace, k Key) *resource {
 		sh.oldest = r
 	}
 	sh.newest = r
-	sh.resources[k] = r
+	sh.resources.add(r)
 	sh.bytes += int64(r.cost)
 	return r
 }
@@ -322,7 +322,7 @@ func (sh *shard) countLocked(r *resource) {
 
 // evictLocked makes room, sparing keep, which was just written.
 func (sh *shard) evictLocked(keep *resource) {
-	for limit := sh.limit.Load(); sh.bytes > limit && len(sh.resources) > 1; {
+	for limit := sh.limit.Load(); sh.bytes > limit && sh.resources.count > 1; {
 		r := sh.hand
 		if r == nil {
 			r = sh.oldest
@@ -342,7 +342,7 @@ func (sh *shard) evictLocked(keep *resource) {
 func (sh *shard) removeLocked(r *resource) {
 	sh.setVariantsLocked(r, nil)
 	sh.bytes -= int64(r.cost)
-	delete(sh.resources, r.key)
+	sh.resources.remove(r)
 	if r.newer != nil {
 		r.newer.older = r.older
 	} else {

@@ -35,7 +35,7 @@ type Inspected struct {
 func (s *Store) Inspect(k Key, request http.Header, now time.Time) Inspection {
 	sh := s.shard(k)
 	sh.mu.RLock()
-	r := sh.resources[k]
+	r := sh.resources.get(k)
 	if r == nil {
 		sh.mu.RUnlock()
 		return Inspection{}

@@ -28,7 +28,7 @@ func TestInspectChangesNothing(t *testing.T) {
 		t.Fatalf("%+v", in)
 	}
 	s.Purge(Purge{ID: 1, Soft: true, Selectors: []Selector{{Tag, "t"}}})
-	r := s.shard(key(1)).resources[key(1)]
+	r := s.shard(key(1)).resources.get(key(1))
 	compared := r.compared.Load()
 	in = s.Inspect(key(1), http.Header{}, now)
 	if len(in.Variants) != 2 || in.Variants[0].Entry.Fresh.TTL(time.Now()) > 0 {

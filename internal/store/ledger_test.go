@@ -92,7 +92,7 @@ func TestWhatIsCountedIsWhatItTakes(t *testing.T) {
 			counted := u.IndexBytes + u.Main.Bytes
 			each := func(bytes int64) int64 { return bytes / int64(tt.count) }
 			t.Logf("takes %d bytes each, counted %d", each(taken), each(counted))
-			if ratio := float64(counted) / float64(taken); ratio < 0.9 || ratio > 1.25 {
+			if ratio := float64(counted) / float64(taken); ratio < 0.9 || ratio > 1.15 {
 				t.Errorf("takes %d bytes each, counted %d", each(taken), each(counted))
 			}
 			runtime.KeepAlive(s)

@@ -294,7 +294,7 @@ func (p *purges) admitMade(group string, k Key, e *Entry) *Entry {
 func (s *Store) recheck(sh *shard, k Key) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if r := sh.resources[k]; r != nil {
+	if r := sh.resources.get(k); r != nil {
 		s.recheckLocked(sh, r)
 	}
 }
@@ -392,15 +392,12 @@ func (s *Store) sweepPurges() {
 // sweep compares the resources of a shard, a few at a time: hits go on between.
 func (sh *shard) sweep(s *Store) {
 	sh.mu.RLock()
-	keys := make([]Key, 0, len(sh.resources))
-	for k := range sh.resources {
-		keys = append(keys, k)
-	}
+	keys := sh.resources.keys()
 	sh.mu.RUnlock()
 	for some := range slices.Chunk(keys, 64) {
 		sh.mu.Lock()
 		for _, k := range some {
-			if r := sh.resources[k]; r != nil && r.compared.Load() != s.purges.seq.Load() && !s.unaffected(r) {
+			if r := sh.resources.get(k); r != nil && r.compared.Load() != s.purges.seq.Load() && !s.unaffected(r) {
 				s.recheckLocked(sh, r)
 			}
 		}

@@ -51,7 +51,6 @@ func New(bodyBytes, indexBytes int64) *Store {
 		spaces: make(map[string]*Namespace),
 	}
 	for i := range s.shards {
-		s.shards[i].resources = make(map[Key]*resource)
 		s.shards[i].limit = &s.indexLimit
 	}
 	s.indexLimit.Store(s.memory / shardCount)
@@ -167,7 +166,7 @@ func (s *Store) generationOf(k Key, e *Entry, body []byte) Generation {
 	sh := s.shard(k)
 	sh.mu.RLock()
 	var variants []*Entry
-	if r := sh.resources[k]; r != nil {
+	if r := sh.resources.get(k); r != nil {
 		variants = r.variants
 	}
 	sh.mu.RUnlock()
@@ -239,7 +238,7 @@ func (s *Store) Usage() Usage {
 		sh.mu.RLock()
 		u.IndexBytes += sh.bytes
 		u.IndexEvicted += sh.evicted
-		u.Resources += int64(len(sh.resources))
+		u.Resources += int64(sh.resources.count)
 		u.IndexLimit += s.indexLimit.Load()
 		sh.mu.RUnlock()
 	}

@@ -190,10 +190,8 @@ func TestIndexStaysWithinItsBudget(t *testing.T) {
 	}
 	var cost, entries int64
 	for i := range s.shards {
-		for k, r := range s.shards[i].resources {
-			if r.key != k {
-				t.Fatal("a resource under another key")
-			}
+		for _, k := range s.shards[i].resources.keys() {
+			r := s.shards[i].resources.get(k)
 			cost += int64(r.cost)
 			entries += int64(len(r.variants))
 		}

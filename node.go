@@ -400,7 +400,7 @@ func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) g
 		if e.Size != found.entry.Size || e.Digest != found.entry.Digest {
 			return grant{fetch: true, why: rfc9111.PeerError} // one generation is one body
 		}
-		n.store.PutEntry(q.space, q.key, e)
+		n.store.PutCopy(q.space, q.key, e, nil)
 		f.end(rfc9111.None) // look again: the body was here, now the entry is fresh
 		return grant{}
 	}
@@ -511,10 +511,11 @@ func (n *node) release(q *question, g grant, why rfc9111.Reason) {
 
 // refresh stores what a 304 made of an entry, here and at the owner.
 func (n *node) refresh(q *question, g grant, e *store.Entry) {
-	n.store.PutEntry(q.space, q.key, e)
 	if g.owner == nil {
+		n.store.PutEntry(q.space, q.key, e)
 		return
 	}
+	n.store.PutCopy(q.space, q.key, e, nil)
 	defer g.close()
 	ctx, cancel := context.WithTimeout(context.Background(), q.patience)
 	defer cancel()

@@ -54,6 +54,7 @@ type Entry struct {
 	Compared bool
 
 	ownNames, ownChoice bool // whether it was the first with these names, this choice
+	copied              bool // another node owns it
 
 	packed
 	choice *Choice // nil: there is but one

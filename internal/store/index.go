@@ -18,21 +18,23 @@ import (
 //   - a resource's variants slice is never changed in place, so a reader may
 //     use it after the lock is gone;
 //   - two variants of a resource never have the same Vary and Selection;
-//   - a shard's bytes are the sum of its resources' costs, and after each change
-//     at most its share of what the Group leaves, except for a single resource
-//     beyond it.
+//   - each resource is in one of its shard's queues, whose bytes are the sum of
+//     their resources' costs, and after each change at most the shard's share of
+//     what the Group leaves, except for a single resource beyond it.
 //
-// Eviction is SIEVE (Zhang et al., NSDI 2024): a hit only sets a bit, so hits
-// share the lock, and one pass of unpopular URLs doesn't push the popular out.
-const shardCount = 64
+// Copies of what other nodes own have a queue of their own, and go first as long
+// as they take more than copyShare of it all: otherwise many nodes would hold no
+// more small responses than one.
+const (
+	shardCount = 64
+	copyShare  = 8 // an eighth, which is what the Group gives to hot copies
+)
 
 type shard struct {
 	mu        sync.RWMutex // guards below, except resource.visited
 	resources table
-	newest    *resource
-	oldest    *resource
-	hand      *resource // where the next eviction goes on
-	bytes     int64
+	own       queue
+	copies    queue
 	limit     *atomic.Int64 // the store's, for each shard
 	evicted   int64
 }
@@ -274,17 +276,11 @@ func (s *Store) resourceLocked(sh *shard, space *Namespace, k Key) *resource {
 	if r := sh.resources.get(k); r != nil {
 		return r
 	}
-	r := &resource{key: k, space: space, older: sh.newest}
+	r := &resource{key: k, space: space}
 	r.cost = int32(r.overhead())
 	r.compared.Store(s.purges.seq.Load())
-	if sh.newest != nil {
-		sh.newest.newer = r
-	} else {
-		sh.oldest = r
-	}
-	sh.newest = r
+	sh.queueOf(r).add(r)
 	sh.resources.add(r)
-	sh.bytes += int64(r.cost)
 	return r
 }
 
@@ -306,7 +302,12 @@ func (sh *shard) setVariantsLocked(r *resource, variants []*Entry) {
 	}
 	r.space.Entries.Add(int64(len(variants) - len(r.variants)))
 	r.space.Bytes.Add(bodies)
+	was := sh.queueOf(r)
 	r.variants = variants
+	if is := sh.queueOf(r); is != was {
+		was.remove(r)
+		is.add(r)
+	}
 	sh.countLocked(r)
 }
 
@@ -316,44 +317,39 @@ func (sh *shard) countLocked(r *resource) {
 	for _, e := range r.variants {
 		cost += e.cost()
 	}
-	sh.bytes += cost - int64(r.cost)
+	sh.queueOf(r).bytes += cost - int64(r.cost)
 	r.cost = int32(cost)
+}
+
+// queueOf returns the queue that a resource belongs to. What is known of a key
+// without a response counts as this node's own.
+func (sh *shard) queueOf(r *resource) *queue {
+	if len(r.variants) > 0 && r.variants[0].copied {
+		return &sh.copies
+	}
+	return &sh.own
 }
 
 // evictLocked makes room, sparing keep, which was just written.
 func (sh *shard) evictLocked(keep *resource) {
-	for limit := sh.limit.Load(); sh.bytes > limit && sh.resources.count > 1; {
-		r := sh.hand
+	for limit := sh.limit.Load(); sh.bytes() > limit && sh.resources.count > 1; {
+		first, second := &sh.own, &sh.copies
+		if sh.copies.bytes > limit/copyShare {
+			first, second = second, first
+		}
+		r := first.victim(keep)
 		if r == nil {
-			r = sh.oldest
+			r = second.victim(keep)
 		}
-		for r == keep || r.visited.Load() {
-			r.visited.Store(false)
-			if r = r.newer; r == nil {
-				r = sh.oldest
-			}
-		}
-		sh.hand = r.newer
 		sh.evicted += int64(len(r.variants))
 		sh.removeLocked(r)
 	}
 }
 
+func (sh *shard) bytes() int64 { return sh.own.bytes + sh.copies.bytes }
+
 func (sh *shard) removeLocked(r *resource) {
 	sh.setVariantsLocked(r, nil)
-	sh.bytes -= int64(r.cost)
+	sh.queueOf(r).remove(r)
 	sh.resources.remove(r)
-	if r.newer != nil {
-		r.newer.older = r.older
-	} else {
-		sh.newest = r.older
-	}
-	if r.older != nil {
-		r.older.newer = r.newer
-	} else {
-		sh.oldest = r.newer
-	}
-	if sh.hand == r {
-		sh.hand = r.newer
-	}
 }

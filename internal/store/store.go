@@ -143,6 +143,7 @@ func (s *Store) BodyLimit() int64 { return s.size }
 // the whole, and the generation under which the other chunks are stored.
 func (s *Store) Commit(space *Namespace, k Key, e *Entry, body []byte) *Entry {
 	stored := *e
+	stored.copied = false
 	stored.Digest = Digest(body)
 	fresh := true
 	if !e.Large() {
@@ -181,17 +182,24 @@ func (s *Store) generationOf(k Key, e *Entry, body []byte) Generation {
 	return 0
 }
 
-// PutEntry stores an entry whose body is already here, or on its owner.
-func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) { s.put(space, k, e.kept(k, nil)) }
+// PutEntry stores an entry whose body is already here, on the node that is its
+// authority.
+func (s *Store) PutEntry(space *Namespace, k Key, e *Entry) {
+	stored := e.kept(k, nil)
+	stored.copied = false
+	s.put(space, k, stored)
+}
 
-// PutCopy keeps a copy of what the owner sent: the entry until its freshness
-// ends, the body (of a large one, the first chunk) if the Group takes it into
-// its hot cache.
+// PutCopy keeps a copy of what the owner sent, or has been sent: the entry until
+// its freshness ends, the body (of a large one, the first chunk) if the Group
+// takes it into its hot cache. No body: it is here already, if anywhere.
 func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
 	if e.Size > SmallBody && int64(len(body)) == min(e.Size, ChunkSize) {
 		s.putBody(groupKey(k, e.Generation), body, true)
 	}
-	s.put(space, k, e.kept(k, body))
+	copied := e.kept(k, body)
+	copied.copied = true
+	s.put(space, k, copied)
 }
 
 // putBody gives a body to the Group, which evicts others for it. What the index
@@ -210,7 +218,9 @@ func (s *Store) PutMoved(space *Namespace, k Key, e *Entry, body []byte) *Entry 
 	if e.Size > SmallBody && len(body) > 0 {
 		s.putBody(groupKey(k, e.Generation), body, false)
 	}
-	return s.put(space, k, e.kept(k, body))
+	moved := e.kept(k, body)
+	moved.copied = false
+	return s.put(space, k, moved)
 }
 
 // Drop forgets an entry, unless a newer one has taken its place.
@@ -236,7 +246,7 @@ func (s *Store) Usage() Usage {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.RLock()
-		u.IndexBytes += sh.bytes
+		u.IndexBytes += sh.bytes()
 		u.IndexEvicted += sh.evicted
 		u.Resources += int64(sh.resources.count)
 		u.IndexLimit += s.indexLimit.Load()

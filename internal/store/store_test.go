@@ -448,3 +448,52 @@ func TestPeersLeaveRoomForOwnNamespaces(t *testing.T) {
 		t.Error("what peers made is in the way")
 	}
 }
+
+func TestCopiesMakeRoomForOwnEntries(t *testing.T) {
+	const own, others = 1500, 20_000
+	s, space := newStore(t, 1<<20, 1<<20)
+	copyOf := func(n int) {
+		e := entry(t, now, nil)
+		e.Size, e.Digest, e.Generation = 1, Digest([]byte("c")), 1
+		s.PutCopy(space, key(n), e, []byte("c"))
+	}
+	left := func(from, count int) (n int) {
+		for i := range count {
+			if s.Lookup(key(from+i), nil, now).Entry != nil {
+				n++
+			}
+		}
+		return n
+	}
+	for n := range others {
+		copyOf(own + n)
+	}
+	if n := left(own, others); n < 3*own {
+		t.Errorf("%d copies are kept where there is nothing else", n)
+	}
+	for n := range own {
+		s.Commit(space, key(n), entry(t, now, nil), []byte("o"))
+	}
+	before := left(own, others)
+	for n := range others {
+		copyOf(own + n)
+	}
+	if n := left(0, own); n != own {
+		t.Errorf("%d of %d own entries are left after copies came", n, own)
+	}
+	if n := left(own, others); n < before/2 {
+		t.Errorf("%d copies are left of %d", n, before)
+	}
+	// A copy that this node comes to own is one no more.
+	s.Commit(space, key(own+others), entry(t, now, nil), []byte("o"))
+	s.PutCopy(space, key(own+others+1), entry(t, now, nil), nil)
+	sh := s.shard(key(own + others + 1))
+	r := sh.resources.get(key(own + others + 1))
+	if sh.queueOf(r) != &sh.copies {
+		t.Error("a copy is not among the copies")
+	}
+	s.Commit(space, key(own+others+1), entry(t, now.Add(time.Second), nil), []byte("o"))
+	if sh.queueOf(r) != &sh.own {
+		t.Error("what was a copy is not among this node's own")
+	}
+}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"iter"
 	"net/http"
 	"slices"
 	"sync"
@@ -328,6 +329,20 @@ func (sh *shard) queueOf(r *resource) *queue {
 		return &sh.copies
 	}
 	return &sh.own
+}
+
+// all are the resources of a shard, of each queue the newest first. The shard is
+// locked, if only for reading.
+func (sh *shard) all() iter.Seq[*resource] {
+	return func(yield func(*resource) bool) {
+		for _, q := range [...]*queue{&sh.own, &sh.copies} {
+			for r := q.newest; r != nil; r = r.older {
+				if !yield(r) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // evictLocked makes room, sparing keep, which was just written.

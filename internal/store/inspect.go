@@ -70,15 +70,13 @@ func (s *Store) Ranked() (keys []Key, spaces []*Namespace) {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.RLock()
-		for _, q := range []*queue{&sh.own, &sh.copies} {
-			for r := q.newest; r != nil; r = r.older {
-				switch {
-				case len(r.variants) == 0:
-				case r.visited.Load():
-					keys, spaces = append(keys, r.key), append(spaces, r.space)
-				default:
-					rest, restSpaces = append(rest, r.key), append(restSpaces, r.space)
-				}
+		for r := range sh.all() {
+			switch {
+			case len(r.variants) == 0:
+			case r.visited.Load():
+				keys, spaces = append(keys, r.key), append(spaces, r.space)
+			default:
+				rest, restSpaces = append(rest, r.key), append(restSpaces, r.space)
 			}
 		}
 		sh.mu.RUnlock()

@@ -102,17 +102,17 @@ func TestBrokenGifts(t *testing.T) {
 
 func TestHandOverEndsWithItsContext(t *testing.T) {
 	stuck := make(chan struct{})
-	to, _ := serve(t, backend{take: func(*Query, *store.Entry, []byte) { <-stuck }})
-	t.Cleanup(func() { close(stuck) })
 	ctx, cancel := context.WithCancelCause(t.Context())
+	to, _ := serve(t, backend{take: func(*Query, *store.Entry, []byte) {
+		cancel(ErrTimeout)
+		<-stuck
+	}})
+	t.Cleanup(func() { close(stuck) })
 	body := make([]byte, store.ChunkSize)
 	err := newClient(t).HandOver(ctx, to, func(_ *Query, g *Gift) error {
-		for i := 0; ; i++ {
+		for { // much more than the heir will ever read
 			if err := g.Entry("group", store.Key{1}, testEntry(body), body, true); err != nil {
 				return err
-			}
-			if i == 1 { // more than the heir has read is on its way
-				cancel(ErrTimeout)
 			}
 		}
 	})

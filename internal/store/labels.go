@@ -1,7 +1,7 @@
 package store
 
 import (
-	"iter"
+	"slices"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
@@ -61,30 +61,22 @@ func (e *Entry) setMore(l labels) {
 	}
 }
 
-// selectors are the hashes of all selectors but prefixes that name an entry. To
-// compute them takes less time than to keep them would take room.
-func (e *Entry) selectors(k Key) iter.Seq[uint64] {
-	return func(yield func(uint64) bool) {
-		url := e.URL()
-		_, host := cutOrigin(url)
-		bare, port := host, ""
-		if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
-			bare = host[:i]
-		} else if strings.HasPrefix(url, "https:") {
-			port = ":443"
-		} else {
-			port = ":80"
-		}
-		if !yield(hashSelector(OfKey, string(k[:]))) || !yield(hashSelector(URL, url)) ||
-			!yield(hashSelector(Host, host)) || !yield(hashSelector(Host, bare, port)) {
-			return
-		}
-		for _, hash := range e.more().hashes {
-			if !yield(hash) {
-				return
-			}
-		}
+// anySelector reports whether something is so of the hash of any selector, but a
+// prefix, that names an entry. To compute the hashes takes less time than to keep
+// them would take room.
+func (e *Entry) anySelector(k Key, so func(hash uint64) bool) bool {
+	url := e.URL()
+	_, host := cutOrigin(url)
+	bare, port := host, ""
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		bare = host[:i]
+	} else if strings.HasPrefix(url, "https:") {
+		port = ":443"
+	} else {
+		port = ":80"
 	}
+	return so(hashSelector(OfKey, string(k[:]))) || so(hashSelector(URL, url)) ||
+		so(hashSelector(Host, host)) || so(hashSelector(Host, bare, port)) || slices.ContainsFunc(e.more().hashes, so)
 }
 
 // hashSelector returns the hash of a selector, whose value comes in parts.

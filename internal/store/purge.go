@@ -58,12 +58,7 @@ func (m *marks) since(seq uint64, k Key, e *Entry) bool {
 	if m.wide.Load() > seq {
 		return true
 	}
-	for hash := range e.selectors(k) {
-		if m.place(hash).Load() > seq {
-			return true
-		}
-	}
-	return false
+	return e.anySelector(k, func(hash uint64) bool { return m.place(hash).Load() > seq })
 }
 
 // A Kind says what the value of a Selector is.
@@ -210,9 +205,10 @@ func (p *purges) compare(group string, k Key, e *Entry, since uint64) stamps {
 		}
 		st = st.merge(sc.all)
 		if len(sc.exact) > 0 {
-			for h := range e.selectors(k) {
-				st = st.merge(sc.exact[h])
-			}
+			e.anySelector(k, func(hash uint64) bool {
+				st = st.merge(sc.exact[hash])
+				return false
+			})
 		}
 		for i := len(sc.prefixes) - 1; i >= 0 && sc.prefixes[i].seq > since; i-- {
 			if strings.HasPrefix(e.URL(), sc.prefixes[i].value) {
@@ -306,12 +302,7 @@ func (r record) mayBeAbout(group string, k Key, e *Entry) bool {
 	case r.kind == All, r.kind == Prefix:
 		return true
 	}
-	for hash := range e.selectors(k) {
-		if hash == r.hash {
-			return true
-		}
-	}
-	return false
+	return e.anySelector(k, func(hash uint64) bool { return hash == r.hash })
 }
 
 // recheckLocked compares a resource with the purges since it was last compared.
@@ -471,9 +462,9 @@ func normalHost(scheme, host string) string {
 
 // cutOrigin splits a URL of URLOf.
 func cutOrigin(url string) (origin, host string) {
-	scheme, rest, _ := strings.Cut(url, "://")
+	_, rest, _ := strings.Cut(url, "://")
 	if host = rest; strings.IndexByte(rest, '/') >= 0 {
 		host = rest[:strings.IndexByte(rest, '/')]
 	}
-	return scheme + "://" + host, host
+	return url[:len(url)-len(rest)+len(host)], host
 }

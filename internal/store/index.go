@@ -32,7 +32,7 @@ const (
 )
 
 type shard struct {
-	mu        sync.RWMutex // guards below, except resource.visited
+	mu        sync.RWMutex // guards below, except resource.asked
 	resources table
 	own       queue
 	copies    queue
@@ -51,9 +51,26 @@ type resource struct {
 	compared atomic.Uint64 // with the purges up to this one
 
 	newer, older *resource
-	visited      atomic.Bool
+	asked        atomic.Uint32 // visited, popular
 	cost         int32
 }
+
+// What is noted of a resource that is asked for.
+const (
+	visited = 1 << iota // since the hand of eviction was here
+	popular             // its bodies are to stay in the Group: popular.go tells how
+)
+
+// note notes that a resource is asked for.
+func (r *resource) note() {
+	if r.asked.Load() != visited|popular {
+		r.asked.Store(visited | popular)
+	}
+}
+
+func (r *resource) is(what uint32) bool { return r.asked.Load()&what != 0 }
+
+func (r *resource) isNot(what uint32) { r.asked.And(^what) }
 
 // lore is what is known of few URLs only.
 type lore struct {
@@ -110,9 +127,7 @@ func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 		known.Uncacheable = r.lore.uncacheable
 	}
 	sh.mu.RUnlock()
-	if !r.visited.Load() {
-		r.visited.Store(true)
-	}
+	r.note()
 	known.Entry = match(variants, request)
 	return known
 }
@@ -232,9 +247,7 @@ func (s *Store) SearchVariance(k Key) *rfc9111.SearchVariance {
 	if r == nil || r.lore == nil {
 		return nil
 	}
-	if !r.visited.Load() {
-		r.visited.Store(true)
-	}
+	r.note()
 	return r.lore.search
 }
 

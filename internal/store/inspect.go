@@ -73,7 +73,7 @@ func (s *Store) Ranked() (keys []Key, spaces []*Namespace) {
 		for r := range sh.all() {
 			switch {
 			case len(r.variants) == 0:
-			case r.visited.Load():
+			case r.is(visited):
 				keys, spaces = append(keys, r.key), append(spaces, r.space)
 			default:
 				rest, restSpaces = append(rest, r.key), append(restSpaces, r.space)

@@ -38,8 +38,8 @@ func TestInspectChangesNothing(t *testing.T) {
 	if in = s.Inspect(key(1), http.Header{}, now); len(in.Variants) != 0 {
 		t.Errorf("after a purge: %+v", in.Variants)
 	}
-	if r.visited.Load() || r.compared.Load() != compared || len(r.variants) != 2 {
-		t.Errorf("it was changed: visited %v, compared %d, %d variants", r.visited.Load(), r.compared.Load(), len(r.variants))
+	if r.is(visited) || r.compared.Load() != compared || len(r.variants) != 2 {
+		t.Errorf("it was changed: visited %v, compared %d, %d variants", r.is(visited), r.compared.Load(), len(r.variants))
 	}
 	s.MarkUncacheable(space, key(2), rfc9111.Private, now.Add(time.Minute))
 	if in := s.Inspect(key(2), nil, now); in.Uncacheable != rfc9111.Private || in.Until != now.Add(time.Minute) {

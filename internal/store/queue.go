@@ -48,8 +48,8 @@ func (q *queue) victim(keep *resource) *resource {
 	if r == nil {
 		r = q.oldest
 	}
-	for r == keep || r.visited.Load() {
-		r.visited.Store(false)
+	for r == keep || r.is(visited) {
+		r.isNot(visited)
 		if r = r.newer; r == nil {
 			r = q.oldest
 		}

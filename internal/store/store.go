@@ -33,6 +33,12 @@ type Store struct {
 	indexLimit atomic.Int64
 	shards     [shardCount]shard
 
+	// How much has been put into the Group since what is popular was touched,
+	// whether that is being done, and with which shard it begins.
+	arrivedBytes atomic.Int64
+	touching     atomic.Bool
+	touchFrom    uint
+
 	purges   purges
 	searches atomic.Bool // some search variance was learned
 
@@ -206,6 +212,7 @@ func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
 // may take shrinks by what the Group grows.
 func (s *Store) putBody(key string, body []byte, hot bool) {
 	s.bodies.put(key, body, hot)
+	s.arrived(int64(len(body)))
 	main := s.bodies.group.CacheStats(groupcache.MainCache).Bytes
 	copies := s.bodies.group.CacheStats(groupcache.HotCache).Bytes
 	s.indexLimit.Store((s.memory - main - copies) / shardCount)

@@ -1,0 +1,38 @@
+package caddygroupcache
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+)
+
+// TestScanLeavesTheHotSet: one-off URLs, many times what the cache holds, don't
+// throw out what is asked for now and then, be it in the Group or in the index.
+func TestScanLeavesTheHotSet(t *testing.T) {
+	for _, size := range []int{100, 4 << 10} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			const hot, scan, between = 500, 30_000, 16
+			n := newNode("alone", 16<<20)
+			t.Cleanup(n.close)
+			h := newHandler(t, n, nil)
+			var calls atomic.Int64
+			up := fixed(&calls, string(make([]byte, size)), "Cache-Control", "max-age=60")
+			for i := range 2 * hot {
+				do(h, up, request(t.Context(), fmt.Sprintf("/hot/%d", i%hot)))
+			}
+			calls.Store(0)
+			for i := range scan {
+				do(h, up, request(t.Context(), fmt.Sprintf("/scan/%d", i)))
+				if i%between == 0 {
+					do(h, up, request(t.Context(), fmt.Sprintf("/hot/%d", i/between%hot)))
+				}
+			}
+			if again := calls.Load() - scan; again > hot/100 {
+				t.Errorf("%d fetches of what is hot", again)
+			}
+			if usage := n.store.Usage(); usage.Main.Evictions+usage.IndexEvicted < scan/4 {
+				t.Errorf("the scan has thrown out little: %+v", usage)
+			}
+		})
+	}
+}

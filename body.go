@@ -13,24 +13,32 @@ import (
 )
 
 // A storedBody is the body of a stored response as one client gets it: from
-// memory, and if it is large, a chunk at a time from wherever the chunks are.
+// memory, and if it is large, a chunk at a time from wherever the chunks are. It
+// must be closed.
 type storedBody struct {
+	node    *node
+	id      peer.ChunkID // of the first chunk
 	size    int64
-	first   []byte                            // the first chunk
+	first   []byte                            // the first chunk; if that is held, until it is
 	further func(i int) (b []byte, err error) // the others
-	given   *given                            // what write has sent; nil if all there is is first
-	at      int64                             // where Read is
-	chunk   []byte                            // that it reads from,
-	begin   int64                             // and where that begins
+	given   *given                            // what write has sent; nil if nothing is held
+
+	at      int64  // where Read is
+	part    []byte // what is at hand,
+	begin   int64  // where that begins,
+	release func() // and what lets go of it; nil: it is a copy
 }
 
 // storedBody returns an entry's body, of which the first chunk is at hand.
 func (h *Handler) storedBody(r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte) *storedBody {
-	b := &storedBody{size: int64(len(first)), first: first}
+	b := &storedBody{node: h.node, id: peer.ChunkID{Key: q.key, Generation: e.Generation}, size: int64(len(first)), first: first}
+	if holdable(e) {
+		b.given = newGiven(e)
+	}
 	if !e.Large() {
 		return b
 	}
-	b.size, b.given = e.Size, newGiven(e)
+	b.size = e.Size
 	b.further = func(i int) ([]byte, error) {
 		id := peer.ChunkID{Key: q.key, Generation: e.Generation, Index: i}
 		return h.node.chunk(r.Context(), id, store.ChunkLength(e.Size, i), h.mender(r, next, q, e, i))
@@ -38,17 +46,42 @@ func (h *Handler) storedBody(r *http.Request, next caddyhttp.Handler, q *questio
 	return b
 }
 
-// from returns the bytes of a chunk that begin at a position.
+// from returns the bytes that begin at a position, as long as no others are asked
+// for: some, and at least one.
 func (b *storedBody) from(at int64) ([]byte, error) {
-	i := int(at / store.ChunkSize)
-	if i == 0 {
-		return b.first[at:], nil
+	if at < b.begin || at >= b.begin+int64(len(b.part)) {
+		b.close()
+		id := b.id
+		id.Index = int(at / store.ChunkSize)
+		part, release, err := b.node.part(id, at%store.ChunkSize, func() ([]byte, error) { return b.chunk(id) })
+		if err != nil {
+			return nil, err
+		}
+		b.part, b.begin, b.release = part, at, release
 	}
-	chunk, err := b.further(i)
-	if err != nil {
-		return nil, err
+	return b.part[at-b.begin:], nil
+}
+
+// chunk returns a chunk, and keeps none that is to be held.
+func (b *storedBody) chunk(id peer.ChunkID) ([]byte, error) {
+	if id.Index > 0 {
+		return b.further(id.Index)
 	}
-	return chunk[at-int64(i)*store.ChunkSize:], nil
+	if first := b.first; first != nil {
+		if b.given != nil {
+			b.first = nil
+		}
+		return first, nil
+	}
+	return b.node.firstChunk(id)
+}
+
+// close lets go of what is at hand.
+func (b *storedBody) close() {
+	if b.release != nil {
+		b.release()
+	}
+	b.part, b.release = nil, nil
 }
 
 // write sends length bytes from start. The error is the client's, unless it is a
@@ -84,14 +117,11 @@ func (b *storedBody) Read(p []byte) (int, error) {
 	if b.at >= b.size {
 		return 0, io.EOF
 	}
-	if b.at < b.begin || b.at >= b.begin+int64(len(b.chunk)) {
-		chunk, err := b.from(b.at)
-		if err != nil {
-			return 0, err
-		}
-		b.chunk, b.begin = chunk, b.at
+	part, err := b.from(b.at)
+	if err != nil {
+		return 0, err
 	}
-	n := copy(p, b.chunk[b.at-b.begin:])
+	n := copy(p, part)
 	b.at += int64(n)
 	return n, nil
 }

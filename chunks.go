@@ -160,8 +160,11 @@ func (n *node) settle(q *question, f *flight, last bool) {
 func (n *node) spread(q *question, f *flight, g store.Generation) {
 	f.generation = g
 	key := q.key
-	f.fill.PutElsewhere(func(ctx context.Context, i int) ([]byte, error) {
-		return n.chunk(ctx, peer.ChunkID{Key: key, Generation: g, Index: i}, store.ChunkLength(f.fill.Size(), i), nil)
+	f.fill.PutElsewhere(func(ctx context.Context, i int, offset int64) ([]byte, func(), error) {
+		id := peer.ChunkID{Key: key, Generation: g, Index: i}
+		return n.part(id, offset, func() ([]byte, error) {
+			return n.chunk(ctx, id, store.ChunkLength(f.fill.Size(), i), nil)
+		})
 	})
 }
 

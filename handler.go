@@ -174,14 +174,17 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 // hand.
 func (h *Handler) serveHit(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte, status cacheStatus, detail any, now time.Time) bool {
 	if !e.Large() && !wantsPart(r, e.Status) { // nearly all hits, so nothing is allocated for the others' sake
-		if h.hitHeader(w, r, e, status, detail, now) {
+		if one, ok := h.node.holdBody(q.key, e, first); ok {
+			defer h.node.holds.release(one)
+			if h.hitHeader(w, r, e, status, detail, now) {
+				return true
+			}
+			w.WriteHeader(e.Status)
+			if r.Method != http.MethodHead {
+				_, _ = w.Write(one.of(first)) // a client that is gone needs no error
+			}
 			return true
 		}
-		w.WriteHeader(e.Status)
-		if r.Method != http.MethodHead {
-			_, _ = w.Write(first) // a client that is gone needs no error
-		}
-		return true
 	}
 	return h.serveStored(w, r, next, q, e, first, func(w http.ResponseWriter) bool {
 		if q.mended {
@@ -196,6 +199,7 @@ func (h *Handler) serveHit(w http.ResponseWriter, r *http.Request, next caddyhtt
 // reports whether that has answered the request.
 func (h *Handler) serveStored(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte, header func(http.ResponseWriter) bool) bool {
 	body := h.storedBody(r, next, q, e, first)
+	defer body.close()
 	if e.Large() && r.Method != http.MethodHead {
 		if _, err := body.from(body.needs(r, e)); err != nil {
 			h.lost(q, e, err)
@@ -421,6 +425,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		q.validated, q.failed = g.stale.Generation, true // the owner has the body, and it will do
 		return true, nil
 	case x.failed && !out.background:
+		x.grant.staleBody = nil // what the client takes its time over, serveHit counts
 		return !h.serveHit(w, r, next, q, g.stale, g.staleBody, statusStale, detailLocal, time.Now()), nil
 	case x.retry, t.state == silent && !t.answered:
 		q.alone = q.alone || !x.renewed

@@ -47,8 +47,9 @@ type node struct {
 	// read along, so that two nodes which disagree about the ring never wait
 	// for each other.
 	asks flights
-	// Chunks that are being brought.
+	// Chunks that are being brought, and those that clients are served from.
 	brought brought
+	holds   holds
 
 	served atomic.Int64 // look-ups of other nodes
 
@@ -91,6 +92,7 @@ func newNode(name string, cacheSize int64) *node {
 		identity: new(peer.Identity),
 		clock:    newClock(),
 	}
+	n.holds.budget, n.holds.limit = n.budget, cacheSize/16*flightShare/2
 	n.over, n.end = context.WithCancel(context.Background())
 	n.foreign.Store(new([]string))
 	n.client = peer.NewClient(n.identity)

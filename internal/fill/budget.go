@@ -18,13 +18,14 @@ func (b *Budget) Used() int64 { return b.used.Load() }
 // Take takes n bytes until release. It reports false, and takes nothing, when
 // there is no room for them.
 func (b *Budget) Take(n int64) (release func(), ok bool) {
-	if !b.take(n) {
+	if !b.TakeFor(n) {
 		return nil, false
 	}
-	return func() { b.give(n) }, true
+	return func() { b.Give(n) }, true
 }
 
-func (b *Budget) take(n int64) bool {
+// TakeFor is Take for who gives the bytes back by Give.
+func (b *Budget) TakeFor(n int64) bool {
 	if b == nil {
 		return true
 	}
@@ -35,7 +36,8 @@ func (b *Budget) take(n int64) bool {
 	return true
 }
 
-func (b *Budget) give(n int64) {
+// Give gives back n bytes.
+func (b *Budget) Give(n int64) {
 	if b != nil {
 		b.used.Add(-n)
 	}

@@ -2,9 +2,8 @@
 // that only grows. One writer feeds it; any number of readers follow, each at
 // its own pace and from the first byte, whenever they arrive.
 //
-// The writer never waits for a reader. Bytes that were published never change
-// and are never reused, so a reader may hold them for as long as it likes.
-// Memory is taken from a Budget before it is allocated, and given back when
+// The writer never waits for a reader. Bytes that were published never change,
+// so a reader may take as long as it likes over those that it has got. Memory is taken from a Budget before it is allocated, and given back when
 // the writer and the last reader have let go.
 //
 // A large body need not stay in memory. It is divided into chunks of one size;
@@ -41,9 +40,15 @@ const firstBlock = 4 << 10
 // send the piece.
 const early = 128 << 10
 
+// copySize is how much a reader copies at a time of a chunk that may be put
+// elsewhere any moment, and is not counted from then on.
+const copySize = 32 << 10
+
 // Chunks is how the chunks of a body beyond the first are got back: chunk i
-// begins at byte i times their size.
-type Chunks func(ctx context.Context, i int) ([]byte, error)
+// begins at byte i times their size. It returns what follows an offset in the
+// chunk, all or some, which is the reader's until release (nil:
+// for good).
+type Chunks func(ctx context.Context, i int, offset int64) (p []byte, release func(), err error)
 
 // A Fill is one response on its way in. Its life is: header unknown, header
 // set, then closed, with a nil error when the body is complete. Closing may
@@ -95,7 +100,7 @@ func (f *Fill[H]) Expect(n int64) error {
 		return nil
 	}
 	first := min(n, f.chunk)
-	if !f.budget.take(first) {
+	if !f.budget.TakeFor(first) {
 		return ErrMemory
 	}
 	f.length, f.owing = n, first
@@ -181,7 +186,7 @@ func (f *Fill[H]) expectedLocked(need int) *[]byte {
 	b := make([]byte, f.size, f.owing)
 	if f.size > 0 {
 		copy(b, f.first[0])
-		f.budget.give(int64(cap(f.first[0])))
+		f.budget.Give(int64(cap(f.first[0])))
 		f.held -= int64(cap(f.first[0]))
 	}
 	f.first, f.owing = [][]byte{b}, 0
@@ -189,7 +194,7 @@ func (f *Fill[H]) expectedLocked(need int) *[]byte {
 }
 
 func (f *Fill[H]) allocateLocked(n int64) ([]byte, error) {
-	if !f.budget.take(n) {
+	if !f.budget.TakeFor(n) {
 		return nil, ErrMemory
 	}
 	f.held += n
@@ -229,7 +234,7 @@ func (f *Fill[H]) Settle(i int) {
 		return
 	}
 	p := &f.rest[i-1]
-	f.budget.give(int64(cap(p.bytes)))
+	f.budget.Give(int64(cap(p.bytes)))
 	f.held -= int64(cap(p.bytes))
 	*p = piece{size: len(p.bytes)}
 	f.away = int64(i)*f.chunk + int64(p.size)
@@ -307,7 +312,7 @@ func (f *Fill[H]) unref() {
 	defer f.mu.Unlock()
 	f.refs--
 	if f.refs == 0 {
-		f.budget.give(f.held)
+		f.budget.Give(f.held)
 		f.held, f.size, f.away, f.first, f.rest = 0, 0, 0, nil, nil
 		f.err = io.ErrUnexpectedEOF // a reader that comes too late must not see an empty body
 	}
@@ -364,6 +369,9 @@ type Reader[H any] struct {
 	at    int64 // of the next byte in the body
 	block int   // of the first chunk: where at is, or before that
 	begin int64 // of the block in the body
+
+	release func() // lets go of what Next has got back; nil: nothing
+	copied  []byte // what Next has copied
 }
 
 // NewReader adds a reader, which must be closed.
@@ -377,25 +385,33 @@ func (f *Fill[H]) NewReader() *Reader[H] {
 // Skip leaves out bytes that may not have come in yet.
 func (r *Reader[H]) Skip(n int64) { r.at += n }
 
-// Next returns the next bytes: all that one block or chunk has to give, at
-// least one. When nothing has come in yet it calls idle (if not nil) once, then
+// Next returns the next bytes, good until the next call: some, and at least one.
+// When nothing has come in yet it calls idle (if not nil) once, then
 // waits. At the end of a complete body it returns io.EOF; of a broken one, its
 // error. The error is ErrGone when a chunk could not be got back.
 func (r *Reader[H]) Next(ctx context.Context, idle func()) ([]byte, error) {
+	r.letGo()
 	p, i, err := r.next(ctx, idle, func() int64 { return r.f.size })
 	if err != nil || p != nil {
 		return p, err
 	}
-	chunk, err := r.f.recall(ctx, i)
-	offset := r.at - int64(i)*r.f.chunk
-	if err != nil || int64(len(chunk)) <= offset {
+	p, release, err := r.f.recall(ctx, i, r.at-int64(i)*r.f.chunk)
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		return nil, ErrGone
 	}
-	r.at += int64(len(chunk)) - offset
-	return chunk[offset:], nil
+	r.release = release
+	r.at += int64(len(p))
+	return p, nil
+}
+
+func (r *Reader[H]) letGo() {
+	if r.release != nil {
+		r.release()
+		r.release = nil
+	}
 }
 
 // NextSettled is Next for a reader that needs no more of the further chunks
@@ -463,10 +479,15 @@ func (r *Reader[H]) takeLocked() ([]byte, int) {
 			return nil, i
 		}
 		b = p.bytes[r.at-int64(i)*f.chunk:]
+		r.copied = append(r.copied[:0], b[:min(len(b), copySize)]...)
+		b = r.copied
 	}
 	r.at += int64(len(b))
 	return b[:len(b):len(b)], 0
 }
 
 // Close lets go of the fill. A closed Reader must not be used.
-func (r *Reader[H]) Close() { r.f.unref() }
+func (r *Reader[H]) Close() {
+	r.letGo()
+	r.f.unref()
+}

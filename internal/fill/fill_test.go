@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -270,6 +271,7 @@ type elsewhere struct {
 	mu     sync.Mutex
 	chunks map[int][]byte
 	asked  int
+	held   atomic.Int64 // parts that readers have and not let go of
 }
 
 func (e *elsewhere) settle(f *Fill[string], last bool) {
@@ -285,14 +287,16 @@ func (e *elsewhere) settle(f *Fill[string], last bool) {
 	}
 }
 
-func (e *elsewhere) recall(_ context.Context, i int) ([]byte, error) {
+func (e *elsewhere) recall(_ context.Context, i int, offset int64) ([]byte, func(), error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.asked++
 	if e.chunks[i] == nil {
-		return nil, errors.New("not here")
+		return nil, nil, errors.New("not here")
 	}
-	return e.chunks[i], nil
+	e.held.Add(1)
+	p := e.chunks[i][offset:]
+	return p[:(len(p)+1)/2], func() { e.held.Add(-1) }, nil
 }
 
 func TestSettledChunksAreReadFromElsewhere(t *testing.T) {
@@ -333,6 +337,9 @@ func TestSettledChunksAreReadFromElsewhere(t *testing.T) {
 		f.Close(nil)
 		join(0)
 		readers.Wait()
+		if held := e.held.Load(); held != 0 {
+			t.Errorf("readers have not let go of %d parts", held)
+		}
 		if used := budget.Used(); used != chunk {
 			t.Errorf("%d in use when all but the first chunk is elsewhere", used)
 		}
@@ -401,10 +408,32 @@ func TestExtendedFill(t *testing.T) {
 	if got, err := readAll(t, late); string(got) != "aaaabbbbc" || err != nil {
 		t.Errorf("got %q, %v", got, err)
 	}
+	if held := e.held.Load(); held != 0 {
+		t.Errorf("readers have not let go of %d parts", held)
+	}
 	if p, size, err := settled.NextSettled(t.Context(), nil); p != nil || size != 9 || err != nil {
 		t.Errorf("got %q, %d, %v", p, size, err)
 	}
 	if _, _, err := settled.NextSettled(t.Context(), nil); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
+	}
+}
+
+// TestReaderKeepsNothingOfWhatIsSettled: a slow one would keep a chunk in memory
+// that nobody counts any more.
+func TestReaderKeepsNothingOfWhatIsSettled(t *testing.T) {
+	f := New[string](100, 10, nil)
+	defer f.Release()
+	r := f.NewReader()
+	defer r.Close()
+	f.Write([]byte("0123456789abcdefghij"))
+	for _, want := range []string{"0123456789", "abcdefghij"} {
+		p, err := r.Next(t.Context(), nil)
+		if string(p) != want || err != nil {
+			t.Fatalf("got %q, %v", p, err)
+		}
+		if _, chunk := f.Unsettled(true); want[0] == 'a' && &p[0] == &chunk[0] {
+			t.Error("the reader has the chunk itself")
+		}
 	}
 }

@@ -27,8 +27,8 @@ func ChunkKey(k Key, i int) Key {
 	return k
 }
 
-// Chunk returns chunk i of a body, from 1, if it is on this node; otherwise the
-// error is ErrGone. Its bytes must not be changed.
+// Chunk returns chunk i of a body that is larger than SmallBody, if it is on this
+// node; otherwise the error is ErrGone. Its bytes must not be changed.
 func (s *Store) Chunk(k Key, g Generation, i int) ([]byte, error) {
 	b, err := s.bodies.lookup(chunkKey(k, g, i))
 	if err != nil {
@@ -37,12 +37,15 @@ func (s *Store) Chunk(k Key, g Generation, i int) ([]byte, error) {
 	return b, nil
 }
 
-// PutChunk keeps chunk i of a body, from 1. If this node is not its owner, the
+// PutChunk keeps chunk i of a body that is larger than SmallBody. If this node is not its owner, the
 // Group decides whether it becomes a hot copy.
 func (s *Store) PutChunk(k Key, g Generation, i int, chunk []byte, owned bool) {
 	s.putBody(chunkKey(k, g, i), chunk, !owned)
 }
 
 func chunkKey(k Key, g Generation, i int) string {
+	if i == 0 {
+		return groupKey(k, g)
+	}
 	return groupKey(k, g) + string(binary.BigEndian.AppendUint32(nil, uint32(i)))
 }

@@ -10,8 +10,9 @@ const (
 	longPause  = 4 * time.Second
 )
 
-// A breaker keeps requests away from a peer that does not answer. After a
-// failure the peer is left alone for a pause, which doubles while it keeps
+// A breaker keeps requests away from a peer that does not answer, or not soon
+// enough: an answer that takes longer than its asker's patience is a failure too.
+// After a failure the peer is left alone for a pause, which doubles while it keeps
 // failing; then one request at a time tries it again. Whether a node is a
 // member is not its business: a member can be unusable.
 type breaker struct {

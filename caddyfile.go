@@ -48,6 +48,7 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 //		secret     <secret>...
 //		insecure
 //		show_keys
+//		persist    [<directory>]
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
@@ -101,6 +102,14 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		secrets, err := someArgs(d, "a secret; make one with caddy groupcache keygen")
 		a.Secret = append(a.Secret, secrets...)
 		return err
+	case "persist":
+		a.Persist = new(Persist)
+		if d.NextArg() {
+			a.Persist.Path = d.Val()
+		}
+		if d.NextArg() {
+			return d.ArgErr()
+		}
 	case "show_keys":
 		if d.NextArg() {
 			return d.ArgErr()
@@ -112,7 +121,7 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		}
 		a.Insecure = true
 	default:
-		return d.Errf("unknown option %q of groupcache: one of cache_size, gossip, peers, advertise, join, name, secret, insecure, show_keys", option)
+		return d.Errf("unknown option %q of groupcache: one of cache_size, gossip, peers, advertise, join, name, secret, insecure, show_keys, persist", option)
 	}
 	return nil
 }

@@ -97,6 +97,8 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"passphrase in base64":      {global("secret Q29ycmVjdCBob3JzZSBiYXR0ZXJ5IHN0YXBsZSwgYW5kIG9uZSBtb3Jl"), []string{"keygen"}},
 		"too many secrets":          {global("secret " + strings.Join([]string{good, "a" + good[1:], "b" + good[1:], "c" + good[1:], "d" + good[1:]}, " ")), []string{"at most 4"}},
 		"second secret is bad":      {global("secret " + good + " short"), []string{"secret 2", "keygen"}},
+		"two directories":           {global("persist /a /b"), []string{"Caddyfile:4"}},
+		"no such directory":         {global("persist {env.GROUPCACHE_TEST_UNSET}"), []string{"GROUPCACHE_TEST_UNSET"}},
 		"argument to insecure":      {global("insecure yes"), []string{"Caddyfile:4"}},
 		"argument to the option":    {"{\n\tgroupcache fast\n}\n", []string{"Caddyfile:2"}},
 		"unknown option":            {directive("speed 9"), []string{"Caddyfile:6", "unknown option", "max_body_size"}},

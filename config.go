@@ -1,6 +1,7 @@
 package caddygroupcache
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -335,6 +337,9 @@ func (a *App) resolve(repl *caddy.Replacer) (clusterConfig, error) {
 		return filled
 	}
 	a.Name = fillIn(a.Name)
+	if a.Persist != nil {
+		a.Persist.Path = cmp.Or(fillIn(a.Persist.Path), filepath.Join(caddy.AppDataDir(), "groupcache"))
+	}
 	c.gossip, c.peers = fillIn(a.Gossip), fillIn(a.Peers)
 	if a.Advertise != nil {
 		c.advertiseGossip, c.advertisePeers = fillIn(a.Advertise.Gossip), fillIn(a.Advertise.Peers)

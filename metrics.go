@@ -137,6 +137,7 @@ var (
 	entriesDesc   = desc("entries", "Stored responses that this node knows of.", "group")
 	evictionsDesc = desc("evictions_total", "Bodies and entries thrown out to make room.", "group", "cache")
 	purgesDesc    = desc("purges_total", "What was named in purges that this node has applied, by kind.", "kind")
+	restoredDesc  = desc("restored_total", "What was kept over the last restart, by what became of it.", "result")
 	refusedDesc   = desc("refused_total", "Connections, requests and packets from strangers that were refused.", "port")
 )
 
@@ -147,7 +148,7 @@ type collector struct{ p *process }
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, notStoredDesc, fillsDesc, membersDesc, shareDesc,
-		bytesDesc, entriesDesc, evictionsDesc, purgesDesc, refusedDesc,
+		bytesDesc, entriesDesc, evictionsDesc, purgesDesc, restoredDesc, refusedDesc,
 	} {
 		ch <- d
 	}
@@ -192,6 +193,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(membersDesc, float64(max(1, len(c.p.node.ring.Load().Nodes()))))
 	gauge(shareDesc, c.p.share())
+	if c.p.persist != nil {
+		for result, name := range restoreResultNames {
+			count(restoredDesc, c.p.persist.results[result].Load(), name)
+		}
+	}
 	gossip, peers := c.p.refused()
 	count(refusedDesc, gossip, "gossip")
 	count(refusedDesc, peers, "peers")

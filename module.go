@@ -89,6 +89,10 @@ type App struct {
 	// this. Default: hashes of keys.
 	ShowKeys bool `json:"show_keys,omitempty"`
 
+	// Keeps what is stored over a restart: a node that stops writes it to a file,
+	// and the process that starts next reads it back. Default: off.
+	Persist *Persist `json:"persist,omitempty"`
+
 	logger  *zap.Logger
 	process *process
 	cluster clusterConfig
@@ -109,6 +113,14 @@ type Advertise struct {
 	Peers string `json:"peers,omitempty"`
 }
 
+// Persist says where a node keeps what it has stored over a restart.
+type Persist struct {
+	// A directory for this process only, which is made if it is not there. At most
+	// as much as CacheSize is written to it. Default: groupcache in the directory
+	// of Caddy's data.
+	Path string `json:"path,omitempty"`
+}
+
 // clusterConfig is the App's cluster part, with defaults and placeholders
 // filled in.
 type clusterConfig struct {
@@ -127,6 +139,7 @@ type process struct {
 	counters  groupCounters
 	samples   samples
 	started   time.Time
+	persist   *persistence // nil: nothing is kept
 
 	mu      sync.Mutex // guards below
 	running *clusterConfig
@@ -149,6 +162,9 @@ func newProcess(name string, cacheSize int64) *process {
 	p := &process{node: newNode(name, cacheSize), cacheSize: cacheSize, started: time.Now(), events: newEvents()}
 	p.quiet = &gossipLog{log: p.logger(), kinds: make(map[string]*logKind)}
 	p.node.onPurge = func(one store.Purge, asked bool) {
+		if len(one.Selectors) == 0 {
+			return // a marker
+		}
 		if !asked {
 			p.logPurge(one)
 		}
@@ -210,7 +226,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 		name = uniqueName()
 	}
 	value, _, err := nodes.LoadOrNew(nodeKey, func() (caddy.Destructor, error) {
-		return newProcess(name, a.CacheSize), nil
+		p := newProcess(name, a.CacheSize)
+		if a.Persist != nil {
+			p.persist = &persistence{dir: a.Persist.Path}
+		}
+		return p, nil
 	})
 	if err != nil {
 		return err
@@ -234,6 +254,9 @@ func (p *process) accepts(a *App) error {
 	if a.Name != "" && a.Name != p.node.name {
 		return fmt.Errorf("the node's name cannot change from %q to %q while Caddy runs: restart it", p.node.name, a.Name)
 	}
+	if (p.persist == nil) != (a.Persist == nil) || p.persist != nil && p.persist.dir != a.Persist.Path {
+		return fmt.Errorf("persist cannot change while Caddy runs: restart it")
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running == nil {
@@ -256,8 +279,27 @@ func (p *process) accepts(a *App) error {
 	return nil
 }
 
-// Start joins the cluster, or tells the running membership what has changed.
+// Start joins the cluster, or tells the running membership what has changed. The
+// first config takes over what the last process has kept.
 func (a *App) Start() error {
+	p := a.process.persist
+	if p == nil || p.began.Load() {
+		return a.start()
+	}
+	if err := p.prepare(); err != nil {
+		return err
+	}
+	if err := a.start(); err != nil {
+		return err
+	}
+	p.began.Store(true)
+	if kept := p.take(); kept != nil {
+		go a.process.restore(kept, a.cluster.enabled)
+	}
+	return nil
+}
+
+func (a *App) start() error {
 	a.replaced, a.before = a.process.handlers.Swap(&a.groups), a.process.app.Swap(a)
 	a.process.node.busy.show.Store(a.ShowKeys)
 	if !a.cluster.enabled {
@@ -393,13 +435,23 @@ func (p *process) Destruct() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var err error
+	var saved sync.WaitGroup
+	if p.persist != nil && p.persist.began.Load() {
+		saved.Go(func() {
+			if err := p.save(); err != nil {
+				p.logger().Error("what is stored is lost", zap.Error(err))
+			}
+		})
+	}
 	if p.running != nil {
 		p.endBeat()
 		p.node.handOver()
+		saved.Wait() // it tells others something too
 		err = p.members.Leave(leaveTimeout)
 		p.server.Close()
 		p.peers.Close() // which the server does by itself, but perhaps not yet
 	}
+	saved.Wait()
 	p.node.close()
 	return err
 }

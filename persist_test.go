@@ -1,0 +1,295 @@
+package caddygroupcache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// A life is one process of a node that persists, without the process.
+type life struct {
+	*process
+	h *Handler
+}
+
+func newLife(t *testing.T, dir string) life {
+	t.Helper()
+	p := &process{node: newLoneNode(t), persist: &persistence{dir: dir}}
+	if err := p.persist.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	return life{p, newHandler(t, p.node, nil)}
+}
+
+func (l life) saves(t *testing.T) {
+	t.Helper()
+	if err := l.save(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restores returns how many entries or chunks, or files, met each fate.
+func (l life) restores(t *testing.T) (results map[string]int64) {
+	t.Helper()
+	if file := l.persist.take(); file != nil {
+		l.restore(file, false)
+	}
+	results = make(map[string]int64)
+	for r, name := range restoreResultNames {
+		if n := l.persist.results[r].Load(); n > 0 {
+			results[name] = n
+		}
+	}
+	left, err := os.ReadDir(l.persist.dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left in the directory: %v, %v", left, err)
+	}
+	return results
+}
+
+func wantResults(t *testing.T, got map[string]int64, want string) {
+	t.Helper()
+	if fmt.Sprint(got) != "map["+want+"]" {
+		t.Errorf("got %v, want %s", got, want)
+	}
+}
+
+func TestStoredResponsesSurviveARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		before := newLife(t, dir)
+		var calls atomic.Int64
+		small := fixed(&calls, "small", "Cache-Control", "max-age=100", "Vary", "X-A")
+		empty := fixed(&calls, "", "Cache-Control", "max-age=100")
+		medium := &file{body: randomBody(5000), length: true}
+		large := &file{body: randomBody(3<<20 + 100), length: true}
+		for _, a := range []string{"1", "2"} {
+			do(before.h, small, request(t.Context(), "/small", "X-A", a))
+		}
+		do(before.h, empty, request(t.Context(), "/empty"))
+		getLarge(t, before.h, medium, "/medium")
+		getLarge(t, before.h, large, "/large")
+		time.Sleep(10 * time.Second)
+		before.saves(t)
+		if info, err := os.Stat(filepath.Join(dir, savedName)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v, %v", info, err)
+		}
+		time.Sleep(20 * time.Second)
+
+		after := newLife(t, dir)
+		wantResults(t, after.restores(t), "restored:8") // five entries, three chunks
+		calls.Store(0)
+		for _, a := range []string{"1", "2"} {
+			w := do(after.h, small, request(t.Context(), "/small", "X-A", a))
+			wantStatus(t, w, "hit; ttl=70; detail=local")
+			wantBody(t, "small", w, []byte("small"))
+		}
+		wantStatus(t, do(after.h, empty, request(t.Context(), "/empty")), "hit")
+		wantBody(t, "medium", getLarge(t, after.h, medium, "/medium"), medium.body)
+		wantBody(t, "large", getLarge(t, after.h, large, "/large"), large.body)
+		if n := calls.Load() + int64(len(medium.requests())+len(large.requests())); n != 2 {
+			t.Errorf("%d requests to the upstream", n)
+		}
+		time.Sleep(71 * time.Second)
+		wantStatus(t, do(after.h, small, request(t.Context(), "/small", "X-A", "1")), "fwd=stale")
+
+		wantResults(t, newLife(t, dir).restores(t), "") // it counts once
+	})
+}
+
+func TestWhatWasPurgedIsNotRestored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		before := newLife(t, dir)
+		var calls atomic.Int64
+		page := func(l life, path string) {
+			w := do(l.h, fixed(&calls, path, "Cache-Control", "max-age=100", "Surrogate-Key", path[1:]), request(t.Context(), path))
+			wantBody(t, path, w, []byte(path))
+		}
+		purge := func(n *node, soft bool, kind store.Kind, value string) store.Purge {
+			p := store.Purge{ID: store.NewPurgeID(), Soft: soft, Selectors: []store.Selector{{Kind: kind, Value: value}}}
+			n.Purge([]store.Purge{p})
+			return p
+		}
+		page(before, "/old")
+		time.Sleep(time.Second)
+		old := purge(before.node, false, store.All, "")
+		time.Sleep(time.Second)
+		for _, path := range []string{"/a", "/b", "/c", "/d"} {
+			page(before, path)
+		}
+		time.Sleep(time.Second)
+		purge(before.node, false, store.Tag, "a")
+		before.saves(t)
+		time.Sleep(time.Second)
+
+		after := newLife(t, dir)
+		after.node.Purge([]store.Purge{old}) // another node tells of it, and of later ones
+		purge(after.node, false, store.Tag, "b")
+		purge(after.node, true, store.URL, "http://example.com/c")
+		time.Sleep(time.Millisecond) // of two things at one time, the purge is taken to be later
+		wantResults(t, after.restores(t), "outdated:2 restored:1")
+		calls.Store(0)
+		for i, path := range []string{"/d", "/a", "/b", "/c", "/old"} {
+			if page(after, path); calls.Load() != int64(i) {
+				t.Errorf("%s: %d fetches", path, calls.Load())
+			}
+		}
+		time.Sleep(time.Second)
+		purge(after.node, false, store.Tag, "d") // as usual
+		if page(after, "/d"); calls.Load() != 5 {
+			t.Error("a purge after the restart does not count")
+		}
+	})
+}
+
+func TestFilesThatCannotBeJudgedAreNotRead(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*savedHead, life)
+		want   string
+	}{
+		"as it is":                   {func(*savedHead, life) {}, "restored:1"},
+		"the clock was set back":     {func(h *savedHead, _ life) { h.written = time.Now().Add(time.Minute) }, "unverified:1"},
+		"written in a cluster":       {func(h *savedHead, _ life) { h.marker = 1 }, "unverified:1"},
+		"purges are forgotten":       {func(_ *savedHead, l life) { l.node.purged.Dropped(time.Now()) }, "unverified:1"},
+		"those of before are":        {func(_ *savedHead, l life) { l.node.purged.Dropped(time.Now().Add(-time.Hour)) }, "restored:1"},
+		"they may be of right after": {func(_ *savedHead, l life) { l.node.purged.Dropped(time.Now().Add(-5 * time.Second)) }, "unverified:1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLife(t, t.TempDir())
+			head := savedHead{written: time.Now()}
+			test.change(&head, l)
+			writeSaved(t, l.persist.dir, head)
+			wantResults(t, l.restores(t), test.want)
+		})
+	}
+}
+
+// writeSaved writes a file of one entry.
+func writeSaved(t testing.TB, dir string, head savedHead) {
+	t.Helper()
+	w, err := createSaved(dir, head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &store.Entry{Status: 200, Size: 1000, Generation: 7}
+	e.SetLabels("http://example.com/", nil, nil)
+	body := randomBody(1000)
+	e.Digest = store.Digest(body)
+	if err := w.finish(w.entry("default", store.Key{1}, e, body)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOneThatRemembersVouches: a node that has not heard the marker, because it
+// was started since, can't tell what was purged before.
+func TestOneThatRemembersVouches(t *testing.T) {
+	c := newCluster(t, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	marker := c.nodes[0].leaveMarker()
+	meanwhile := store.Purge{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.Tag, Value: "x"}}}
+	c.nodes[1].Purge([]store.Purge{meanwhile}) // which node 0 has not heard of
+	if !c.nodes[0].vouched(ctx, marker) || !c.nodes[0].purged.Knows(meanwhile.ID) {
+		t.Error("nobody has vouched, or not told all")
+	}
+	gone, cancelGone := context.WithTimeout(t.Context(), 3*retryVouch)
+	defer cancelGone()
+	if c.nodes[0].vouched(gone, store.NewPurgeID()) {
+		t.Error("somebody has vouched for a marker that nobody has")
+	}
+}
+
+// TestDamagedFile: whatever happens to a file, what is read of it is what was
+// written, and what is not is counted.
+func TestDamagedFile(t *testing.T) {
+	dir := t.TempDir()
+	before := newLife(t, dir)
+	up := &file{body: randomBody(1500), length: true}
+	const pages = 20
+	for i := range pages {
+		getLarge(t, before.h, up, fmt.Sprintf("/%d", i))
+	}
+	before.saves(t)
+	good, err := os.ReadFile(filepath.Join(dir, savedName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 200 {
+		b := bytes.Clone(good)
+		switch at := rand.IntN(len(b)); i % 3 {
+		case 0:
+			b[at] ^= 1 << rand.IntN(8)
+		case 1:
+			b = b[:at]
+		default:
+			b = append(b[:at:at], b[at+1:]...)
+		}
+		if err := os.WriteFile(filepath.Join(dir, savedName), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		after := newLife(t, dir)
+		results := after.restores(t)
+		if results["restored"] == pages && results["unreadable"] == 0 || results["restored"] > pages {
+			t.Errorf("damage %d was not noticed: %v", i, results)
+		}
+		for k := range pages {
+			wantBody(t, "damaged", getLarge(t, after.h, up, fmt.Sprintf("/%d", k)), up.body)
+		}
+	}
+}
+
+func TestDirectoryThatCannotBeWrittenTo(t *testing.T) {
+	occupied := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(occupied, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := (&persistence{dir: filepath.Join(occupied, "dir")}).prepare()
+	if err == nil || !strings.Contains(err.Error(), "persist") || !strings.Contains(err.Error(), occupied) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+func FuzzSavedFile(f *testing.F) {
+	dir := f.TempDir()
+	writeSaved(f, dir, savedHead{written: time.Now(), marker: 1, known: []store.PurgeID{1, 2}})
+	good, err := os.ReadFile(filepath.Join(dir, savedName))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(good[:len(good)-9])
+	f.Add([]byte(savedMagic + "\xff\xff\xff\xff\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		in, _, err := newSavedReader(bytes.NewReader(b))
+		if err == nil {
+			for {
+				record, err := in.next()
+				if err != nil && !errors.Is(err, errUnreadable) {
+					if err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
+						t.Error(err)
+					}
+					break
+				}
+				_, _ = peer.DecodeSaved(record, time.Now())
+			}
+			if len(in.record) > peer.MaxSaved {
+				t.Errorf("%d bytes for a record", len(in.record))
+			}
+		}
+		_, _ = peer.DecodeSaved(b, time.Now()) // as if the checksum were right
+	})
+}

@@ -110,6 +110,7 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"query and key":             {directive("query sort\n\t\tkey {uri}"), []string{"query"}},
 		"bad stale":                 {directive("stale always 1m"), []string{"Caddyfile:6", "while_revalidate"}},
 		"bad duration":              {directive("peer_timeout 10"), []string{"Caddyfile:6", "10s"}},
+		"max_body_size too large":   {directive("max_body_size 2TiB"), []string{"max_body_size", "1TiB"}},
 		"negative duration":         {directive("fill_timeout -1s"), []string{"Caddyfile:6"}},
 		"purge by everybody":        {directive("purge"), []string{"Caddyfile:7", "everybody", "token or from"}},
 		"purge by GET":              {directive("purge PURGE get {\n\t\t\ttoken correct-horse-battery\n\t\t}"), []string{"means something else"}},

@@ -71,7 +71,7 @@ type Handler struct {
 	// Larger responses stream through and are not stored, nor are parts of
 	// them, in bytes. The whole of a response that is larger than a quarter of
 	// cache_size times the number of nodes isn't either, but parts of it are.
-	// Default: 16 MiB.
+	// At most 1 TiB. Default: 16 MiB.
 	MaxBodySize int64 `json:"max_body_size,omitempty"`
 
 	// Response fields that carry cache tags. Default: Surrogate-Key and
@@ -253,6 +253,8 @@ func (h *Handler) check() error {
 		return fmt.Errorf("group name of %d bytes is too long: at most %d", len(h.Group), maxGroupName)
 	case h.MaxBodySize < 0:
 		return fmt.Errorf("max_body_size %d is negative", h.MaxBodySize)
+	case h.MaxBodySize > store.MaxBodySize:
+		return fmt.Errorf("max_body_size %s is more than can be stored: at most 1TiB", humanize.IBytes(uint64(h.MaxBodySize)))
 	case h.FillTimeout < 0:
 		return fmt.Errorf("fill_timeout %s is negative", time.Duration(h.FillTimeout))
 	case h.PeerTimeout < 0:

@@ -102,6 +102,7 @@ type App struct {
 
 	replaced *map[string]*Handler // groups of the config before
 	before   *App                 // of the config before
+	stopped  bool                 // by Stop, which Caddy calls when no Start is under way
 }
 
 // Advertise is what other nodes dial.
@@ -318,10 +319,11 @@ func (a *App) start() error {
 // another part of this one failed. The node itself leaves when no config holds
 // it any more.
 func (a *App) Stop() error {
-	a.process.handlers.CompareAndSwap(&a.groups, a.replaced)
-	if a.before != nil { // what is said while Caddy stops is for the last config to log
+	if a.before != nil && !a.before.stopped { // otherwise what is said while Caddy stops is for this config to log
+		a.process.handlers.CompareAndSwap(&a.groups, a.replaced)
 		a.process.app.CompareAndSwap(a, a.before)
 	}
+	a.stopped = true
 	a.replaced, a.before = nil, nil // or every config would keep alive all those before it
 	return a.process.stop(a)
 }

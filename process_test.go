@@ -256,6 +256,20 @@ func (p *process) signal(s syscall.Signal) {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.t.Errorf("%s: %v: %v", p.name, s, err)
 	}
+	if s == syscall.SIGSTOP {
+		eventually(p.t, p.name+" is frozen", p.frozen)
+	}
+}
+
+// frozen reports whether SIGSTOP has taken effect on the process. Where that
+// can't be seen, it is taken to have.
+func (p *process) frozen() bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		return true
+	}
+	rest := b[bytes.LastIndexByte(b, ')')+1:] // after the name, which may have anything in it
+	return bytes.HasPrefix(rest, []byte(" T"))
 }
 
 // kill ends the process, frozen or not, and waits for its end.

@@ -20,8 +20,9 @@ var ErrMissing = errors.New("peer: the chunk is not there")
 // ErrRefused says that a node has no room for a chunk now.
 var ErrRefused = errors.New("peer: no room for the chunk")
 
-// maxChunks bounds the index of a chunk: bodies of 1 PiB.
-const maxChunks = 1 << 30
+// maxChunks bounds the index of a chunk. What goes through all chunks of a body
+// is not to be kept busy by a size that somebody made up.
+const maxChunks = store.MaxBodySize / store.ChunkSize
 
 // A ChunkID names a chunk of a large body, from 1: the first one comes with the
 // entry.
@@ -272,7 +273,7 @@ func (s Stored) append(e *encoder) {
 func (d *decoder) stored() Stored {
 	s := Stored{
 		Generation: store.Generation(d.uint(math.MaxUint64, "generation")),
-		Size:       int64(d.uint(maxChunks*store.ChunkSize, "size")),
+		Size:       int64(d.uint(store.MaxBodySize, "size")),
 	}
 	if s.Generation == 0 || s.Size <= store.ChunkSize {
 		d.fail("stored chunks")

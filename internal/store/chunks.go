@@ -8,6 +8,9 @@ import "encoding/binary"
 // has an owner of its own. All are named by the body's generation.
 const ChunkSize = 1 << 20
 
+// MaxBodySize is the largest body that can be stored.
+const MaxBodySize = 1 << 40
+
 // Chunks returns how many chunks a body of a size has; an empty one has none.
 func Chunks(size int64) int { return int((size + ChunkSize - 1) / ChunkSize) }
 

@@ -481,8 +481,14 @@ func (n *node) publish(q *question, f *flight, g grant, e *store.Entry, body *fo
 	start, span := time.Now(), q.startPeerSpan(operationPublish)
 	generation, err := n.client.Publish(ctx, *g.owner, query, g.ticket, e, outgoing{body, f})
 	q.observed(span, operationPublish, err, time.Since(start))
+	<-f.over
+	n.keep(q, f, generation, err)
+}
+
+// keep stores what became of a flight that was published.
+func (n *node) keep(q *question, f *flight, generation store.Generation, err error) {
 	var refused peer.Broken
-	switch <-f.over; {
+	switch {
 	case f.landed == nil: // ended: nothing to store anywhere
 	case err == nil:
 		stored := *f.landed
@@ -549,7 +555,7 @@ func (g grant) close() {
 
 // Lookup answers another node. Whatever the ring says, it answers from what
 // this node has, and never asks a third one.
-func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
+func (n *node) Lookup(query *peer.Query, a *peer.Answer) {
 	n.served.Add(1)
 	space := n.store.NamespaceOfPeer(query.Group)
 	if space == nil {
@@ -562,26 +568,37 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 		maxBody: n.largestBody(), validated: query.Validated, far: query.Far, refresh: query.Refresh, from: query,
 	}
 	now := time.Now()
-	if !n.upToDate(ctx, now, defaultPeerTimeout) {
-		a.None(n.clock.ticket(0), nil)
+	if n.behind(now) {
+		a.Later(func(ctx context.Context) {
+			if n.catcher.wait(ctx, defaultPeerTimeout) {
+				n.answer(q, a, time.Now())
+			} else {
+				a.None(n.clock.ticket(0), nil)
+			}
+		})
 		return
 	}
-	a.Compared = n.knowsAll(query)
+	n.answer(q, a, now)
+}
+
+// answer answers a question of another node by what this node has now.
+func (n *node) answer(q *question, a *peer.Answer, now time.Time) {
+	a.Compared = n.knowsAll(q.from)
 	ticket := n.clock.ticket(0) // before anything is looked at: what is fetched is younger
 	found := n.find(q, now)
 	switch {
-	case !query.Covers(q.vary):
+	case !q.from.Covers(q.vary):
 		a.Vary(q.vary)
 	case q.answered(found):
-		a.Hit(found.entry, found.body, query.Have)
+		a.Hit(found.entry, found.body, q.from.Have)
 	case q.uncacheable(found) != rfc9111.None:
 		a.Bypass(found.uncacheable, uncacheableFor)
-	case !query.Lead && query.Credentials:
+	case !q.from.Lead && q.credentials:
 		a.None(ticket, nil)
-	case !query.Lead:
+	case !q.from.Lead:
 		a.None(ticket, found.stale())
 	default:
-		n.lead(ctx, q, a)
+		a.Later(func(ctx context.Context) { n.lead(ctx, q, a) })
 	}
 }
 

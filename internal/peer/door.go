@@ -301,7 +301,8 @@ const comeAgain = "Groupcache-Come-Again"
 
 // attend has next answer a request, unless it comes over a connection whose
 // secret is gone. Who uses a connection from before the secrets changed is
-// asked for another one.
+// asked for another one. A shared stream does not count as under way: that
+// would keep the connection from its end. Its calls do (answers.go).
 func (d *door) attend(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	c, ok := r.Context().Value(connKey{}).(*serverConn)
 	if !ok { // no secret, or none when it was accepted
@@ -313,9 +314,13 @@ func (d *door) attend(w http.ResponseWriter, r *http.Request, next http.Handler)
 		w.WriteHeader(http.StatusMisdirectedRequest)
 		return
 	}
-	defer c.end()
 	if c.outdated.Load() {
 		w.Header().Set(comeAgain, "1")
+	}
+	if r.URL.Path == pathCalls {
+		c.end()
+	} else {
+		defer c.end()
 	}
 	next.ServeHTTP(w, r)
 }

@@ -45,6 +45,14 @@ const (
 	framePurge   byte = 'p' // a purge, or a part of one
 	frameChunk   byte = 'c' // which chunk of a large body
 	frameStored  byte = 's' // up to where the chunks of a body are stored
+
+	// On the stream that calls share (calls.go). The payload of the first three
+	// begins with the call's number.
+	frameLookup  byte = 'L' // what a look-up's own request would be
+	framePublish byte = 'P' // what a publication's own request would be, whole
+	frameAnswer  byte = 'A' // what their answers would be
+	frameOver    byte = 'O' // no more is wanted of the call
+	frameAlone   byte = 'o' // an answer: ask again in a request of your own
 )
 
 // Bounds of what is read from the wire, checked before anything is allocated.
@@ -434,7 +442,7 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 
 // frameWriter writes frames, small ones in one piece with what follows.
 type frameWriter struct {
-	w   io.Writer
+	w   io.Writer // nil: all stays in buf
 	buf encoder
 }
 
@@ -454,7 +462,7 @@ func (w *frameWriter) data(p []byte) error {
 		n := min(len(p), math.MaxUint32)
 		w.buf = append(w.buf, frameData)
 		w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(n))
-		if n <= 4096 {
+		if n <= 4096 || w.w == nil {
 			w.buf = append(w.buf, p[:n]...)
 		} else {
 			if err := w.flush(); err != nil {
@@ -485,34 +493,89 @@ func (w *frameWriter) flush() error {
 	return err
 }
 
-// frameReader reads frames.
+// frameReader reads frames: from a stream, or from a message that is in memory.
 type frameReader struct {
-	r *bufio.Reader
+	r    *bufio.Reader // nil: of a message
+	rest []byte        // of the message
+	d    decoder       // of the last frame
 }
 
 func newFrameReader(r io.Reader) *frameReader {
-	return &frameReader{bufio.NewReaderSize(r, 4096)}
+	return &frameReader{r: bufio.NewReaderSize(r, 4096)}
 }
 
 // next reads a frame's head, and its payload unless it is data, of which it
-// returns the length only: the caller reads that itself.
+// returns the length only: the caller reads that itself. The payload is good
+// until the next call.
 func (r *frameReader) next() (kind byte, payload *decoder, length int64, err error) {
-	var head [5]byte
-	if _, err := io.ReadFull(r.r, head[:]); err != nil {
+	return r.nextOf(maxFrame)
+}
+
+// nextOf is next for frames of up to limit bytes.
+func (r *frameReader) nextOf(limit int64) (kind byte, payload *decoder, length int64, err error) {
+	var head []byte
+	if r.r == nil {
+		head, err = r.take(5)
+	} else if head, err = r.r.Peek(5); err == nil {
+		_, err = r.r.Discard(5)
+	} else if err == io.EOF && len(head) > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
 		return 0, nil, 0, fmt.Errorf("reading a frame: %w", err)
 	}
 	kind, length = head[0], int64(binary.BigEndian.Uint32(head[1:]))
 	if kind == frameData {
 		return kind, nil, length, nil
 	}
-	if length > maxFrame {
+	if length > limit {
 		return 0, nil, 0, malformed("frame too long")
 	}
-	b := make([]byte, length)
-	if _, err := io.ReadFull(r.r, b); err != nil {
+	b, err := r.take(length)
+	if err != nil {
 		return 0, nil, 0, fmt.Errorf("reading a frame: %w", err)
 	}
-	return kind, &decoder{rest: b}, length, nil
+	r.d = decoder{rest: b}
+	return kind, &r.d, length, nil
+}
+
+// buffered reports whether the next frame of a stream can be read without
+// waiting.
+func (r *frameReader) buffered() bool {
+	n := r.r.Buffered()
+	if n < 5 {
+		return false
+	}
+	head, err := r.r.Peek(5)
+	return err == nil && int64(n-5) >= int64(binary.BigEndian.Uint32(head[1:]))
+}
+
+// take returns the next n bytes.
+func (r *frameReader) take(n int64) ([]byte, error) {
+	if r.r == nil {
+		if n > int64(len(r.rest)) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		b := r.rest[:n:n]
+		r.rest = r.rest[n:]
+		return b, nil
+	}
+	b := make([]byte, n)
+	_, err := io.ReadFull(r.r, b)
+	return b, err
+}
+
+// Read reads the bytes of a data frame.
+func (r *frameReader) Read(p []byte) (int, error) {
+	if r.r != nil {
+		return r.r.Read(p)
+	}
+	if len(r.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
 }
 
 // reason reads why something came to nothing. One that only a newer node knows

@@ -485,6 +485,22 @@ func (n *node) publish(q *question, f *flight, g grant, e *store.Entry, body *fo
 	n.keep(q, f, generation, err)
 }
 
+// publishWhole is publish for a flight that is over and has a small body, of
+// which the caller has a reader. A silent owner is not waited for.
+func (n *node) publishWhole(q *question, f *flight, g grant, e *store.Entry) {
+	defer g.close()
+	if f.landed == nil {
+		return // it took too long
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), q.patience, peer.ErrTimeout)
+	defer cancel()
+	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary())
+	start, span := time.Now(), q.startPeerSpan(operationPublish)
+	generation, err := n.client.PublishWhole(ctx, *g.owner, query, g.ticket, e, f.fill.Bytes())
+	q.observed(span, operationPublish, err, time.Since(start))
+	n.keep(q, f, generation, err)
+}
+
 // keep stores what became of a flight that was published.
 func (n *node) keep(q *question, f *flight, generation store.Generation, err error) {
 	var refused peer.Broken

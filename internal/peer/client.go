@@ -406,6 +406,14 @@ func (c *Client) Publish(ctx context.Context, to Node, q *Query, ticket Ticket, 
 	return c.thanksIn(ctx, to, q.Key, resp, err)
 }
 
+// PublishWhole is Publish for a small body that is complete.
+func (c *Client) PublishWhole(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry, body []byte) (store.Generation, error) {
+	w := frameWriter{buf: publishHead(frameEntry, q, ticket, e)}
+	_ = w.data(body) // it is not written anywhere yet
+	w.end(store.Digest(body), 0)
+	return c.tell(ctx, to, q.Key, w.buf)
+}
+
 // Refresh tells the owner what a 304 said of a stored entry.
 func (c *Client) Refresh(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry) error {
 	_, err := c.tell(ctx, to, q.Key, publishHead(frameRefresh, q, ticket, e))

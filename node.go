@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -348,9 +349,13 @@ func (g *grant) validate(e *store.Entry, q *question) {
 // the owner must not go by them either: it does not see them, unless a response
 // varies by them.
 func (q *question) query(names []string) *peer.Query {
-	query := peer.NewQuery(q.space.Name, q.key, q.header, names)
+	query := peer.QueryOf(q.space.Name, q.key, q.header, names)
+	if !q.undirected {
+		return query
+	}
+	query.Fields = maps.Clone(query.Fields)
 	for _, name := range []string{"Cache-Control", "Pragma"} {
-		if q.undirected && !slices.Contains(names, name) {
+		if !slices.Contains(names, name) {
 			delete(query.Fields, name)
 		}
 	}
@@ -387,9 +392,9 @@ func peerReason(err error) rfc9111.Reason {
 // has arrived when it returns; the rest arrives in the background.
 func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) grant {
 	e := reply.Entry
-	own := *q // the request may look again, and ask for something else, before all has arrived
 	switch {
 	case reply.Kind == peer.Follow:
+		own := *q // the request may look again, and ask for something else, before all has arrived
 		go n.transfer(&own, f, reply)
 		return grant{}
 	case !e.Matches(q.header):
@@ -408,11 +413,12 @@ func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) g
 		reply.Close()
 		return grant{fetch: true, why: reasonOf(err)}
 	}
-	n.begin(&own, f, e)
+	n.begin(q, f, e)
 	if e.Size > inlineTransfer {
+		own := *q
 		go n.transfer(&own, f, reply)
 	} else {
-		n.transfer(&own, f, reply)
+		n.transfer(q, f, reply)
 	}
 	return grant{}
 }
@@ -420,9 +426,11 @@ func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) g
 // transfer copies a body from the owner into a flight and keeps a copy. Of one
 // that is large and was stored before, that is the first chunk.
 func (n *node) transfer(q *question, f *flight, reply *peer.Reply) {
-	stop := time.AfterFunc(q.deadline, reply.Close)
-	defer stop.Stop()
 	defer reply.Close()
+	if !reply.Here() {
+		stop := time.AfterFunc(q.deadline, reply.Close)
+		defer stop.Stop()
+	}
 	e, err := reply.Entry, error(nil)
 	if reply.Kind == peer.Follow {
 		if e, err = reply.Header(); err != nil {
@@ -445,15 +453,19 @@ func (n *node) transfer(q *question, f *flight, reply *peer.Reply) {
 		f.end(brokenReason(err))
 		return
 	}
-	final, body := *e, f.fill.Bytes()
-	final.Generation = generation
-	if e.Generation == 0 { // it was not stored before
-		final.Size, final.Digest = f.fill.Size(), store.Digest(body)
+	body := f.fill.Bytes()
+	if generation != e.Generation || generation == 0 { // it was not stored before
+		final := *e
+		final.Generation = generation
+		if e.Generation == 0 {
+			final.Size, final.Digest = f.fill.Size(), store.Digest(body)
+		}
+		e = &final
 	}
 	if generation != 0 {
-		n.store.PutCopy(q.space, q.key, &final, body)
+		n.store.PutCopy(q.space, q.key, e, body)
 	}
-	f.land(&final, final.Digest)
+	f.land(e, e.Digest)
 }
 
 // brokenReason names why a transfer came to nothing. Followers of a fill that

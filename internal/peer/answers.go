@@ -30,7 +30,7 @@ type answers struct {
 	spare   []byte
 
 	mu    sync.Mutex // guards below
-	queue []byte     // answers that are not written yet
+	queue encoder    // answers that are not written yet
 	open  map[uint64]context.CancelFunc
 	err   error // of writing
 }
@@ -54,7 +54,8 @@ func (s *Server) calls(w http.ResponseWriter, r *http.Request) {
 
 // serve answers what it reads.
 func (as *answers) serve(r io.Reader) error {
-	frames := &frameReader{r: bufio.NewReaderSize(r, maxShared)}
+	// A query copies what it keeps, and a publication is dealt with at once.
+	frames := &frameReader{r: bufio.NewReaderSize(r, maxShared), own: make([]byte, 0, 512)}
 	for {
 		if !frames.buffered() || as.due() {
 			if err := as.write(); err != nil {
@@ -194,7 +195,7 @@ func (as *answers) send(id uint64, message []byte) {
 	if len(as.queue)+len(message) > maxQueued {
 		message = alone
 	}
-	as.queue = appendMessage(as.queue, frameAnswer, id, message)
+	as.queue.message(frameAnswer, id, func(e *encoder) { e.bytes(message) })
 }
 
 // write writes what has gathered. Only one at a time does, and those who wait

@@ -3,7 +3,6 @@ package peer
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"math"
@@ -66,9 +65,9 @@ type calls struct {
 
 	mu      sync.Mutex // guards below
 	cancel  context.CancelFunc
-	queue   []byte // messages
-	sent    int    // of queue
-	last    uint64 // number given to a call
+	queue   encoder // messages
+	sent    int     // of queue
+	last    uint64  // number given to a call
 	waiting map[uint64]chan []byte
 	held    map[uint64]struct{} // the calls that were answered with a lease
 	used    bool                // since idle fired
@@ -146,7 +145,7 @@ func (c *calls) answer(id uint64, message []byte) {
 
 // call sends a message and waits for its answer: until ctx ends or expired
 // fires. Who is answered with a lease ends that with over.
-func (c *calls) call(ctx context.Context, kind byte, message []byte, expired <-chan time.Time) (id uint64, answer []byte, err error) {
+func (c *calls) call(ctx context.Context, kind byte, message func(*encoder), expired <-chan time.Time) (id uint64, answer []byte, err error) {
 	id, answered, err := c.begin(kind, message)
 	if err != nil {
 		return 0, nil, err
@@ -166,7 +165,7 @@ func (c *calls) call(ctx context.Context, kind byte, message []byte, expired <-c
 	return 0, nil, err
 }
 
-func (c *calls) begin(kind byte, message []byte) (id uint64, answered chan []byte, err error) {
+func (c *calls) begin(kind byte, message func(*encoder)) (id uint64, answered chan []byte, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -174,14 +173,20 @@ func (c *calls) begin(kind byte, message []byte) (id uint64, answered chan []byt
 		return 0, nil, brokenOff{c.err}
 	case c.retired:
 		return 0, nil, brokenOff{errClosed}
-	case len(c.waiting) >= maxWaiting, len(c.held) >= maxHeld, len(c.queue)+len(message) > maxQueued:
+	case len(c.waiting) >= maxWaiting, len(c.held) >= maxHeld:
+		return 0, nil, errAlone
+	}
+	queued := len(c.queue)
+	c.queue.message(kind, c.last+1, message)
+	if len(c.queue)-queued > maxMessage || len(c.queue) > maxQueued {
+		c.queue = c.queue[:queued]
 		return 0, nil, errAlone
 	}
 	c.last++
 	c.used = true
 	answered = make(chan []byte, 1)
 	c.waiting[c.last] = answered
-	c.sendLocked(kind, c.last, message)
+	c.wakeLocked()
 	return c.last, answered, nil
 }
 
@@ -197,25 +202,26 @@ func (c *calls) over(id uint64) {
 	delete(c.held, id)
 	delete(c.waiting, id)
 	if c.err == nil {
-		c.sendLocked(frameOver, id, nil)
+		c.queue.message(frameOver, id, func(*encoder) {})
+		c.wakeLocked()
 		c.leaveLocked()
 	}
 }
 
-func (c *calls) sendLocked(kind byte, id uint64, message []byte) {
-	c.queue = appendMessage(c.queue, kind, id, message)
+// wakeLocked wakes who is to send what is queued.
+func (c *calls) wakeLocked() {
 	select {
 	case c.wake <- struct{}{}:
-	default: // who is to send knows already
+	default: // it knows already
 	}
 }
 
-func appendMessage(b []byte, kind byte, id uint64, message []byte) []byte {
-	start := len(b)
-	b = append(b, kind, 0, 0, 0, 0)
-	b = append(binary.AppendUvarint(b, id), message...)
-	binary.BigEndian.PutUint32(b[start+1:], uint32(len(b)-start-5))
-	return b
+// message appends a message, which the function writes.
+func (e *encoder) message(kind byte, id uint64, write func(*encoder)) {
+	e.frame(kind, func(e *encoder) {
+		e.uint(id)
+		write(e)
+	})
 }
 
 // Read gives HTTP/2 what has gathered since it read last.
@@ -302,10 +308,7 @@ func (c *calls) endLocked(why error) {
 // breaks off sooner than a ping could have found out is made again, once, over
 // another connection: the other side has closed that one, perhaps before it saw
 // the call. It returns errAlone when the call has to be made otherwise.
-func (c *Client) exchange(ctx context.Context, to Node, kind byte, message []byte, expired <-chan time.Time) (*exchange, error) {
-	if len(message) > maxMessage-binary.MaxVarintLen64 {
-		return nil, errAlone
-	}
+func (c *Client) exchange(ctx context.Context, to Node, kind byte, message func(*encoder), expired <-chan time.Time) (*exchange, error) {
 	for again := false; ; again = true {
 		conn, shared, err := c.lines.share(ctx, to.Addr, expired)
 		if err != nil {

@@ -120,20 +120,22 @@ func (r *Reply) Close() {
 	_ = r.body.Close() // it fails for nothing that matters now
 }
 
+// Here reports whether all of the answer has come, so that nobody has to wait for
+// the body.
+func (r *Reply) Here() bool { return r.cancel == nil }
+
 // Lookup asks a node for what it knows. It fails with ErrTimeout when there is
 // no answer within timeout; a Reply that is Follow may take until ctx ends.
 func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Duration) (*Reply, error) {
 	begun := time.Now()
-	message := frameWriter{buf: make([]byte, 0, 512)}
-	message.frame(frameQuery, q.append)
 	reply := &Reply{key: q.Key, sent: q.Asked}
 	if q.Asked.IsZero() {
 		reply.sent = begun
 	}
 	err := ErrDown
 	if c.breaker.allow(to.Addr, begun) {
-		if err = c.lookupShared(ctx, to, message.buf, timeout, reply); err == errAlone {
-			err = c.lookupAlone(ctx, to, message.buf, timeout-time.Since(begun), reply)
+		if err = c.lookupShared(ctx, to, q, timeout, reply); err == errAlone {
+			err = c.lookupAlone(ctx, to, q, timeout-time.Since(begun), reply)
 		}
 	}
 	c.judge(ctx, to, err)
@@ -144,10 +146,10 @@ func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Dur
 }
 
 // lookupShared looks up over the stream that calls share.
-func (c *Client) lookupShared(ctx context.Context, to Node, query []byte, timeout time.Duration, reply *Reply) error {
+func (c *Client) lookupShared(ctx context.Context, to Node, q *Query, timeout time.Duration, reply *Reply) error {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
-	x, err := c.exchange(ctx, to, frameLookup, query, timer.C)
+	x, err := c.exchange(ctx, to, frameLookup, func(e *encoder) { e.frame(frameQuery, q.append) }, timer.C)
 	if err != nil {
 		return err
 	}
@@ -161,9 +163,11 @@ func (c *Client) lookupShared(ctx context.Context, to Node, query []byte, timeou
 
 // lookupAlone looks up in a request of its own, over which a body of any size,
 // or a fill, may come.
-func (c *Client) lookupAlone(ctx context.Context, to Node, query []byte, timeout time.Duration, reply *Reply) error {
+func (c *Client) lookupAlone(ctx context.Context, to Node, q *Query, timeout time.Duration, reply *Reply) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	watchdog := time.AfterFunc(timeout, func() { cancel(ErrTimeout) })
+	var query encoder
+	query.frame(frameQuery, q.append)
 	resp, err := c.post(ctx, to, pathLookup, bytes.NewReader(query), int64(len(query)))
 	if err == nil {
 		reply.body, reply.cancel = resp.Body, cancel
@@ -458,7 +462,7 @@ func (c *Client) tell(ctx context.Context, to Node, key store.Key, publication [
 	err := ErrDown
 	if c.breaker.allow(to.Addr, time.Now()) {
 		var x *exchange
-		if x, err = c.exchange(ctx, to, framePublish, publication, nil); err == nil {
+		if x, err = c.exchange(ctx, to, framePublish, func(e *encoder) { e.bytes(publication) }, nil); err == nil {
 			return c.thanks(ctx, to, key, &x.frames, nil)
 		}
 		if err == errAlone {

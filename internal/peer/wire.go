@@ -100,24 +100,30 @@ type Query struct {
 	Told   bool
 	Asked  time.Time   // when Purges was made up; it does not cross the wire
 	Names  []string    // selecting fields beyond CommonFields that Fields covers
-	Fields http.Header // those of CommonFields and Names that the request has
+	Fields http.Header // of the request; those of CommonFields and Names cross the wire
 }
 
 // NewQuery takes from a request what the owner must know of it.
 func NewQuery(group string, k store.Key, request http.Header, vary []string) *Query {
-	q := &Query{Group: group, Key: k, Fields: make(http.Header, 4)}
-	for _, name := range CommonFields {
-		if v := request[name]; len(v) > 0 {
-			q.Fields[name] = v
+	q := QueryOf(group, k, request, vary)
+	q.Fields = make(http.Header, 4)
+	for _, names := range [...][]string{CommonFields, q.Names} {
+		for _, name := range names {
+			if v := request[name]; len(v) > 0 {
+				q.Fields[name] = v
+			}
 		}
 	}
+	return q
+}
+
+// QueryOf is NewQuery for a request whose header nobody changes until the query
+// has been used.
+func QueryOf(group string, k store.Key, request http.Header, vary []string) *Query {
+	q := &Query{Group: group, Key: k, Fields: request}
 	for _, name := range vary {
-		if _, ok := q.Fields[name]; ok || isCommon(name) {
-			continue
-		}
-		q.Names = append(q.Names, name)
-		if v := request[name]; len(v) > 0 {
-			q.Fields[name] = v
+		if !isCommon(name) {
+			q.Names = append(q.Names, name)
 		}
 	}
 	return q
@@ -152,6 +158,16 @@ func (e *encoder) strings(all []string) {
 	}
 }
 
+// frame appends a frame whose payload the function writes, if there is one.
+func (e *encoder) frame(kind byte, payload func(*encoder)) {
+	start := len(*e)
+	*e = append(*e, kind, 0, 0, 0, 0)
+	if payload != nil {
+		payload(e)
+	}
+	binary.BigEndian.PutUint32((*e)[start+1:], uint32(len(*e)-start-5))
+}
+
 // A Ticket is what an owner gives with its answer to a look-up, and gets back
 // with what was fetched after that.
 type Ticket struct {
@@ -180,8 +196,13 @@ func (e *encoder) age(now, t time.Time) { e.dur(now.Sub(t) + time.Microsecond) }
 // after it is empty.
 type decoder struct {
 	rest []byte
+	text string // if not empty, ends with rest: strings are parts of it
 	err  error
 }
+
+// sharing has all strings that follow lie in one, which is cheaper than each by
+// itself, and keeps the payload alive as long as one of them.
+func (d *decoder) sharing() { d.text = string(d.rest) }
 
 func (d *decoder) fail(what string) {
 	if d.err == nil {
@@ -215,7 +236,15 @@ func (d *decoder) dur(what string) time.Duration {
 }
 
 func (d *decoder) string(limit int, what string) string {
-	return string(d.fixed(int(d.uint(uint64(min(limit, len(d.rest))), what)), what))
+	n := int(d.uint(uint64(min(limit, len(d.rest))), what))
+	if len(d.text) < len(d.rest) || d.err != nil {
+		return string(d.fixed(n, what))
+	}
+	at := len(d.text) - len(d.rest)
+	if d.fixed(n, what); d.err != nil {
+		return ""
+	}
+	return d.text[at : at+n]
 }
 
 func (d *decoder) list(limit, length int, what string) []string {
@@ -290,19 +319,24 @@ func (q *Query) append(e *encoder) {
 	}
 	e.strings(q.Names)
 	n := 0
-	for _, values := range q.Fields {
-		n += len(values)
+	for _, names := range [...][]string{CommonFields, q.Names} {
+		for _, name := range names {
+			n += len(q.Fields[name])
+		}
 	}
 	e.uint(uint64(n))
-	for name, values := range q.Fields {
-		for _, v := range values {
-			e.string(name)
-			e.string(v)
+	for _, names := range [...][]string{CommonFields, q.Names} {
+		for _, name := range names {
+			for _, v := range q.Fields[name] {
+				e.string(name)
+				e.string(v)
+			}
 		}
 	}
 }
 
 func (d *decoder) query() *Query {
+	d.sharing()
 	q := &Query{Group: d.string(maxGroupName, "group name")}
 	if !utf8.ValidString(q.Group) { // it becomes a label in metrics, which would not have it
 		d.fail("group name")
@@ -387,6 +421,7 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 // not have stored itself are dropped: those that could split a response, or
 // belong to one connection or one client.
 func (d *decoder) entry(now, asOf time.Time) *store.Entry {
+	d.sharing()
 	e := &store.Entry{
 		Status:     int(d.uint(599, "status")),
 		Size:       int64(d.uint(math.MaxInt64, "size")),
@@ -446,15 +481,7 @@ type frameWriter struct {
 	buf encoder
 }
 
-// frame appends a frame whose payload fill writes.
-func (w *frameWriter) frame(kind byte, payload func(*encoder)) {
-	start := len(w.buf)
-	w.buf = append(w.buf, kind, 0, 0, 0, 0)
-	if payload != nil {
-		payload(&w.buf)
-	}
-	binary.BigEndian.PutUint32(w.buf[start+1:], uint32(len(w.buf)-start-5))
-}
+func (w *frameWriter) frame(kind byte, payload func(*encoder)) { w.buf.frame(kind, payload) }
 
 // data appends a data frame. Large bodies are written through, not copied.
 func (w *frameWriter) data(p []byte) error {
@@ -498,6 +525,7 @@ type frameReader struct {
 	r    *bufio.Reader // nil: of a message
 	rest []byte        // of the message
 	d    decoder       // of the last frame
+	own  []byte        // where frames of a stream go one after the other; nil: each has its own memory
 }
 
 func newFrameReader(r io.Reader) *frameReader {
@@ -560,10 +588,18 @@ func (r *frameReader) take(n int64) ([]byte, error) {
 		r.rest = r.rest[n:]
 		return b, nil
 	}
-	b := make([]byte, n)
-	_, err := io.ReadFull(r.r, b)
-	return b, err
+	if r.own == nil || n > maxKept {
+		b := make([]byte, n)
+		_, err := io.ReadFull(r.r, b)
+		return b, err
+	}
+	r.own = slices.Grow(r.own[:0], int(n))[:n]
+	_, err := io.ReadFull(r.r, r.own)
+	return r.own, err
 }
+
+// maxKept bounds the memory that is kept for the next frame.
+const maxKept = 64 << 10
 
 // Read reads the bytes of a data frame.
 func (r *frameReader) Read(p []byte) (int, error) {

@@ -8,11 +8,16 @@ import (
 	"math"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // flushAt is from how many bytes on answers are written although there are more
 // calls to be read.
 const flushAt = 64 << 10
+
+// maxSharedStreams is how many shared streams a connection can have. One is what
+// nodes use, but they may begin another before this side knows that it is over.
+const maxSharedStreams = 4
 
 // answers is the owner's side of a shared stream. One goroutine reads the calls
 // and answers at once what it can; what may wait gets a goroutine of its own.
@@ -26,7 +31,7 @@ type answers struct {
 
 	writing sync.Mutex // held to write; guards spare, and comes before mu
 	out     io.Writer
-	flusher *http.ResponseController
+	flush   func() error
 	spare   []byte
 
 	mu    sync.Mutex // guards below
@@ -35,13 +40,20 @@ type answers struct {
 	err   error // of writing
 }
 
-// calls answers the calls of another node, until that or the connection ends.
+// calls answers the calls on a shared stream, until the asker or the connection
+// ends it.
 func (s *Server) calls(w http.ResponseWriter, r *http.Request) {
+	streams := r.Context().Value(streamsKey{}).(*atomic.Int32)
+	defer streams.Add(-1)
+	if streams.Add(1) > maxSharedStreams {
+		s.refuse(w)
+		return
+	}
 	ctx, cancel := context.WithCancel(r.Context())
-	as := &answers{s: s, ctx: ctx, out: w, flusher: http.NewResponseController(w), open: make(map[uint64]context.CancelFunc)}
+	as := &answers{s: s, ctx: ctx, out: w, flush: http.NewResponseController(w).Flush, open: make(map[uint64]context.CancelFunc)}
 	as.conn, _ = ctx.Value(connKey{}).(*serverConn)
 	w.WriteHeader(http.StatusOK)
-	err := as.flusher.Flush()
+	err := as.flush()
 	if err == nil {
 		err = as.serve(r.Body)
 	}
@@ -210,7 +222,7 @@ func (as *answers) write() error {
 	as.spare = nil
 	if err == nil && len(p) > 0 {
 		if _, err = as.out.Write(p); err == nil {
-			err = as.flusher.Flush()
+			err = as.flush()
 		}
 	}
 	if err != nil {

@@ -61,13 +61,15 @@ func (b brokenOff) Unwrap() error { return b.why }
 type calls struct {
 	wake chan struct{} // holds something while there is something to send
 	done chan struct{} // closed at the end
-	idle *time.Timer
+
+	// Set by start.
+	cancel context.CancelFunc
+	idle   *time.Timer
 
 	mu      sync.Mutex // guards below
-	cancel  context.CancelFunc
-	queue   encoder // messages
-	sent    int     // of queue
-	last    uint64  // number given to a call
+	queue   encoder    // messages
+	sent    int        // of queue
+	last    uint64     // number given to a call
 	waiting map[uint64]chan []byte
 	held    map[uint64]struct{} // the calls that were answered with a lease
 	used    bool                // since idle fired
@@ -75,17 +77,19 @@ type calls struct {
 	err     error               // why it ended; nil: it has not
 }
 
-// newCalls begins a stream over a connection, in which there is room reserved
-// for it.
-func newCalls(ctx context.Context, conn *clientConn, addr string, again func()) *calls {
-	c := &calls{
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+func newCalls() *calls {
+	return &calls{
+		wake: make(chan struct{}, 1), done: make(chan struct{}), cancel: func() {},
 		waiting: make(map[uint64]chan []byte), held: make(map[uint64]struct{}),
 	}
+}
+
+// start begins the stream, over a connection that has room reserved for it. It
+// calls again when the other side asks for another connection.
+func (c *calls) start(ctx context.Context, conn *clientConn, addr string, again func()) {
 	ctx, c.cancel = context.WithCancel(ctx)
 	c.idle = time.AfterFunc(idleCalls, c.endIfIdle)
 	go func() { c.end(c.run(ctx, conn, addr, again)) }()
-	return c
 }
 
 func (c *calls) run(ctx context.Context, conn *clientConn, addr string, again func()) error {
@@ -295,7 +299,9 @@ func (c *calls) endLocked(why error) {
 		return
 	}
 	c.err = why
-	c.idle.Stop()
+	if c.idle != nil {
+		c.idle.Stop()
+	}
 	c.cancel()
 	close(c.done)
 	for id, answered := range c.waiting {

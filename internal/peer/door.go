@@ -285,10 +285,15 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	return p.rest.Read(b)
 }
 
-type connKey struct{}
+type (
+	connKey    struct{}
+	streamsKey struct{}
+)
 
-// withConn notes in the context of a connection's requests which one it is.
+// withConn notes in the context of a connection's requests which one it is, and
+// how many shared streams it has.
 func withConn(ctx context.Context, conn net.Conn) context.Context {
+	ctx = context.WithValue(ctx, streamsKey{}, new(atomic.Int32))
 	if t, ok := conn.(*tls.Conn); ok {
 		return context.WithValue(ctx, connKey{}, t.NetConn())
 	}

@@ -216,7 +216,9 @@ func (l *lines) shareLocked(addr string, conn *clientConn) *calls {
 	if conn.Reserve() != nil {
 		return nil
 	}
-	return newCalls(l.ctx, conn, addr, func() { l.replace(addr, conn) })
+	c := newCalls()
+	c.start(l.ctx, conn, addr, func() { l.replace(addr, conn) })
+	return c
 }
 
 func (l *lines) lineLocked(addr string) *line {

@@ -366,31 +366,40 @@ func copyBody(frames *frameReader, to Sink) (received, error) {
 	}
 }
 
-// copyData hands n bytes on in the pieces in which they arrive. What is large is
-// read past the reader's buffer: small reads would have HTTP/2 tell the other
-// side of each.
+// copyData hands n bytes on in the pieces in which they arrive. A sink that reads
+// for itself, as a fill does, gets them without a copy between.
 func copyData(r *frameReader, w io.Writer, digest hash.Hash64, n int64) error {
-	if r.r == nil { // they are all here
-		b, err := r.take(n)
-		if err != nil {
-			return fmt.Errorf("reading a body: %w", err)
-		}
-		_, _ = digest.Write(b) // never fails
-		_, err = w.Write(b)
+	if n == 0 {
+		return nil
+	}
+	data := &dataReader{r, digest, n}
+	if to, ok := w.(io.ReaderFrom); ok {
+		_, err := to.ReadFrom(data)
 		return err
 	}
-	buf := make([]byte, min(n, 64<<10))
-	for n > 0 {
-		k, err := r.Read(buf[:min(int64(len(buf)), n)])
-		_, _ = digest.Write(buf[:k]) // never fails
-		if _, err := w.Write(buf[:k]); err != nil {
-			return err
-		}
-		if n -= int64(k); err != nil && n > 0 {
-			return fmt.Errorf("reading a body: %w", io.ErrUnexpectedEOF)
-		}
+	_, err := io.Copy(w, data)
+	return err
+}
+
+// A dataReader reads the bytes of a data frame, and says with the last of them
+// that there are no more. Of a stream that is read past the buffer of frames: small
+// reads would have HTTP/2 tell the other side of each.
+type dataReader struct {
+	frames *frameReader
+	digest hash.Hash64
+	left   int64
+}
+
+func (d *dataReader) Read(p []byte) (int, error) {
+	n, err := d.frames.Read(p[:min(int64(len(p)), d.left)])
+	_, _ = d.digest.Write(p[:n]) // never fails
+	switch d.left -= int64(n); {
+	case d.left == 0:
+		return n, io.EOF
+	case err != nil:
+		return n, fmt.Errorf("reading a body: %w", io.ErrUnexpectedEOF)
 	}
-	return nil
+	return n, nil
 }
 
 // Body is a body that is still coming in: the next bytes of the first chunk; or

@@ -169,6 +169,9 @@ func (f *Fill[H]) room() (*[]byte, error) {
 	case f.size >= f.limit:
 		return nil, ErrTooLarge
 	}
+	if f.owing > 0 { // it is known how much there is to come
+		return f.roomLocked(early / 2)
+	}
 	return f.roomLocked(1)
 }
 

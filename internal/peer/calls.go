@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -242,6 +243,7 @@ func (c *calls) Read(p []byte) (int, error) {
 		}
 		select {
 		case <-c.wake:
+			runtime.Gosched() // whoever is about to ask goes along in the same write
 		case <-c.done:
 			return 0, io.EOF
 		}

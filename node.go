@@ -367,8 +367,11 @@ func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply,
 	query.Asked = time.Now()
 	query.Purges, query.Told = n.purged.Recent(query.Asked)
 	query.Lead, query.Refresh, query.Credentials, query.Far, query.Validated = !q.alone, q.refresh, q.credentials, q.far, q.validated
-	if found.here {
+	switch {
+	case found.here:
 		query.Have = found.entry.Generation
+	case found.entry != nil:
+		query.Long = found.entry.Size > peer.MaxShared
 	}
 	start, span := time.Now(), q.startPeerSpan(operationLookup)
 	// Not the client's context: others may be waiting for the answer too.

@@ -67,7 +67,7 @@ func (s *Server) calls(w http.ResponseWriter, r *http.Request) {
 // serve answers what it reads.
 func (as *answers) serve(r io.Reader) error {
 	// A query copies what it keeps, and a publication is dealt with at once.
-	frames := &frameReader{r: bufio.NewReaderSize(r, maxShared), own: make([]byte, 0, 512)}
+	frames := &frameReader{r: bufio.NewReaderSize(r, MaxShared), own: make([]byte, 0, 512)}
 	for {
 		if !frames.buffered() || as.due() {
 			if err := as.write(); err != nil {

@@ -28,15 +28,15 @@ import (
 // A message is a frame, whose payload is a number that the asker gives, and then
 // the very frames that a request of its own would consist of. So nobody waits
 // behind what is long, that has to be asked for in a request of its own: bodies
-// beyond maxShared, fills that are still coming in, and whatever comes when the
+// beyond MaxShared, fills that are still coming in, and whatever comes when the
 // stream has more to do than it is to hold.
 const (
-	// maxShared is the largest body that travels on the shared stream.
-	maxShared = 32 << 10
+	// MaxShared is the largest body that travels on the shared stream.
+	MaxShared = 32 << 10
 	// maxMessage bounds a message: a query, an entry and a body, or a query, a
 	// lease, an entry and a body.
-	maxMessage = 2*maxFrame + maxShared + 256
-	// maxWaiting is how many calls may wait for their answers. With maxShared
+	maxMessage = 2*maxFrame + MaxShared + 256
+	// maxWaiting is how many calls may wait for their answers. With MaxShared
 	// it bounds what answers can take here.
 	maxWaiting = 512
 	// maxQueued bounds what waits to be written, on either side.
@@ -115,7 +115,7 @@ func (c *calls) run(ctx context.Context, conn *clientConn, addr string, again fu
 
 // receive hands out answers.
 func (c *calls) receive(r io.Reader) error {
-	frames := &frameReader{r: bufio.NewReaderSize(r, maxShared)}
+	frames := &frameReader{r: bufio.NewReaderSize(r, MaxShared)}
 	for {
 		kind, d, _, err := frames.nextOf(maxMessage)
 		if err != nil {

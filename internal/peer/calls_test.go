@@ -32,7 +32,7 @@ func sharedOf(c *Client, to Node) *calls {
 	return conn.shared
 }
 
-// ask looks up a key, and wants a kind of answer.
+// lookUp looks up a key, and wants a kind of answer.
 func lookUp(t *testing.T, c *Client, to Node, k store.Key, want ReplyKind) *Reply {
 	t.Helper()
 	reply, err := c.Lookup(t.Context(), to, NewQuery("g", k, nil, nil), patience)
@@ -86,26 +86,28 @@ func TestLookUpsShareAStream(t *testing.T) {
 // What is long comes in a request of its own.
 func TestOnlyWhatIsShortSharesTheStream(t *testing.T) {
 	var asked atomic.Int32
-	body := make([]byte, maxShared+1)
+	body := make([]byte, MaxShared+1)
 	to, _ := serve(t, backend{lookup: func(_ context.Context, q *Query, a *Answer) {
 		asked.Add(1)
-		size := maxShared + int(q.Key[0])
+		size := MaxShared + int(q.Key[0])
 		a.Hit(testEntry(body[:size]), body[:size], q.Have)
 	}})
 	c := newClient(t)
 	for _, test := range []struct {
 		key  store.Key
 		have store.Generation
+		long bool
 		asks int32
 		size int
 	}{
-		{store.Key{0}, 0, 1, maxShared},
-		{store.Key{1}, 0, 2, maxShared + 1},
-		{store.Key{1}, 7, 1, 0}, // the asker has it
+		{store.Key{0}, 0, false, 1, MaxShared},
+		{store.Key{1}, 0, false, 2, MaxShared + 1},
+		{store.Key{1}, 0, true, 1, MaxShared + 1},
+		{store.Key{1}, 7, false, 1, 0}, // the asker has it
 	} {
 		asked.Store(0)
 		q := NewQuery("g", test.key, nil, nil)
-		q.Have = test.have
+		q.Have, q.Long = test.have, test.long
 		reply, err := c.Lookup(t.Context(), to, q, patience)
 		if err != nil {
 			t.Fatal(err)
@@ -114,7 +116,7 @@ func TestOnlyWhatIsShortSharesTheStream(t *testing.T) {
 		if test.size > 0 {
 			_, err = reply.Body(into(&got))
 		}
-		if err != nil || got.Len() != test.size || asked.Load() != test.asks || reply.Here() != (test.asks == 1) {
+		if err != nil || got.Len() != test.size || asked.Load() != test.asks || reply.Here() != (test.size <= MaxShared) {
 			t.Errorf("%d bytes, asked %d times, %v", got.Len(), asked.Load(), err)
 		}
 		reply.Close()
@@ -147,19 +149,24 @@ func TestLeaseLastsUntilItsHolderIsDone(t *testing.T) {
 			first := lookUp(t, c, to, store.Key{1}, Lease)
 			// What else is asked does not end it.
 			lookUp(t, c, to, store.Key{2}, Lease).Close()
-			<-over
+			soon(t, over)
 			select {
 			case <-over:
 				t.Fatal("over before its time")
 			default:
 			}
 			end(c, to, first)
-			select {
-			case <-over:
-			case <-time.After(patience):
-				t.Error("it lasts")
-			}
+			soon(t, over)
 		})
+	}
+}
+
+func soon(t *testing.T, over <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-over:
+	case <-time.After(patience):
+		t.Fatal("it lasts")
 	}
 }
 
@@ -182,18 +189,14 @@ func TestLeaseOutlastsTheUseOfItsConnection(t *testing.T) {
 	to, _ := serve(t, b)
 	c := newClient(t)
 	held := lookUp(t, c, to, store.Key{1}, Lease)
-	old := c.connOf(to)
+	old, shared := c.connOf(to), sharedOf(c, to)
 	c.lines.replace(to.Addr, old)
 	eventually(t, "the connection is replaced", func() bool { return c.connOf(to) != old })
-	lookUp(t, c, to, store.Key{2}, Lease).Close()
-	<-over
-	select {
-	case <-over:
+	if shared.ended() {
 		t.Error("the lease went with the use of its connection")
-	default:
 	}
 	held.Close()
-	<-over
+	soon(t, over)
 	eventually(t, "the old connection is closed", func() bool {
 		c.lines.mu.Lock()
 		defer c.lines.mu.Unlock()
@@ -211,7 +214,7 @@ func TestOwnerLearnsThatNobodyWaitsAnyMore(t *testing.T) {
 	if _, err := c.Lookup(t.Context(), to, NewQuery("g", store.Key{}, nil, nil), 10*time.Millisecond); !errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v", err)
 	}
-	<-over
+	soon(t, over)
 	if sharedOf(c, to).ended() {
 		t.Error("one silent call took the others with it")
 	}
@@ -236,11 +239,11 @@ func TestRefusedCallLeavesTheOthersAlone(t *testing.T) {
 		t.Error("the stream has ended")
 	}
 	held.Close()
-	<-over
+	soon(t, over)
 }
 
 func TestPublicationsShareTheStream(t *testing.T) {
-	for _, size := range []int{0, 1, maxShared, 2 * maxMessage} {
+	for _, size := range []int{0, 1, MaxShared, 2 * maxMessage} {
 		body := bytes.Repeat([]byte("x"), size)
 		to, _ := serve(t, backend{publish: func(_ context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
 			var got bytes.Buffer
@@ -271,7 +274,7 @@ func TestIdleStreamEnds(t *testing.T) {
 		t.Fatal("it ended with a lease on it")
 	}
 	held.Close()
-	<-over
+	soon(t, over)
 	shared.endIfIdle()
 	shared.endIfIdle()
 	if !shared.ended() {
@@ -283,11 +286,11 @@ func TestIdleStreamEnds(t *testing.T) {
 // Who does not read its answers takes no more memory than there is for them.
 func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 	as := &answers{}
-	answer := make([]byte, maxShared)
-	for id := range uint64(2 * maxQueued / maxShared) {
+	answer := make([]byte, MaxShared)
+	for id := range uint64(2 * maxQueued / MaxShared) {
 		as.send(id, answer)
 	}
-	if n := len(as.queue); n > maxQueued+maxShared {
+	if n := len(as.queue); n > maxQueued+MaxShared {
 		t.Errorf("%d bytes", n)
 	}
 	answered, elsewhere := 0, 0
@@ -303,7 +306,7 @@ func TestAnswersThatNobodyReadsAreBounded(t *testing.T) {
 			answered++
 		}
 	}
-	if answered == 0 || elsewhere == 0 || answered+elsewhere != 2*maxQueued/maxShared {
+	if answered == 0 || elsewhere == 0 || answered+elsewhere != 2*maxQueued/MaxShared {
 		t.Errorf("%d answers, %d have to ask again", answered, elsewhere)
 	}
 }

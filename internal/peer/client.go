@@ -134,7 +134,10 @@ func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Dur
 	}
 	err := ErrDown
 	if c.breaker.allow(to.Addr, begun) {
-		if err = c.lookupShared(ctx, to, q, timeout, reply); err == errAlone {
+		if err = errAlone; !q.Long {
+			err = c.lookupShared(ctx, to, q, timeout, reply)
+		}
+		if err == errAlone {
 			err = c.lookupAlone(ctx, to, q, timeout-time.Since(begun), reply)
 		}
 	}

@@ -284,7 +284,7 @@ func entryNow(e *store.Entry) func(*encoder) {
 // chunk of a large one.
 func (a *Answer) Hit(e *store.Entry, body []byte, asker store.Generation) {
 	has := asker == e.Generation && e.Generation != 0
-	if a.shared != nil && !has && len(body) > maxShared {
+	if a.shared != nil && !has && len(body) > MaxShared {
 		_ = a.elsewhere()
 		return
 	}

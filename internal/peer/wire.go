@@ -99,6 +99,7 @@ type Query struct {
 	Purges []store.PurgeID
 	Told   bool
 	Asked  time.Time   // when Purges was made up; it does not cross the wire
+	Long   bool        // the answer will be too long to share a stream, it seems; this neither
 	Names  []string    // selecting fields beyond CommonFields that Fields covers
 	Fields http.Header // of the request; those of CommonFields and Names cross the wire
 }
@@ -201,7 +202,7 @@ type decoder struct {
 }
 
 // sharing has all strings that follow lie in one, which is cheaper than each by
-// itself, and keeps the payload alive as long as one of them.
+// itself. Whoever keeps one of them for long copies it, as entries do.
 func (d *decoder) sharing() { d.text = string(d.rest) }
 
 func (d *decoder) fail(what string) {

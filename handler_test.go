@@ -1423,7 +1423,8 @@ func TestLeaderThatDiesIsFollowedByAnother(t *testing.T) {
 	wait := followers(20, func(i int) *httptest.ResponseRecorder {
 		return do(c.handlers[i%2], up, request(t.Context(), target))
 	})
-	poll(t, "node 1 has joined", func() bool { return c.nodes[0].served.Load() == 2 })
+	// It has asked, and asked again to read along.
+	poll(t, "node 1 has joined", func() bool { return c.nodes[0].served.Load() == 3 })
 	if calls.Load() != 0 {
 		t.Error("somebody did not wait for the leader")
 	}

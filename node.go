@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -350,9 +351,13 @@ func (g *grant) validate(e *store.Entry, q *question) {
 // the owner must not go by them either: it does not see them, unless a response
 // varies by them.
 func (q *question) query(names []string) *peer.Query {
-	query := peer.NewQuery(q.space.Name, q.key, q.header, names)
+	query := peer.QueryOf(q.space.Name, q.key, q.header, names)
+	if !q.undirected {
+		return query
+	}
+	query.Fields = maps.Clone(query.Fields)
 	for _, name := range []string{"Cache-Control", "Pragma"} {
-		if q.undirected && !slices.Contains(names, name) {
+		if !slices.Contains(names, name) {
 			delete(query.Fields, name)
 		}
 	}
@@ -364,8 +369,11 @@ func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply,
 	query.Asked = time.Now()
 	query.Purges, query.Told = n.purged.Recent(query.Asked)
 	query.Lead, query.Refresh, query.Credentials, query.Far, query.Validated = !q.alone, q.refresh, q.credentials, q.far, q.validated
-	if found.here {
+	switch {
+	case found.here:
 		query.Have = found.entry.Generation
+	case found.entry != nil:
+		query.Long = found.entry.Size > peer.MaxShared
 	}
 	start, span := time.Now(), q.startPeerSpan(operationLookup)
 	// Not the client's context: others may be waiting for the answer too.
@@ -389,9 +397,9 @@ func peerReason(err error) rfc9111.Reason {
 // has arrived when it returns; the rest arrives in the background.
 func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) grant {
 	e := reply.Entry
-	own := *q // the request may look again, and ask for something else, before all has arrived
 	switch {
 	case reply.Kind == peer.Follow:
+		own := *q // the request may look again, and ask for something else, before all has arrived
 		go n.transfer(&own, f, reply)
 		return grant{}
 	case !e.Matches(q.header):
@@ -410,11 +418,12 @@ func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) g
 		reply.Close()
 		return grant{fetch: true, why: reasonOf(err)}
 	}
-	n.begin(&own, f, e)
+	n.begin(q, f, e)
 	if e.Size > inlineTransfer {
+		own := *q
 		go n.transfer(&own, f, reply)
 	} else {
-		n.transfer(&own, f, reply)
+		n.transfer(q, f, reply)
 	}
 	return grant{}
 }
@@ -422,9 +431,11 @@ func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) g
 // transfer copies a body from the owner into a flight and keeps a copy. Of one
 // that is large and was stored before, that is the first chunk.
 func (n *node) transfer(q *question, f *flight, reply *peer.Reply) {
-	stop := time.AfterFunc(q.deadline, reply.Close)
-	defer stop.Stop()
 	defer reply.Close()
+	if !reply.Here() {
+		stop := time.AfterFunc(q.deadline, reply.Close)
+		defer stop.Stop()
+	}
 	e, err := reply.Entry, error(nil)
 	if reply.Kind == peer.Follow {
 		if e, err = reply.Header(); err != nil {
@@ -447,15 +458,19 @@ func (n *node) transfer(q *question, f *flight, reply *peer.Reply) {
 		f.end(brokenReason(err))
 		return
 	}
-	final, body := *e, f.fill.Bytes()
-	final.Generation = generation
-	if e.Generation == 0 { // it was not stored before
-		final.Size, final.Digest = f.fill.Size(), store.Digest(body)
+	body := f.fill.Bytes()
+	if generation != e.Generation || generation == 0 { // it was not stored before
+		final := *e
+		final.Generation = generation
+		if e.Generation == 0 {
+			final.Size, final.Digest = f.fill.Size(), store.Digest(body)
+		}
+		e = &final
 	}
 	if generation != 0 {
-		n.store.PutCopy(q.space, q.key, &final, body)
+		n.store.PutCopy(q.space, q.key, e, body)
 	}
-	f.land(&final, final.Digest)
+	f.land(e, e.Digest)
 }
 
 // brokenReason names why a transfer came to nothing. Followers of a fill that
@@ -483,8 +498,30 @@ func (n *node) publish(q *question, f *flight, g grant, e *store.Entry, body *fo
 	start, span := time.Now(), q.startPeerSpan(operationPublish)
 	generation, err := n.client.Publish(ctx, *g.owner, query, g.ticket, e, outgoing{body, f})
 	q.observed(span, operationPublish, err, time.Since(start))
+	<-f.over
+	n.keep(q, f, generation, err)
+}
+
+// publishWhole is publish for a flight that is over and has a small body, of
+// which the caller has a reader. A silent owner is not waited for.
+func (n *node) publishWhole(q *question, f *flight, g grant, e *store.Entry) {
+	defer g.close()
+	if f.landed == nil {
+		return // it took too long
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), q.patience, peer.ErrTimeout)
+	defer cancel()
+	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary())
+	start, span := time.Now(), q.startPeerSpan(operationPublish)
+	generation, err := n.client.PublishWhole(ctx, *g.owner, query, g.ticket, e, f.fill.Bytes())
+	q.observed(span, operationPublish, err, time.Since(start))
+	n.keep(q, f, generation, err)
+}
+
+// keep stores what became of a flight that was published.
+func (n *node) keep(q *question, f *flight, generation store.Generation, err error) {
 	var refused peer.Broken
-	switch <-f.over; {
+	switch {
 	case f.landed == nil: // ended: nothing to store anywhere
 	case err == nil:
 		stored := *f.landed
@@ -551,7 +588,7 @@ func (g grant) close() {
 
 // Lookup answers another node. Whatever the ring says, it answers from what
 // this node has, and never asks a third one.
-func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
+func (n *node) Lookup(query *peer.Query, a *peer.Answer) {
 	n.served.Add(1)
 	space := n.store.NamespaceOfPeer(query.Group)
 	if space == nil {
@@ -564,26 +601,37 @@ func (n *node) Lookup(ctx context.Context, query *peer.Query, a *peer.Answer) {
 		maxBody: n.largestBody(), validated: query.Validated, far: query.Far, refresh: query.Refresh, from: query,
 	}
 	now := time.Now()
-	if !n.upToDate(ctx, now, defaultPeerTimeout) {
-		a.None(n.clock.ticket(0), nil)
+	if n.behind(now) {
+		a.Later(func(ctx context.Context) {
+			if n.catcher.wait(ctx, defaultPeerTimeout) {
+				n.answer(q, a, time.Now())
+			} else {
+				a.None(n.clock.ticket(0), nil)
+			}
+		})
 		return
 	}
-	a.Compared = n.knowsAll(query)
+	n.answer(q, a, now)
+}
+
+// answer answers a question of another node by what this node has now.
+func (n *node) answer(q *question, a *peer.Answer, now time.Time) {
+	a.Compared = n.knowsAll(q.from)
 	ticket := n.clock.ticket(0) // before anything is looked at: what is fetched is younger
 	found := n.find(q, now)
 	switch {
-	case !query.Covers(q.vary):
+	case !q.from.Covers(q.vary):
 		a.Vary(q.vary)
 	case q.answered(found):
-		a.Hit(found.entry, found.body, query.Have)
+		a.Hit(found.entry, found.body, q.from.Have)
 	case q.uncacheable(found) != rfc9111.None:
 		a.Bypass(found.uncacheable, uncacheableFor)
-	case !query.Lead && query.Credentials:
+	case !q.from.Lead && q.credentials:
 		a.None(ticket, nil)
-	case !query.Lead:
+	case !q.from.Lead:
 		a.None(ticket, found.stale())
 	default:
-		n.lead(ctx, q, a)
+		a.Later(func(ctx context.Context) { n.lead(ctx, q, a) })
 	}
 }
 

@@ -318,10 +318,15 @@ func (c *catcher) wait(ctx context.Context, patience time.Duration) bool {
 // upToDate reports whether this node has heard of all purges that it could have
 // missed. It waits for that for a while.
 func (n *node) upToDate(ctx context.Context, now time.Time, patience time.Duration) bool {
+	return !n.behind(now) || n.catcher.wait(ctx, patience)
+}
+
+// behind reports whether the node may have missed a purge.
+func (n *node) behind(now time.Time) bool {
 	if n.slept(now) {
 		n.wake(now)
 	}
-	return !n.catcher.lag.Load() || n.catcher.wait(ctx, patience)
+	return n.catcher.lag.Load()
 }
 
 func (n *node) slept(now time.Time) bool {

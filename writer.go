@@ -134,8 +134,9 @@ func (t *tee) Write(p []byte) (int, error) {
 		t.x.h.node.settle(t.x.q, t.x.flight, false)
 	}
 	if err == nil {
-		// A whole body in one piece needs no goroutine: finish serves it.
+		// A whole body in one piece needs no goroutines: finish serves it.
 		if t.x.flight.fill.Size() != t.length {
+			t.x.publish(t)
 			t.startPump()
 		}
 		return n, nil
@@ -166,6 +167,7 @@ func (t *tee) FlushError() error {
 		t.WriteHeader(http.StatusOK)
 		return t.FlushError()
 	case filling:
+		t.x.publish(t)
 		t.startPump() // it flushes whenever it has nothing to write
 		return nil
 	case silent:
@@ -203,6 +205,14 @@ func (t *tee) startPump() {
 		t.pumped <- copyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
 	}()
 	runtime.Gosched() // the client is waiting for its first byte, nobody for the next piece
+}
+
+// sendHeader sends the header to a client that has got nothing yet: it need not
+// wait for the owner.
+func (t *tee) sendHeader() {
+	if t.length > 0 && !t.started && !t.answered {
+		_ = http.NewResponseController(t.ResponseWriter).Flush()
+	}
 }
 
 // finishClient returns when the client has all of a fill, or is gone. What a
@@ -272,7 +282,7 @@ type fetch struct {
 	own        atomic.Bool // the response is its client's alone
 	cancel     context.CancelCauseFunc
 	stops      []func() bool
-	published  chan struct{} // closed when the owner has answered; nil if there is none
+	published  chan struct{} // closed when the owner has answered; nil: no stream to it has begun
 	given      bool          // flight and lease are given up
 	renewed    bool          // a 304 made grant.stale fresh
 	failed     bool          // an error that what is stored may stand in for
@@ -527,14 +537,6 @@ func (x *fetch) open(t *tee) teeState {
 		}
 	}
 	t.body, t.given = f.fill.NewReader(), newGiven(t.entry)
-	if x.grant.owner != nil {
-		x.published = make(chan struct{})
-		body := f.fill.NewReader()
-		go func() {
-			defer close(x.published)
-			n.publish(x.q, f, x.grant, t.entry, body)
-		}()
-	}
 	n.begin(x.q, f, t.entry)
 	x.out.stored = true
 	t.adoptHeader()
@@ -549,6 +551,20 @@ func (x *fetch) open(t *tee) teeState {
 	t.ResponseWriter = w
 	w.WriteHeader(status)
 	return filling
+}
+
+// publish begins to stream the response to the owner, if another node is that. A
+// small one that comes in one piece needs no stream: complete sends it.
+func (x *fetch) publish(t *tee) {
+	if x.grant.owner == nil || x.published != nil || x.given {
+		return
+	}
+	x.published = make(chan struct{})
+	body := x.flight.fill.NewReader()
+	go func() {
+		defer close(x.published)
+		x.h.node.publish(x.q, x.flight, x.grant, t.entry, body)
+	}()
 }
 
 func (x *fetch) decideNotModified(t *tee) teeState {
@@ -649,21 +665,27 @@ func (x *fetch) complete(t *tee) {
 		x.h.node.settle(x.q, x.flight, true)
 		x.h.node.commit(x.q, x.flight, t.entry)
 	default:
+		whole := x.published == nil && size <= inlineTransfer
+		if !whole {
+			x.publish(t)
+		}
 		x.given = true
 		x.h.node.settle(x.q, x.flight, true)
 		final := *t.entry
 		final.Size, final.Generation, final.Digest = size, x.flight.generation, store.Digest(x.flight.fill.Bytes())
 		x.flight.land(&final, final.Digest)
-		x.awaitOwner(t)
+		t.sendHeader()
+		if whole {
+			x.h.node.publishWhole(x.q, x.flight, x.grant, t.entry)
+		} else {
+			x.awaitOwner()
+		}
 	}
 }
 
 // awaitOwner holds back the end of the response until the owner has it, so that
 // who asks any node after that gets a hit. A silent owner is not waited for.
-func (x *fetch) awaitOwner(t *tee) {
-	if t.length > 0 && !t.started && !t.answered {
-		_ = http.NewResponseController(t.ResponseWriter).Flush() // the header need not wait
-	}
+func (x *fetch) awaitOwner() {
 	patience := time.NewTimer(x.q.patience)
 	defer patience.Stop()
 	select {

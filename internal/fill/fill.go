@@ -141,6 +141,58 @@ func (f *Fill[H]) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// ReadFrom appends and publishes what it reads until EOF, without a copy. A
+// reader that knows its end tells with the last bytes, or room is taken in vain.
+func (f *Fill[H]) ReadFrom(r io.Reader) (int64, error) {
+	var total int64
+	for {
+		b, err := f.room()
+		if err != nil {
+			return total, err
+		}
+		n, end := r.Read((*b)[len(*b):cap(*b)])
+		if err := f.filled(b, n); err != nil {
+			return total, err
+		}
+		total += int64(n)
+		if end == io.EOF {
+			return total, nil
+		}
+		if end != nil {
+			return total, end
+		}
+	}
+}
+
+// room returns the block that the next bytes go to.
+func (f *Fill[H]) room() (*[]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.closed:
+		return nil, cmp.Or(f.err, io.ErrClosedPipe)
+	case f.size >= f.limit:
+		return nil, ErrTooLarge
+	}
+	if f.owing > 0 { // it is known how much there is to come
+		return f.roomLocked(early / 2)
+	}
+	return f.roomLocked(1)
+}
+
+// filled publishes n bytes that were written into the room of a block.
+func (f *Fill[H]) filled(b *[]byte, n int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return cmp.Or(f.err, io.ErrClosedPipe)
+	}
+	*b = (*b)[:len(*b)+n]
+	f.size += int64(n)
+	f.signalLocked()
+	return nil
+}
+
 // roomLocked returns the block that the next bytes go to, of which there are
 // so many at least.
 func (f *Fill[H]) roomLocked(need int) (*[]byte, error) {

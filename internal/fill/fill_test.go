@@ -76,6 +76,76 @@ func testReaders(t *testing.T, announced bool) {
 	readers.Wait()
 }
 
+// script is a reader that gives its pieces one by one, the last one with EOF.
+type script struct {
+	rest []string
+	next func() // called before each
+	end  error
+}
+
+func (s *script) Read(p []byte) (int, error) {
+	s.next()
+	n := copy(p, s.rest[0])
+	if s.rest[0] = s.rest[0][n:]; s.rest[0] == "" {
+		s.rest = s.rest[1:]
+	}
+	if len(s.rest) == 0 {
+		return n, s.end
+	}
+	return n, nil
+}
+
+func TestReadFromPublishesAsItReads(t *testing.T) {
+	for _, expected := range []int64{0, 10} {
+		f := New[string](10, 4, nil)
+		f.SetHeader("header")
+		if err := f.Expect(expected); err != nil {
+			t.Fatal(err)
+		}
+		whole, early := f.NewReader(), f.NewReader()
+		var seen []byte
+		n, err := f.ReadFrom(&script{[]string{"abc", "defgh", "ij"}, func() {
+			for int64(len(seen)) < f.Size() { // what was read before is there already
+				p, err := early.Next(t.Context(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				seen = append(seen, p...)
+			}
+		}, io.EOF})
+		if n != 10 || err != nil || f.Size() != 10 || len(seen) < 8 {
+			t.Errorf("%d bytes, %v; %d, of which %q was seen before the end", n, err, f.Size(), seen)
+		}
+		f.Close(nil)
+		early.Close()
+		if got, err := readAll(t, whole); err != nil || string(got) != "abcdefghij" {
+			t.Errorf("%q, %v", got, err)
+		}
+		f.Release()
+	}
+}
+
+func TestReadFromThatFails(t *testing.T) {
+	broken := errors.New("broken")
+	for name, test := range map[string]struct {
+		limit int64
+		end   error
+		next  func(*Fill[string])
+		want  error
+	}{
+		"the reader breaks off": {10, broken, func(*Fill[string]) {}, broken},
+		"it gives too much":     {3, io.EOF, func(*Fill[string]) {}, ErrTooLarge},
+		"the fill is closed":    {10, io.EOF, func(f *Fill[string]) { f.Close(broken) }, broken},
+	} {
+		f := New[string](test.limit, 4, nil)
+		n, err := f.ReadFrom(&script{[]string{"ab", "cd"}, func() { test.next(f) }, test.end})
+		if !errors.Is(err, test.want) || n != f.Size() {
+			t.Errorf("%s: %d of %d bytes, %v", name, n, f.Size(), err)
+		}
+		f.Release()
+	}
+}
+
 func TestNextCallsIdleOnceBeforeItWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := New[string](10, 1<<20, nil)

@@ -175,7 +175,7 @@ func dataLength(frames *frameReader) (int64, error) {
 // readData reads the bytes of a chunk, and what is to confirm them.
 func readData(frames *frameReader, id ChunkID, n int64) ([]byte, error) {
 	chunk := make([]byte, n)
-	if _, err := io.ReadFull(frames.r, chunk); err != nil {
+	if _, err := io.ReadFull(frames, chunk); err != nil {
 		return nil, fmt.Errorf("reading a chunk: %w", err)
 	}
 	kind, d, _, err := frames.next()

@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -110,45 +109,85 @@ type Reply struct {
 	sent     time.Time // ages count from here: nothing gets younger on the way
 	frames   *frameReader
 	body     io.Closer
-	cancel   context.CancelCauseFunc
+	cancel   context.CancelCauseFunc // nil: of an answer on the shared stream
 }
 
 // Close ends the exchange.
 func (r *Reply) Close() {
-	r.cancel(nil)
-	r.body.Close()
+	if r.cancel != nil {
+		r.cancel(nil)
+	}
+	_ = r.body.Close() // it fails for nothing that matters now
 }
+
+// Here reports whether all of the answer has come, so that nobody has to wait for
+// the body.
+func (r *Reply) Here() bool { return r.cancel == nil }
 
 // Lookup asks a node for what it knows. It fails with ErrTimeout when there is
 // no answer within timeout; a Reply that is Follow may take until ctx ends.
 func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Duration) (*Reply, error) {
-	var w frameWriter
-	w.frame(frameQuery, q.append)
-	ctx, cancel := context.WithCancelCause(ctx)
-	watchdog := time.AfterFunc(timeout, func() { cancel(ErrTimeout) })
-	reply := &Reply{key: q.Key, sent: q.Asked, cancel: cancel}
+	begun := time.Now()
+	reply := &Reply{key: q.Key, sent: q.Asked}
 	if q.Asked.IsZero() {
-		reply.sent = time.Now()
+		reply.sent = begun
 	}
-	resp, err := c.call(ctx, to, pathLookup, bytes.NewReader(w.buf), int64(len(w.buf)))
-	if err == nil {
-		reply.body = resp.Body
-		reply.frames = newFrameReader(watched{resp.Body, func(err error) { c.judge(ctx, to, err) }})
-		if err = reply.first(); err != nil {
-			reply.body.Close()
+	err := ErrDown
+	if c.breaker.allow(to.Addr, begun) {
+		if err = errAlone; !q.Long {
+			err = c.lookupShared(ctx, to, q, timeout, reply)
 		}
-	}
-	if !watchdog.Stop() && err == nil {
-		reply.body.Close()
-		err = ErrTimeout
+		if err == errAlone {
+			err = c.lookupAlone(ctx, to, q, timeout-time.Since(begun), reply)
+		}
 	}
 	c.judge(ctx, to, err)
 	if err != nil {
-		err = causeOf(ctx, err)
-		cancel(nil)
-		return nil, fmt.Errorf("looking up at %s: %w", to.Name, err)
+		return nil, fmt.Errorf("looking up at %s: %w", to.Name, causeOf(ctx, err))
 	}
 	return reply, nil
+}
+
+// lookupShared looks up over the stream that calls share.
+func (c *Client) lookupShared(ctx context.Context, to Node, q *Query, timeout time.Duration, reply *Reply) error {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	x, err := c.exchange(ctx, to, frameLookup, func(e *encoder) { e.frame(frameQuery, q.append) }, timer.C)
+	if err != nil {
+		return err
+	}
+	reply.frames, reply.body = &x.frames, x
+	if err := reply.first(); err != nil {
+		reply.Close()
+		return err
+	}
+	return nil
+}
+
+// lookupAlone looks up in a request of its own, over which a body of any size,
+// or a fill, may come.
+func (c *Client) lookupAlone(ctx context.Context, to Node, q *Query, timeout time.Duration, reply *Reply) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watchdog := time.AfterFunc(timeout, func() { cancel(ErrTimeout) })
+	var query encoder
+	query.frame(frameQuery, q.append)
+	resp, err := c.post(ctx, to, pathLookup, bytes.NewReader(query), int64(len(query)))
+	if err == nil {
+		reply.body, reply.cancel = resp.Body, cancel
+		reply.frames = newFrameReader(watched{resp.Body, func(err error) { c.judge(ctx, to, err) }})
+		err = reply.first()
+	}
+	if !watchdog.Stop() {
+		err = ErrTimeout
+	}
+	if err != nil {
+		err = causeOf(ctx, err)
+		cancel(nil)
+		if resp != nil {
+			_ = resp.Body.Close()
+		}
+	}
+	return err
 }
 
 // watched tells when an answer breaks off, as it does when pings have found that
@@ -301,7 +340,7 @@ func copyBody(frames *frameReader, to Sink) (received, error) {
 			if got.size += n; got.size > store.ChunkSize {
 				return got, malformed("a first chunk that is too large")
 			}
-			if err := copyData(frames.r, to, digest, n); err != nil {
+			if err := copyData(frames, to, digest, n); err != nil {
 				return got, err
 			}
 		case kind == frameStored:
@@ -330,21 +369,40 @@ func copyBody(frames *frameReader, to Sink) (received, error) {
 	}
 }
 
-// copyData hands n bytes on in the pieces in which they arrive. What is large is
-// read past r's buffer: small reads would have HTTP/2 tell the other side of each.
-func copyData(r *bufio.Reader, w io.Writer, digest hash.Hash64, n int64) error {
-	buf := make([]byte, min(n, 64<<10))
-	for n > 0 {
-		k, err := r.Read(buf[:min(int64(len(buf)), n)])
-		_, _ = digest.Write(buf[:k]) // never fails
-		if _, err := w.Write(buf[:k]); err != nil {
-			return err
-		}
-		if n -= int64(k); err != nil && n > 0 {
-			return fmt.Errorf("reading a body: %w", io.ErrUnexpectedEOF)
-		}
+// copyData hands n bytes on in the pieces in which they arrive. A sink that reads
+// for itself, as a fill does, gets them without a copy between.
+func copyData(r *frameReader, w io.Writer, digest hash.Hash64, n int64) error {
+	if n == 0 {
+		return nil
 	}
-	return nil
+	data := &dataReader{r, digest, n}
+	if to, ok := w.(io.ReaderFrom); ok {
+		_, err := to.ReadFrom(data)
+		return err
+	}
+	_, err := io.Copy(w, data)
+	return err
+}
+
+// A dataReader reads the bytes of a data frame, and says with the last of them
+// that there are no more. Of a stream that is read past the buffer of frames: small
+// reads would have HTTP/2 tell the other side of each.
+type dataReader struct {
+	frames *frameReader
+	digest hash.Hash64
+	left   int64
+}
+
+func (d *dataReader) Read(p []byte) (int, error) {
+	n, err := d.frames.Read(p[:min(int64(len(p)), d.left)])
+	_, _ = d.digest.Write(p[:n]) // never fails
+	switch d.left -= int64(n); {
+	case d.left == 0:
+		return n, io.EOF
+	case err != nil:
+		return n, fmt.Errorf("reading a body: %w", io.ErrUnexpectedEOF)
+	}
+	return n, nil
 }
 
 // Body is a body that is still coming in: the next bytes of the first chunk; or
@@ -354,16 +412,27 @@ type Body interface {
 	Next(ctx context.Context, idle func()) ([]byte, Stored, error)
 }
 
-// Publish streams a response to the owner that gave the ticket (without a
+// Publish streams a response to the owner that gave the ticket, in a request of
+// its own (without a
 // lease the owner takes it if nobody else is fetching). It returns the generation
 // under which the owner stored it, or Broken with the reason why it did not.
 func (c *Client) Publish(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry, body Body) (store.Generation, error) {
-	return c.send(ctx, to, q.Key, publishHead(frameEntry, q, ticket, e), body)
+	stream := &bodyStream{ctx: ctx, frame: publishHead(frameEntry, q, ticket, e), body: body, digest: xxhash.New()}
+	resp, err := c.call(ctx, to, pathPublish, stream, -1)
+	return c.thanksIn(ctx, to, q.Key, resp, err)
+}
+
+// PublishWhole is Publish for a small body that is complete.
+func (c *Client) PublishWhole(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry, body []byte) (store.Generation, error) {
+	w := frameWriter{buf: publishHead(frameEntry, q, ticket, e)}
+	_ = w.data(body) // it is not written anywhere yet
+	w.end(store.Digest(body), 0)
+	return c.tell(ctx, to, q.Key, w.buf)
 }
 
 // Refresh tells the owner what a 304 said of a stored entry.
 func (c *Client) Refresh(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry) error {
-	_, err := c.send(ctx, to, q.Key, publishHead(frameRefresh, q, ticket, e), nil)
+	_, err := c.tell(ctx, to, q.Key, publishHead(frameRefresh, q, ticket, e))
 	return err
 }
 
@@ -372,7 +441,7 @@ func (c *Client) Release(ctx context.Context, to Node, q *Query, ticket Ticket, 
 	head := publishHead(0, q, ticket, nil)
 	w := frameWriter{buf: head}
 	w.frame(frameBroken, func(e *encoder) { e.uint(uint64(why)) })
-	_, err := c.send(ctx, to, q.Key, w.buf, nil)
+	_, err := c.tell(ctx, to, q.Key, w.buf)
 	return err
 }
 
@@ -400,22 +469,47 @@ func publishHead(kind byte, q *Query, ticket Ticket, e *store.Entry) []byte {
 	return w.buf
 }
 
-func (c *Client) send(ctx context.Context, to Node, key store.Key, head []byte, body Body) (store.Generation, error) {
-	var payload io.Reader = bytes.NewReader(head)
-	length := int64(len(head))
-	if body != nil {
-		payload, length = &bodyStream{ctx: ctx, frame: head, body: body, digest: xxhash.New()}, -1
+// tell makes a publication that is all there.
+func (c *Client) tell(ctx context.Context, to Node, key store.Key, publication []byte) (store.Generation, error) {
+	err := ErrDown
+	if c.breaker.allow(to.Addr, time.Now()) {
+		var x *exchange
+		if x, err = c.exchange(ctx, to, framePublish, func(e *encoder) { e.bytes(publication) }, nil); err == nil {
+			return c.thanks(ctx, to, key, &x.frames, nil)
+		}
+		if err == errAlone {
+			resp, err := c.post(ctx, to, pathPublish, bytes.NewReader(publication), int64(len(publication)))
+			return c.thanksIn(ctx, to, key, resp, err)
+		}
 	}
-	resp, err := c.call(ctx, to, pathPublish, payload, length)
-	c.judge(ctx, to, err)
+	return c.thanks(ctx, to, key, nil, err)
+}
+
+func (c *Client) thanksIn(ctx context.Context, to Node, key store.Key, resp *http.Response, err error) (store.Generation, error) {
 	if err != nil {
-		return 0, fmt.Errorf("publishing to %s: %w", to.Name, causeOf(ctx, err))
+		return c.thanks(ctx, to, key, nil, err)
 	}
 	defer resp.Body.Close()
-	kind, d, _, err := newFrameReader(resp.Body).next()
+	return c.thanks(ctx, to, key, newFrameReader(resp.Body), nil)
+}
+
+// thanks reads what an owner made of a publication, unless that failed.
+func (c *Client) thanks(ctx context.Context, to Node, key store.Key, frames *frameReader, err error) (g store.Generation, _ error) {
+	c.judge(ctx, to, err)
+	if err == nil {
+		g, err = readThanks(frames, key)
+	}
+	if err != nil && !errors.As(err, new(Broken)) {
+		err = fmt.Errorf("publishing to %s: %w", to.Name, causeOf(ctx, err))
+	}
+	return g, err
+}
+
+func readThanks(frames *frameReader, key store.Key) (store.Generation, error) {
+	kind, d, _, err := frames.next()
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("publishing to %s: %w", to.Name, causeOf(ctx, err))
+		return 0, err
 	case kind == frameEnd:
 		d.about(key)
 		gen := d.uint(math.MaxUint64, "generation")

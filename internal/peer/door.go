@@ -285,10 +285,15 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	return p.rest.Read(b)
 }
 
-type connKey struct{}
+type (
+	connKey    struct{}
+	streamsKey struct{}
+)
 
-// withConn notes in the context of a connection's requests which one it is.
+// withConn notes in the context of a connection's requests which one it is, and
+// how many shared streams it has.
 func withConn(ctx context.Context, conn net.Conn) context.Context {
+	ctx = context.WithValue(ctx, streamsKey{}, new(atomic.Int32))
 	if t, ok := conn.(*tls.Conn); ok {
 		return context.WithValue(ctx, connKey{}, t.NetConn())
 	}
@@ -301,7 +306,8 @@ const comeAgain = "Groupcache-Come-Again"
 
 // attend has next answer a request, unless it comes over a connection whose
 // secret is gone. Who uses a connection from before the secrets changed is
-// asked for another one.
+// asked for another one. A shared stream does not count as under way: that
+// would keep the connection from its end. Its calls do (answers.go).
 func (d *door) attend(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	c, ok := r.Context().Value(connKey{}).(*serverConn)
 	if !ok { // no secret, or none when it was accepted
@@ -313,9 +319,13 @@ func (d *door) attend(w http.ResponseWriter, r *http.Request, next http.Handler)
 		w.WriteHeader(http.StatusMisdirectedRequest)
 		return
 	}
-	defer c.end()
 	if c.outdated.Load() {
 		w.Header().Set(comeAgain, "1")
+	}
+	if r.URL.Path == pathCalls {
+		c.end()
+	} else {
+		defer c.end()
 	}
 	next.ServeHTTP(w, r)
 }

@@ -111,7 +111,7 @@ func FuzzPublication(f *testing.F) {
 	f.Add(publishHead(frameRefresh, q, Ticket{Lease: 5}, e))
 	f.Add(append(publishHead(0, q, Ticket{Lease: 5}, nil), frameBroken, 0, 0, 0, 1, 3))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := readPublication(bytes.NewReader(b))
+		p, err := readPublication(newFrameReader(bytes.NewReader(b)))
 		if err != nil {
 			return
 		}

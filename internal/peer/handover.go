@@ -211,5 +211,23 @@ func (w *Whole) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// ReadFrom takes the rest of the body, until EOF.
+func (w *Whole) ReadFrom(r io.Reader) (int64, error) {
+	begin := len(w.bytes)
+	for {
+		if len(w.bytes) == cap(w.bytes) {
+			return int64(len(w.bytes) - begin), malformed("more than the body")
+		}
+		n, err := r.Read(w.bytes[len(w.bytes):cap(w.bytes)])
+		w.bytes = w.bytes[:len(w.bytes)+n]
+		if err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return int64(len(w.bytes) - begin), err
+		}
+	}
+}
+
 // Stored refuses: of what is stored no chunks follow.
 func (w *Whole) Stored(Stored) error { return malformed("chunks that follow what is stored") }

@@ -18,7 +18,10 @@ const (
 	drainTimeout = time.Minute
 )
 
-var errClosed = errors.New("peer: client is closed")
+var (
+	errClosed   = errors.New("peer: client is closed")
+	errUnstable = errors.New("peer: connections break at once")
+)
 
 // lines is a client's connections, by address: one line to each peer, which
 // all calls share, with one connection in use.
@@ -55,6 +58,7 @@ type clientConn struct {
 	*http.ClientConn
 	handshake
 	replaced atomic.Bool // no call will use it any more
+	shared   *calls      // guarded by lines.mu; nil: there was none yet
 }
 
 // handshake is how a connection came about.
@@ -172,7 +176,49 @@ func (l *lines) reserve(ctx context.Context, addr string) (*clientConn, error) {
 			return nil, ctx.Err()
 		}
 	}
-	return nil, errors.New("peer: connections break at once")
+	return nil, errUnstable
+}
+
+// share returns the stream that calls to addr share, and its connection. It
+// waits for that until ctx ends or expired fires.
+func (l *lines) share(ctx context.Context, addr string, expired <-chan time.Time) (*clientConn, *calls, error) {
+	for range 3 { // as in reserve
+		l.mu.Lock()
+		n := l.lineLocked(addr)
+		if conn := n.conn; conn != nil {
+			if conn.shared == nil || conn.shared.ended() {
+				conn.shared = l.shareLocked(addr, conn)
+			}
+			if shared := conn.shared; shared != nil {
+				l.mu.Unlock()
+				return conn, shared, nil
+			}
+		}
+		d := l.dialLocked(addr, n)
+		l.mu.Unlock()
+		select {
+		case <-d.done:
+			if d.err != nil {
+				return nil, nil, d.err
+			}
+		case <-expired:
+			return nil, nil, ErrTimeout
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
+	return nil, nil, errUnstable
+}
+
+// shareLocked begins a shared stream, or returns nil if the connection has no
+// room for one.
+func (l *lines) shareLocked(addr string, conn *clientConn) *calls {
+	if conn.Reserve() != nil {
+		return nil
+	}
+	c := newCalls()
+	c.start(l.ctx, conn, addr, func() { l.replace(addr, conn) })
+	return c
 }
 
 func (l *lines) lineLocked(addr string) *line {
@@ -251,6 +297,9 @@ func (l *lines) useLocked(addr string, n *line, conn *clientConn, err error) err
 // any more.
 func (l *lines) drainLocked(conn *clientConn, within time.Duration) {
 	conn.replaced.Store(true)
+	if conn.shared != nil {
+		conn.shared.retire()
+	}
 	time.AfterFunc(within, func() { conn.Close() })
 	go l.tidy(conn)
 }

@@ -32,15 +32,17 @@ type backend struct {
 	heard   []store.PurgeID
 }
 
-func (b backend) Lookup(ctx context.Context, q *Query, a *Answer) { b.lookup(ctx, q, a) }
-func (b backend) Learn(q *Query)                                  { b.learn(q) }
-func (b backend) Purge(purges []store.Purge)                      { b.purge(purges) }
-func (b backend) Purges() ([]store.Purge, time.Time)              { return b.purges() }
-func (b backend) Chunk(id ChunkID) []byte                         { return b.chunk(id) }
-func (b backend) PutChunk(id ChunkID, chunk []byte)               { b.put(id, chunk) }
-func (b backend) TakeOver(q *Query, e *store.Entry, body []byte)  { b.take(q, e, body) }
-func (b backend) Heard(time.Time) ([]store.PurgeID, bool)         { return b.heard, true }
-func (b backend) Reserve(int64) (func(), bool)                    { return func() {}, !b.full }
+func (b backend) Lookup(q *Query, a *Answer) {
+	a.Later(func(ctx context.Context) { b.lookup(ctx, q, a) })
+}
+func (b backend) Learn(q *Query)                                 { b.learn(q) }
+func (b backend) Purge(purges []store.Purge)                     { b.purge(purges) }
+func (b backend) Purges() ([]store.Purge, time.Time)             { return b.purges() }
+func (b backend) Chunk(id ChunkID) []byte                        { return b.chunk(id) }
+func (b backend) PutChunk(id ChunkID, chunk []byte)              { b.put(id, chunk) }
+func (b backend) TakeOver(q *Query, e *store.Entry, body []byte) { b.take(q, e, body) }
+func (b backend) Heard(time.Time) ([]store.PurgeID, bool)        { return b.heard, true }
+func (b backend) Reserve(int64) (func(), bool)                   { return func() {}, !b.full }
 func (b backend) Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
 	return b.publish(ctx, p)
 }
@@ -179,7 +181,9 @@ func TestOtherAnswers(t *testing.T) {
 func TestFollowedFillArrivesAsItIsSent(t *testing.T) {
 	more := make(chan bool)
 	to, _ := serve(t, backend{lookup: func(_ context.Context, _ *Query, a *Answer) {
-		a.Follow()
+		if a.Follow() != nil {
+			return
+		}
 		a.Header(testEntry(nil))
 		a.Data([]byte("first"))
 		a.Flush()

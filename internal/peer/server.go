@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"errors"
-	"io"
 	"log"
 	"net"
 	"net/http"
@@ -19,6 +18,7 @@ import (
 // The version in the path is the protocol's: a node that speaks another one
 // gets 404 and goes on alone.
 const (
+	pathCalls   = "/1/calls"
 	pathLookup  = "/1/lookup"
 	pathPublish = "/1/publish"
 	pathPurge   = "/1/purge"
@@ -32,8 +32,9 @@ const (
 
 // A Backend answers for a node. Its methods must return when ctx ends.
 type Backend interface {
-	// Lookup answers a query through a, exactly once.
-	Lookup(ctx context.Context, q *Query, a *Answer)
+	// Lookup answers a query through a, exactly once. What may wait it hands to
+	// a.Later.
+	Lookup(q *Query, a *Answer)
 	// Publish takes a response, or what became of a lease. It returns the
 	// generation under which the response is stored, or why it is not.
 	Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason)
@@ -83,6 +84,7 @@ type Server struct {
 func NewServer(b Backend, id *Identity) *Server {
 	s := &Server{backend: b, identity: id}
 	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+pathCalls, s.calls)
 	mux.HandleFunc("POST "+pathLookup, s.lookup)
 	mux.HandleFunc("POST "+pathPublish, s.publish)
 	mux.HandleFunc("POST "+pathPurge, s.purge)
@@ -164,17 +166,21 @@ func (s *Server) refuse(w http.ResponseWriter) {
 
 // query reads a request that is nothing but a query, or refuses it.
 func (s *Server) query(w http.ResponseWriter, r *http.Request) *Query {
-	kind, d, _, err := newFrameReader(r.Body).next()
-	if err != nil || kind != frameQuery {
-		s.refuse(w)
-		return nil
-	}
-	q := d.query()
-	if d.done() != nil {
+	q, err := readQuery(newFrameReader(r.Body))
+	if err != nil {
 		s.refuse(w)
 		return nil
 	}
 	return q
+}
+
+func readQuery(frames *frameReader) (*Query, error) {
+	kind, d, _, err := frames.next()
+	if err != nil || kind != frameQuery {
+		return nil, malformed("no query")
+	}
+	q := d.query()
+	return q, d.done()
 }
 
 func (s *Server) learn(w http.ResponseWriter, r *http.Request) {
@@ -189,19 +195,24 @@ func (s *Server) lookup(w http.ResponseWriter, r *http.Request) {
 	if q == nil {
 		return
 	}
-	a := &Answer{key: q.Key, out: frameWriter{w: w}, flusher: http.NewResponseController(w)}
-	s.backend.Lookup(r.Context(), q, a)
+	a := &Answer{key: q.Key, out: frameWriter{w: w}, flusher: http.NewResponseController(w), ctx: r.Context()}
+	s.backend.Lookup(q, a)
 	_ = a.out.flush() // the asker is gone: nobody to tell
 }
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
-	p, err := readPublication(r.Body)
+	p, err := readPublication(newFrameReader(r.Body))
 	if err != nil {
 		s.refuse(w)
 		return
 	}
-	gen, why := s.backend.Publish(r.Context(), p)
-	out := frameWriter{w: w}
+	_, _ = w.Write(s.publication(r.Context(), p)) // the publisher is gone: nobody to tell
+}
+
+// publication has the backend take a publication, and returns what to answer.
+func (s *Server) publication(ctx context.Context, p *Publication) []byte {
+	gen, why := s.backend.Publish(ctx, p)
+	var out frameWriter
 	if why == rfc9111.None {
 		out.frame(frameEnd, func(e *encoder) {
 			e.bytes(p.Query.Key[:])
@@ -210,7 +221,7 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 	} else {
 		out.frame(frameBroken, func(e *encoder) { e.uint(uint64(why)) })
 	}
-	_ = out.flush() // the publisher is gone: nobody to tell
+	return out.buf
 }
 
 // An Answer is how a backend answers a look-up. Whatever it says, it says of
@@ -219,10 +230,40 @@ type Answer struct {
 	key     store.Key
 	out     frameWriter
 	flusher *http.ResponseController
+	ctx     context.Context // of what may wait; nil: nothing may
+
+	shared *answers // the stream on which it answers a call; nil: it answers a request
+	id     uint64   // there
+	sent   bool
 
 	// Compared says that what is answered has been compared with all purges
 	// that the query tells of. It is set before anything is answered.
 	Compared bool
+}
+
+// Later calls answer, which may wait until the context ends, and then need not
+// answer any more. The other methods are answer's from here on.
+func (a *Answer) Later(answer func(context.Context)) {
+	if a.ctx != nil {
+		answer(a.ctx)
+		return
+	}
+	a.shared.later(a, answer)
+}
+
+// finish sends the answer to a call, unless it has been sent.
+func (a *Answer) finish() {
+	if a.sent || a.ctx != nil && len(a.out.buf) == 0 {
+		return
+	}
+	a.sent = true
+	a.shared.send(a.id, a.out.buf)
+}
+
+// elsewhere has the asker of a call make a request of its own.
+func (a *Answer) elsewhere() error {
+	a.out.buf = append(a.out.buf[:0], alone...)
+	return errAlone
 }
 
 func (a *Answer) say(kind byte, payload func(*encoder)) {
@@ -242,8 +283,13 @@ func entryNow(e *store.Entry) func(*encoder) {
 // Hit sends an entry and, unless the asker has it, its body, or the first
 // chunk of a large one.
 func (a *Answer) Hit(e *store.Entry, body []byte, asker store.Generation) {
+	has := asker == e.Generation && e.Generation != 0
+	if a.shared != nil && !has && len(body) > MaxShared {
+		_ = a.elsewhere()
+		return
+	}
 	a.say(frameEntry, entryNow(e))
-	if asker == e.Generation && e.Generation != 0 {
+	if has {
 		return
 	}
 	if a.out.data(body) == nil {
@@ -285,8 +331,12 @@ func (a *Answer) Lease(t Ticket, stale *store.Entry) error {
 }
 
 // Follow says that a fill follows: Header, then Data, which is the first chunk,
-// then Stored for more, then End, or Broken.
+// then Stored for more, then End, or Broken. It fails if none of these can
+// come: the asker is gone, or has to ask again in a request of its own.
 func (a *Answer) Follow() error {
+	if a.shared != nil {
+		return a.elsewhere()
+	}
 	a.say(frameWait, nil)
 	return a.Flush()
 }
@@ -314,6 +364,10 @@ func (a *Answer) Broken(why rfc9111.Reason) {
 
 // Flush sends what was said so far.
 func (a *Answer) Flush() error {
+	if a.shared != nil {
+		a.finish()
+		return a.shared.write()
+	}
 	if err := a.out.flush(); err != nil {
 		return err
 	}
@@ -336,17 +390,13 @@ func (p *Publication) Body(to Sink) error {
 	return err
 }
 
-func readPublication(r io.Reader) (*Publication, error) {
-	p := &Publication{frames: newFrameReader(r)}
-	kind, d, _, err := p.frames.next()
-	if err != nil || kind != frameQuery {
-		return nil, malformed("no query")
-	}
-	p.Query = d.query()
-	if err := d.done(); err != nil {
+func readPublication(frames *frameReader) (*Publication, error) {
+	p := &Publication{frames: frames}
+	var err error
+	if p.Query, err = readQuery(frames); err != nil {
 		return nil, err
 	}
-	kind, d, _, err = p.frames.next()
+	kind, d, _, err := p.frames.next()
 	if err != nil || kind != frameLease {
 		return nil, malformed("no lease")
 	}

@@ -45,6 +45,14 @@ const (
 	framePurge   byte = 'p' // a purge, or a part of one
 	frameChunk   byte = 'c' // which chunk of a large body
 	frameStored  byte = 's' // up to where the chunks of a body are stored
+
+	// On the stream that calls share (calls.go). The payload of the first three
+	// begins with the call's number.
+	frameLookup  byte = 'L' // what a look-up's own request would be
+	framePublish byte = 'P' // what a publication's own request would be, whole
+	frameAnswer  byte = 'A' // what their answers would be
+	frameOver    byte = 'O' // no more is wanted of the call
+	frameAlone   byte = 'o' // an answer: ask again in a request of your own
 )
 
 // Bounds of what is read from the wire, checked before anything is allocated.
@@ -91,25 +99,32 @@ type Query struct {
 	Purges []store.PurgeID
 	Told   bool
 	Asked  time.Time   // when Purges was made up; it does not cross the wire
+	Long   bool        // the answer will be too long to share a stream, it seems; this neither
 	Names  []string    // selecting fields beyond CommonFields that Fields covers
-	Fields http.Header // those of CommonFields and Names that the request has
+	Fields http.Header // of the request; those of CommonFields and Names cross the wire
 }
 
 // NewQuery takes from a request what the owner must know of it.
 func NewQuery(group string, k store.Key, request http.Header, vary []string) *Query {
-	q := &Query{Group: group, Key: k, Fields: make(http.Header, 4)}
-	for _, name := range CommonFields {
-		if v := request[name]; len(v) > 0 {
-			q.Fields[name] = v
+	q := QueryOf(group, k, request, vary)
+	q.Fields = make(http.Header, 4)
+	for _, names := range [...][]string{CommonFields, q.Names} {
+		for _, name := range names {
+			if v := request[name]; len(v) > 0 {
+				q.Fields[name] = v
+			}
 		}
 	}
+	return q
+}
+
+// QueryOf is NewQuery for a request whose header nobody changes until the query
+// has been used.
+func QueryOf(group string, k store.Key, request http.Header, vary []string) *Query {
+	q := &Query{Group: group, Key: k, Fields: request}
 	for _, name := range vary {
-		if _, ok := q.Fields[name]; ok || isCommon(name) {
-			continue
-		}
-		q.Names = append(q.Names, name)
-		if v := request[name]; len(v) > 0 {
-			q.Fields[name] = v
+		if !isCommon(name) {
+			q.Names = append(q.Names, name)
 		}
 	}
 	return q
@@ -144,6 +159,16 @@ func (e *encoder) strings(all []string) {
 	}
 }
 
+// frame appends a frame whose payload the function writes, if there is one.
+func (e *encoder) frame(kind byte, payload func(*encoder)) {
+	start := len(*e)
+	*e = append(*e, kind, 0, 0, 0, 0)
+	if payload != nil {
+		payload(e)
+	}
+	binary.BigEndian.PutUint32((*e)[start+1:], uint32(len(*e)-start-5))
+}
+
 // A Ticket is what an owner gives with its answer to a look-up, and gets back
 // with what was fetched after that.
 type Ticket struct {
@@ -172,8 +197,13 @@ func (e *encoder) age(now, t time.Time) { e.dur(now.Sub(t) + time.Microsecond) }
 // after it is empty.
 type decoder struct {
 	rest []byte
+	text string // if not empty, ends with rest: strings are parts of it
 	err  error
 }
+
+// sharing has all strings that follow lie in one, which is cheaper than each by
+// itself. Whoever keeps one of them for long copies it, as entries do.
+func (d *decoder) sharing() { d.text = string(d.rest) }
 
 func (d *decoder) fail(what string) {
 	if d.err == nil {
@@ -207,7 +237,15 @@ func (d *decoder) dur(what string) time.Duration {
 }
 
 func (d *decoder) string(limit int, what string) string {
-	return string(d.fixed(int(d.uint(uint64(min(limit, len(d.rest))), what)), what))
+	n := int(d.uint(uint64(min(limit, len(d.rest))), what))
+	if len(d.text) < len(d.rest) || d.err != nil {
+		return string(d.fixed(n, what))
+	}
+	at := len(d.text) - len(d.rest)
+	if d.fixed(n, what); d.err != nil {
+		return ""
+	}
+	return d.text[at : at+n]
 }
 
 func (d *decoder) list(limit, length int, what string) []string {
@@ -282,19 +320,24 @@ func (q *Query) append(e *encoder) {
 	}
 	e.strings(q.Names)
 	n := 0
-	for _, values := range q.Fields {
-		n += len(values)
+	for _, names := range [...][]string{CommonFields, q.Names} {
+		for _, name := range names {
+			n += len(q.Fields[name])
+		}
 	}
 	e.uint(uint64(n))
-	for name, values := range q.Fields {
-		for _, v := range values {
-			e.string(name)
-			e.string(v)
+	for _, names := range [...][]string{CommonFields, q.Names} {
+		for _, name := range names {
+			for _, v := range q.Fields[name] {
+				e.string(name)
+				e.string(v)
+			}
 		}
 	}
 }
 
 func (d *decoder) query() *Query {
+	d.sharing()
 	q := &Query{Group: d.string(maxGroupName, "group name")}
 	if !utf8.ValidString(q.Group) { // it becomes a label in metrics, which would not have it
 		d.fail("group name")
@@ -379,6 +422,7 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 // not have stored itself are dropped: those that could split a response, or
 // belong to one connection or one client.
 func (d *decoder) entry(now, asOf time.Time) *store.Entry {
+	d.sharing()
 	e := &store.Entry{
 		Status:     int(d.uint(599, "status")),
 		Size:       int64(d.uint(math.MaxInt64, "size")),
@@ -434,19 +478,11 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 
 // frameWriter writes frames, small ones in one piece with what follows.
 type frameWriter struct {
-	w   io.Writer
+	w   io.Writer // nil: all stays in buf
 	buf encoder
 }
 
-// frame appends a frame whose payload fill writes.
-func (w *frameWriter) frame(kind byte, payload func(*encoder)) {
-	start := len(w.buf)
-	w.buf = append(w.buf, kind, 0, 0, 0, 0)
-	if payload != nil {
-		payload(&w.buf)
-	}
-	binary.BigEndian.PutUint32(w.buf[start+1:], uint32(len(w.buf)-start-5))
-}
+func (w *frameWriter) frame(kind byte, payload func(*encoder)) { w.buf.frame(kind, payload) }
 
 // data appends a data frame. Large bodies are written through, not copied.
 func (w *frameWriter) data(p []byte) error {
@@ -454,7 +490,7 @@ func (w *frameWriter) data(p []byte) error {
 		n := min(len(p), math.MaxUint32)
 		w.buf = append(w.buf, frameData)
 		w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(n))
-		if n <= 4096 {
+		if n <= 4096 || w.w == nil {
 			w.buf = append(w.buf, p[:n]...)
 		} else {
 			if err := w.flush(); err != nil {
@@ -485,34 +521,98 @@ func (w *frameWriter) flush() error {
 	return err
 }
 
-// frameReader reads frames.
+// frameReader reads frames: from a stream, or from a message that is in memory.
 type frameReader struct {
-	r *bufio.Reader
+	r    *bufio.Reader // nil: of a message
+	rest []byte        // of the message
+	d    decoder       // of the last frame
+	own  []byte        // where frames of a stream go one after the other; nil: each has its own memory
 }
 
 func newFrameReader(r io.Reader) *frameReader {
-	return &frameReader{bufio.NewReaderSize(r, 4096)}
+	return &frameReader{r: bufio.NewReaderSize(r, 4096)}
 }
 
 // next reads a frame's head, and its payload unless it is data, of which it
-// returns the length only: the caller reads that itself.
+// returns the length only: the caller reads that itself. The payload is good
+// until the next call.
 func (r *frameReader) next() (kind byte, payload *decoder, length int64, err error) {
-	var head [5]byte
-	if _, err := io.ReadFull(r.r, head[:]); err != nil {
+	return r.nextOf(maxFrame)
+}
+
+// nextOf is next for frames of up to limit bytes.
+func (r *frameReader) nextOf(limit int64) (kind byte, payload *decoder, length int64, err error) {
+	var head []byte
+	if r.r == nil {
+		head, err = r.take(5)
+	} else if head, err = r.r.Peek(5); err == nil {
+		_, err = r.r.Discard(5)
+	} else if err == io.EOF && len(head) > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
 		return 0, nil, 0, fmt.Errorf("reading a frame: %w", err)
 	}
 	kind, length = head[0], int64(binary.BigEndian.Uint32(head[1:]))
 	if kind == frameData {
 		return kind, nil, length, nil
 	}
-	if length > maxFrame {
+	if length > limit {
 		return 0, nil, 0, malformed("frame too long")
 	}
-	b := make([]byte, length)
-	if _, err := io.ReadFull(r.r, b); err != nil {
+	b, err := r.take(length)
+	if err != nil {
 		return 0, nil, 0, fmt.Errorf("reading a frame: %w", err)
 	}
-	return kind, &decoder{rest: b}, length, nil
+	r.d = decoder{rest: b}
+	return kind, &r.d, length, nil
+}
+
+// buffered reports whether the next frame of a stream can be read without
+// waiting.
+func (r *frameReader) buffered() bool {
+	n := r.r.Buffered()
+	if n < 5 {
+		return false
+	}
+	head, err := r.r.Peek(5)
+	return err == nil && int64(n-5) >= int64(binary.BigEndian.Uint32(head[1:]))
+}
+
+// take returns the next n bytes.
+func (r *frameReader) take(n int64) ([]byte, error) {
+	if r.r == nil {
+		if n > int64(len(r.rest)) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		b := r.rest[:n:n]
+		r.rest = r.rest[n:]
+		return b, nil
+	}
+	if r.own == nil || n > maxKept {
+		b := make([]byte, n)
+		_, err := io.ReadFull(r.r, b)
+		return b, err
+	}
+	r.own = slices.Grow(r.own[:0], int(n))[:n]
+	_, err := io.ReadFull(r.r, r.own)
+	return r.own, err
+}
+
+// maxKept bounds the memory that is kept for the next frame.
+const maxKept = 64 << 10
+
+// Read reads the bytes of a data frame.
+func (r *frameReader) Read(p []byte) (int, error) {
+	if r.r != nil {
+		return r.r.Read(p)
+	}
+	if len(r.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
 }
 
 // reason reads why something came to nothing. One that only a newer node knows

@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -101,7 +102,7 @@ func (s *Store) NamespaceOfPeer(name string) *Namespace {
 	if space != nil || full {
 		return space
 	}
-	return s.Namespace(name)
+	return s.Namespace(strings.Clone(name)) // which may be part of something larger
 }
 
 // Namespaces returns all namespaces.

@@ -1,0 +1,356 @@
+package peer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// Look-ups, and publications that are small and complete, are calls on a stream
+// that all of a connection share: one HTTP/2 request, whose body is the asker's
+// messages and whose response is the answers. A request of its own for each
+// would cost several times what the call is about; and what is asked at the same
+// time goes in one write.
+//
+//	asker                          owner
+//	       ── look-up 1, 2 ──►
+//	       ◄── answer 2: a hit ──
+//	       ◄── answer 1: a lease ── holds until the asker says that 1 is over,
+//	       ── publication 3 ──►     or the stream ends
+//	       ◄── answer 3 ─────────
+//
+// A message is a frame, whose payload is a number that the asker gives, and then
+// the very frames that a request of its own would consist of. So nobody waits
+// behind what is long, that has to be asked for in a request of its own: bodies
+// beyond MaxShared, fills that are still coming in, and whatever comes when the
+// stream has more to do than it is to hold.
+const (
+	// MaxShared is the largest body that travels on the shared stream.
+	MaxShared = 32 << 10
+	// maxMessage bounds a message: a query, an entry and a body, or a query, a
+	// lease, an entry and a body.
+	maxMessage = 2*maxFrame + MaxShared + 256
+	// maxWaiting is how many calls may wait for their answers. With MaxShared
+	// it bounds what answers can take here.
+	maxWaiting = 512
+	// maxQueued bounds what waits to be written, on either side.
+	maxQueued = 1 << 20
+	// maxHeld is how many leases, and look-ups that the owner thinks about, a
+	// stream has room for.
+	maxHeld = 4096
+	// idleCalls is how long a stream without calls stays, which would keep its
+	// connection from being closed.
+	idleCalls = time.Minute
+)
+
+// errAlone says that a call has to be made in a request of its own.
+var errAlone = errors.New("peer: not on the shared stream")
+
+// A brokenOff error says that the stream broke before a call was answered.
+type brokenOff struct{ why error }
+
+func (b brokenOff) Error() string { return "calls broke off: " + b.why.Error() }
+func (b brokenOff) Unwrap() error { return b.why }
+
+// calls is the asker's side of a shared stream, and the body of its request.
+type calls struct {
+	wake chan struct{} // holds something while there is something to send
+	done chan struct{} // closed at the end
+
+	// Set by start.
+	cancel context.CancelFunc
+	idle   *time.Timer
+
+	mu      sync.Mutex // guards below
+	queue   encoder    // messages
+	sent    int        // of queue
+	last    uint64     // number given to a call
+	waiting map[uint64]chan []byte
+	held    map[uint64]struct{} // the calls that were answered with a lease
+	used    bool                // since idle fired
+	retired bool                // to end when nothing is under way
+	err     error               // why it ended; nil: it has not
+}
+
+func newCalls() *calls {
+	return &calls{
+		wake: make(chan struct{}, 1), done: make(chan struct{}), cancel: func() {},
+		waiting: make(map[uint64]chan []byte), held: make(map[uint64]struct{}),
+	}
+}
+
+// start begins the stream, over a connection that has room reserved for it. It
+// calls again when the other side asks for another connection.
+func (c *calls) start(ctx context.Context, conn *clientConn, addr string, again func()) {
+	ctx, c.cancel = context.WithCancel(ctx)
+	c.idle = time.AfterFunc(idleCalls, c.endIfIdle)
+	go func() { c.end(c.run(ctx, conn, addr, again)) }()
+}
+
+func (c *calls) run(ctx context.Context, conn *clientConn, addr string, again func()) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, conn.scheme()+"://"+addr+pathCalls, c)
+	if err != nil {
+		conn.Release()
+		return err
+	}
+	resp, err := conn.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return malformed("status " + resp.Status)
+	}
+	if resp.Header.Get(comeAgain) != "" {
+		again()
+	}
+	return c.receive(resp.Body)
+}
+
+// receive hands out answers.
+func (c *calls) receive(r io.Reader) error {
+	frames := &frameReader{r: bufio.NewReaderSize(r, MaxShared)}
+	for {
+		kind, d, _, err := frames.nextOf(maxMessage)
+		if err != nil {
+			return err
+		}
+		if kind != frameAnswer {
+			return malformed("no answer to a call")
+		}
+		id := d.uint(math.MaxUint64, "call")
+		if d.err != nil {
+			return d.err
+		}
+		c.answer(id, d.rest)
+	}
+}
+
+// answer hands an answer to whoever waits for it.
+func (c *calls) answer(id uint64, message []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	answered := c.waiting[id]
+	if answered == nil {
+		return // it came too late, and the owner has been told
+	}
+	delete(c.waiting, id)
+	if len(message) > 0 && message[0] == frameLease {
+		c.held[id] = struct{}{}
+	}
+	answered <- message
+	c.leaveLocked()
+}
+
+// call sends a message and waits for its answer: until ctx ends or expired
+// fires. Who is answered with a lease ends that with over.
+func (c *calls) call(ctx context.Context, kind byte, message func(*encoder), expired <-chan time.Time) (id uint64, answer []byte, err error) {
+	id, answered, err := c.begin(kind, message)
+	if err != nil {
+		return 0, nil, err
+	}
+	select {
+	case answer, ok := <-answered:
+		if !ok {
+			return 0, nil, brokenOff{c.err} // which does not change any more
+		}
+		return id, answer, nil
+	case <-expired:
+		err = ErrTimeout
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	c.over(id)
+	return 0, nil, err
+}
+
+func (c *calls) begin(kind byte, message func(*encoder)) (id uint64, answered chan []byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return 0, nil, brokenOff{c.err}
+	case c.retired:
+		return 0, nil, brokenOff{errClosed}
+	case len(c.waiting) >= maxWaiting, len(c.held) >= maxHeld:
+		return 0, nil, errAlone
+	}
+	queued := len(c.queue)
+	c.queue.message(kind, c.last+1, message)
+	if len(c.queue)-queued > maxMessage || len(c.queue) > maxQueued {
+		c.queue = c.queue[:queued]
+		return 0, nil, errAlone
+	}
+	c.last++
+	c.used = true
+	answered = make(chan []byte, 1)
+	c.waiting[c.last] = answered
+	c.wakeLocked()
+	return c.last, answered, nil
+}
+
+// over tells the other side that no more is wanted of a call that has not been
+// answered, or was with a lease. Of others it has nothing to tell.
+func (c *calls) over(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, held := c.held[id]
+	if !held && c.waiting[id] == nil {
+		return
+	}
+	delete(c.held, id)
+	delete(c.waiting, id)
+	if c.err == nil {
+		c.queue.message(frameOver, id, func(*encoder) {})
+		c.wakeLocked()
+		c.leaveLocked()
+	}
+}
+
+// wakeLocked wakes who is to send what is queued.
+func (c *calls) wakeLocked() {
+	select {
+	case c.wake <- struct{}{}:
+	default: // it knows already
+	}
+}
+
+// message appends a message, which the function writes.
+func (e *encoder) message(kind byte, id uint64, write func(*encoder)) {
+	e.frame(kind, func(e *encoder) {
+		e.uint(id)
+		write(e)
+	})
+}
+
+// Read gives HTTP/2 what has gathered since it read last.
+func (c *calls) Read(p []byte) (int, error) {
+	for {
+		c.mu.Lock()
+		n := copy(p, c.queue[c.sent:])
+		if c.sent += n; c.sent == len(c.queue) {
+			c.queue, c.sent = c.queue[:0], 0
+		}
+		c.mu.Unlock()
+		if n > 0 {
+			return n, nil
+		}
+		select {
+		case <-c.wake:
+			runtime.Gosched() // whoever is about to ask goes along in the same write
+		case <-c.done:
+			return 0, io.EOF
+		}
+	}
+}
+
+// Close is how HTTP/2 says that it takes no more.
+func (c *calls) Close() error {
+	c.end(errClosed)
+	return nil
+}
+
+// ended reports whether the stream is no more.
+func (c *calls) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err != nil
+}
+
+// retire lets no call begin any more, and ends the stream when there is none.
+func (c *calls) retire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.retired = true
+	c.leaveLocked()
+}
+
+// leaveLocked ends a stream that was retired and has nothing under way.
+func (c *calls) leaveLocked() {
+	if c.retired && len(c.waiting)+len(c.held) == 0 {
+		c.endLocked(errClosed)
+	}
+}
+
+func (c *calls) endIfIdle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used || len(c.waiting)+len(c.held) > 0 {
+		c.used = false
+		c.idle.Reset(idleCalls)
+		return
+	}
+	c.endLocked(errClosed)
+}
+
+func (c *calls) end(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endLocked(why)
+}
+
+// endLocked has nobody wait any more. The end of the stream ends all leases.
+func (c *calls) endLocked(why error) {
+	if c.err != nil {
+		return
+	}
+	c.err = why
+	if c.idle != nil {
+		c.idle.Stop()
+	}
+	c.cancel()
+	close(c.done)
+	for id, answered := range c.waiting {
+		delete(c.waiting, id)
+		close(answered)
+	}
+}
+
+// exchange makes a call over the stream that is shared with a peer. One that
+// breaks off sooner than a ping could have found out is made again, once, over
+// another connection: the other side has closed that one, perhaps before it saw
+// the call. It returns errAlone when the call has to be made otherwise.
+func (c *Client) exchange(ctx context.Context, to Node, kind byte, message func(*encoder), expired <-chan time.Time) (*exchange, error) {
+	for again := false; ; again = true {
+		conn, shared, err := c.lines.share(ctx, to.Addr, expired)
+		if err != nil {
+			return nil, err
+		}
+		sent := time.Now()
+		id, answer, err := shared.call(ctx, kind, message, expired)
+		switch {
+		case errors.As(err, new(brokenOff)) && time.Since(sent) <= pingAfter:
+			c.lines.abandon(conn)
+			if again {
+				return nil, err
+			}
+		case err != nil:
+			return nil, err
+		case len(answer) == 0:
+			return nil, malformed("the call was refused")
+		case answer[0] == frameAlone:
+			return nil, errAlone
+		default:
+			return &exchange{frameReader{rest: answer}, shared, id}, nil
+		}
+	}
+}
+
+// An exchange is a call that was answered.
+type exchange struct {
+	frames frameReader // of the answer
+	shared *calls
+	id     uint64
+}
+
+// Close ends the lease, if the call was answered with one.
+func (e *exchange) Close() error {
+	e.shared.over(e.id)
+	return nil
+}

@@ -269,7 +269,8 @@ func TestLocalHitAllocations(t *testing.T) {
 		if n := result.AllocsPerOp(); n > maxHitAllocs {
 			t.Errorf("%d bytes: %d allocations, want at most %d", size, n, maxHitAllocs)
 		}
-		if n := result.AllocedBytesPerOp(); n > maxHitBytes {
+		// The race detector has bytes of its own counted.
+		if n := result.AllocedBytesPerOp(); n > maxHitBytes && !raceDetector {
 			t.Errorf("%d bytes: %d bytes allocated, want at most %d whatever the size", size, n, maxHitBytes)
 		}
 		if calls.Load() != 1 {

@@ -366,8 +366,8 @@ func (h *Handler) newHeader(w http.ResponseWriter, r *http.Request, e *store.Ent
 	return h.answerNotModified(w, r, e.Status, header)
 }
 
-// resume goes on with a response whose source broke off at byte n of the body,
-// from the upstream. If that has another response by now, the client's is cut
+// resume goes on with a response whose source broke off where the client's part
+// ends, from the upstream. If that has another response by now, the client's is cut
 // off, as it would have been without a cache.
 func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, e *store.Entry, g *given) {
 	rest := r.WithContext(r.Context())

@@ -3,7 +3,6 @@ package caddygroupcache
 import (
 	"context"
 	"io"
-	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -22,7 +21,7 @@ type keeper struct {
 	h      *Handler
 	r      *http.Request
 	sent   time.Time
-	before http.Header // what other handlers had set
+	before []lines // what other handlers had set
 
 	key   store.Key
 	entry *store.Entry
@@ -30,7 +29,7 @@ type keeper struct {
 }
 
 func newKeeper(h *Handler, r *http.Request, w http.ResponseWriter) *keeper {
-	return &keeper{h: h, r: r, sent: time.Now(), before: maps.Clone(w.Header())}
+	return &keeper{h: h, r: r, sent: time.Now(), before: linesOf(w.Header())}
 }
 
 // wants looks at the header, and reports whether the body is to be kept. What

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
-	"maps"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -35,7 +35,7 @@ type tee struct {
 	*caddyhttp.ResponseWriterWrapper
 	x      *fetch
 	header http.Header // what the handlers set; the client's own map unless x.discards
-	before http.Header // what stood there before: not part of the response
+	before []lines     // what stood there before: not part of the response
 	state  teeState
 	status int
 
@@ -319,7 +319,7 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		x:                     x,
 		header:                header,
-		before:                maps.Clone(header),
+		before:                linesOf(header),
 	}
 	if x.discards {
 		t.header = header.Clone()
@@ -503,27 +503,30 @@ func (h *Handler) hideTags(header http.Header) {
 // ownFields returns the fields that the handlers behind the cache have set.
 // Those that were there before belong to this client's response, and may hold
 // what is nobody else's.
-func ownFields(header, before http.Header) http.Header {
+func ownFields(header http.Header, before []lines) http.Header {
 	own := make(http.Header, len(header))
 	for name, values := range header {
-		if was, ok := before[name]; ok && equal(was, values) {
-			continue
+		if !slices.ContainsFunc(before, func(was lines) bool { return was.name == name && slices.Equal(was.values, values) }) {
+			own[name] = values
 		}
-		own[name] = values
 	}
 	return own
 }
 
-func equal(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
+// lines are those of one field.
+type lines struct {
+	name   string
+	values []string
+}
+
+// linesOf returns what a header has now. There is little in it before a response
+// is made, so a map would cost more.
+func linesOf(header http.Header) []lines {
+	all := make([]lines, 0, len(header))
+	for name, values := range header {
+		all = append(all, lines{name, values})
 	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
+	return all
 }
 
 // open opens the fill to readers, and its client is the first of them.

@@ -291,7 +291,7 @@ func (n *node) load() error {
 	return err
 }
 
-// A usage is what a process holds.
+// A usage is what a process holds, but for what it has stored.
 type usage struct{ goroutines, descriptors, heap int }
 
 func (n *node) usage() (u usage, err error) {
@@ -305,13 +305,15 @@ func (n *node) usage() (u usage, err error) {
 	for s := bufio.NewScanner(bytes.NewReader(body)); s.Scan(); {
 		name, value, _ := strings.Cut(s.Text(), " ")
 		v, _ := strconv.ParseFloat(value, 64)
-		switch name {
-		case "go_goroutines":
+		switch {
+		case name == "go_goroutines":
 			u.goroutines = int(v)
-		case "process_open_fds":
+		case name == "process_open_fds":
 			u.descriptors = int(v)
-		case "go_memstats_heap_alloc_bytes":
-			u.heap = int(v)
+		case name == "go_memstats_heap_alloc_bytes":
+			u.heap += int(v)
+		case strings.HasPrefix(name, "caddy_groupcache_bytes{") && !strings.Contains(name, `"inflight"`):
+			u.heap -= int(v)
 		}
 	}
 	if u.goroutines == 0 || u.descriptors == 0 || u.heap == 0 {

@@ -670,6 +670,11 @@ func TestAnswersAreCheckedAgainstWhatWasAsked(t *testing.T) {
 			a.Data(body)
 			a.End(store.Digest(body), 7)
 		},
+		"more than can be stored": func(a *Answer) {
+			e := testEntry(make([]byte, store.ChunkSize))
+			e.Size = store.MaxBodySize + 1
+			a.Hit(e, make([]byte, store.ChunkSize), 0)
+		},
 		"content length of another size": func(a *Answer) {
 			e := testEntry(body)
 			e.SetFields(append(fieldsOf(e), store.Field{Name: "Content-Length", Value: "4"}))

@@ -425,7 +425,7 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 	d.sharing()
 	e := &store.Entry{
 		Status:     int(d.uint(599, "status")),
-		Size:       int64(d.uint(math.MaxInt64, "size")),
+		Size:       int64(d.uint(store.MaxBodySize, "size")),
 		Digest:     d.uint(math.MaxUint64, "digest"),
 		Generation: store.Generation(d.uint(math.MaxUint64, "generation")),
 	}
@@ -467,8 +467,8 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 		return e
 	}
 	e.SetChoice(c)
+	e.SetLabels(url, tags, groups) // first, because setting the fields copies what is there
 	e.SetFields(fields)
-	e.SetLabels(url, tags, groups)
 	e.SetMadeBy(madeBy)
 	if length := e.Get("Content-Length"); length != "" && e.Generation != 0 && length != strconv.FormatInt(e.Size, 10) {
 		d.fail("content length") // a client would be cut off, or wait for more

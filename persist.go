@@ -206,19 +206,19 @@ func (n *node) missedSince(ctx context.Context, since time.Time, known []store.P
 }
 
 // takeBack stores something again, unless it was purged.
-func (n *node) takeBack(saved peer.Saved, m missed) restoreResult {
+func (n *node) takeBack(saved peer.Given, m missed) restoreResult {
 	if saved.Entry == nil {
 		n.store.PutChunk(saved.ID.Key, saved.ID.Generation, saved.ID.Index, saved.Body, true)
 		return restored
 	}
 	e := saved.Entry
 	for _, p := range m.purges {
-		if len(p.About(saved.Group, saved.ID.Key, e.URL(), e.Tags())) > 0 { // softly too: rather too much
+		if len(p.About(saved.Query.Group, saved.ID.Key, e.URL(), e.Tags())) > 0 { // softly too: rather too much
 			return restoredOutdated
 		}
 	}
 	e.Checked, e.Compared = m.before, true
-	space := n.store.NamespaceOfPeer(saved.Group)
+	space := n.store.NamespaceOfPeer(saved.Query.Group)
 	if space == nil || n.store.PutMoved(space, saved.ID.Key, e, saved.Body) == nil {
 		return restoredOutdated
 	}

@@ -137,59 +137,93 @@ func (s *Server) takeOver(frames *frameReader, asked time.Time) error {
 }
 
 func (s *Server) takeEntry(d *decoder, frames *frameReader, asked time.Time) error {
-	q := d.query()
-	if err := d.done(); err != nil {
+	g, release, err := givenEntry(d, frames, time.Now(), asked, s.backend.Reserve)
+	if err != nil {
 		return err
-	}
-	kind, d, _, err := frames.next()
-	if err != nil || kind != frameEntry {
-		return malformed("no entry")
-	}
-	d.about(q.Key)
-	compared := d.flag()
-	e := d.entry(time.Now(), asked)
-	e.Compared = compared
-	if err := d.done(); err != nil {
-		return err
-	}
-	length := min(e.Size, store.ChunkSize)
-	release, ok := s.backend.Reserve(length)
-	if !ok {
-		return ErrRefused
 	}
 	defer release()
-	body := NewWhole(length)
-	got, err := copyBody(frames, body)
-	switch {
-	case err != nil:
-		return err
-	case got.size != length || got.generation != e.Generation || got.digest != e.Digest || e.Generation == 0:
-		return malformed("the body of another entry")
-	}
-	s.backend.TakeOver(q, e, body.Bytes())
+	s.backend.TakeOver(g.Query, g.Entry, g.Body)
 	return nil
 }
 
 func (s *Server) takeChunk(d *decoder, frames *frameReader) error {
-	id := d.chunkID()
-	if err := d.done(); err != nil {
+	g, release, err := givenChunk(d, frames, s.backend.Reserve)
+	if err != nil {
 		return err
+	}
+	defer release()
+	s.backend.PutChunk(g.ID, g.Body)
+	return nil
+}
+
+// Given is one thing that a Gift has written: an entry with its body (of a large
+// one, the first chunk), or, with no entry, a further chunk.
+type Given struct {
+	Query *Query // of the entry
+	ID    ChunkID
+	Entry *store.Entry
+	Body  []byte
+}
+
+// A reserve takes memory until release, or reports that there is none.
+type reserve func(n int64) (release func(), ok bool)
+
+// givenEntry reads an entry with its body, whose query has been read into d. Its age
+// counts from now, for purges from asOf. Memory is taken for the body until
+// release.
+func givenEntry(d *decoder, frames *frameReader, now, asOf time.Time, memory reserve) (g Given, release func(), err error) {
+	g.Query = d.query()
+	if err := d.done(); err != nil {
+		return g, nil, err
+	}
+	kind, d, _, err := frames.next()
+	if err != nil || kind != frameEntry {
+		return g, nil, malformed("no entry")
+	}
+	d.about(g.Query.Key)
+	compared := d.flag()
+	e := d.entry(now, asOf)
+	e.Compared = compared
+	if err := d.done(); err != nil {
+		return g, nil, err
+	}
+	length := min(e.Size, store.ChunkSize)
+	release, ok := memory(length)
+	if !ok {
+		return g, nil, ErrRefused
+	}
+	body := NewWhole(length)
+	got, err := copyBody(frames, body)
+	if err == nil && (got.size != length || got.generation != e.Generation || got.digest != e.Digest || e.Generation == 0) {
+		err = malformed("the body of another entry")
+	}
+	if err != nil {
+		release()
+		return g, nil, err
+	}
+	g.ID, g.Entry, g.Body = ChunkID{Key: g.Query.Key, Generation: e.Generation}, e, body.Bytes()
+	return g, release, nil
+}
+
+// givenChunk reads a further chunk, whose name has been read into d.
+func givenChunk(d *decoder, frames *frameReader, memory reserve) (g Given, release func(), err error) {
+	g.ID = d.chunkID()
+	if err := d.done(); err != nil {
+		return g, nil, err
 	}
 	n, err := dataLength(frames)
 	if err != nil {
-		return err
+		return g, nil, err
 	}
-	release, ok := s.backend.Reserve(n)
+	release, ok := memory(n)
 	if !ok {
-		return ErrRefused
+		return g, nil, ErrRefused
 	}
-	defer release()
-	chunk, err := readData(frames, id, n)
-	if err != nil {
-		return err
+	if g.Body, err = readData(frames, g.ID, n); err != nil {
+		release()
+		return g, nil, err
 	}
-	s.backend.PutChunk(id, chunk)
-	return nil
+	return g, release, nil
 }
 
 // Whole is a Sink for a body that is stored already, or the first chunk of one:

@@ -31,7 +31,7 @@ func TestSaved(t *testing.T) {
 	asOf := time.Now().Add(-time.Hour)
 	e, entry, chunk := saved(t)
 	s, err := DecodeSaved(entry, asOf)
-	if err != nil || s.Group != "group" || s.ID.Key != (store.Key{7}) || s.ID.Generation != e.Generation || int64(len(s.Body)) != e.Size {
+	if err != nil || s.Query.Group != "group" || s.ID.Key != (store.Key{7}) || s.ID.Generation != e.Generation || int64(len(s.Body)) != e.Size {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	if s.Entry.Compared || !reflect.DeepEqual(s.Entry.Header(), e.Header()) {

@@ -36,6 +36,7 @@ type shard struct {
 	resources table
 	own       queue
 	copies    queue
+	popular   []*resource   // that have become so, some of which are not any more, or gone
 	limit     *atomic.Int64 // the store's, for each shard
 	evicted   int64
 }
@@ -61,11 +62,10 @@ const (
 	popular             // its bodies are to stay in the Group: popular.go tells how
 )
 
-// note notes that a resource is asked for.
-func (r *resource) note() {
-	if r.asked.Load() != visited|popular {
-		r.asked.Store(visited | popular)
-	}
+// note notes that a resource is asked for, and reports whether it has not been
+// that before.
+func (r *resource) note(what uint32) (first bool) {
+	return r.asked.Load()&what != what && r.asked.Or(what)&what != what
 }
 
 func (r *resource) is(what uint32) bool { return r.asked.Load()&what != 0 }
@@ -127,8 +127,11 @@ func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 		known.Uncacheable = r.lore.uncacheable
 	}
 	sh.mu.RUnlock()
-	r.note()
+	r.note(visited)
 	known.Entry = match(variants, request)
+	if known.Entry != nil && known.Entry.Size > SmallBody && r.note(popular) {
+		sh.isPopular(r)
+	}
 	return known
 }
 
@@ -247,7 +250,7 @@ func (s *Store) SearchVariance(k Key) *rfc9111.SearchVariance {
 	if r == nil || r.lore == nil {
 		return nil
 	}
-	r.note()
+	r.note(visited)
 	return r.lore.search
 }
 

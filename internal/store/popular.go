@@ -1,5 +1,7 @@
 package store
 
+import "slices"
+
 // golang/groupcache evicts by LRU, and one pass of one-off URLs that brings as
 // much as it holds would throw out all that was not asked for meanwhile. So what
 // was asked for again since it was stored is popular, and is looked up whenever
@@ -23,31 +25,50 @@ func (s *Store) arrived(bytes int64) {
 	}()
 }
 
-// touchPopular looks up the bodies of all that is popular.
+// isPopular puts a resource that has become popular among the others.
+func (sh *shard) isPopular(r *resource) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if n := len(sh.popular); n == cap(sh.popular) {
+		sh.popular = slices.DeleteFunc(sh.popular, func(r *resource) bool { return sh.resources.get(r.key) != r })
+		sh.popular = slices.Grow(sh.popular, n/2+1)
+	}
+	sh.popular = append(sh.popular, r)
+}
+
+// touchPopular looks up the bodies of all that is popular, of each shard what became
+// so last first.
 func (s *Store) touchPopular() {
 	room := s.size / 2
 	for i := range s.shards {
 		sh := &s.shards[(i+int(s.touchFrom))%shardCount]
-		sh.mu.RLock()
+		sh.mu.Lock()
+		all := sh.popular
+		sh.popular = nil
+		sh.mu.Unlock()
 		var kept []*resource
-		for r := range sh.all() {
-			if r.is(popular) {
-				kept = append(kept, r)
+		for _, r := range slices.Backward(all) {
+			var bytes int64
+			if room > 0 {
+				bytes = s.touch(sh, r)
 			}
-		}
-		sh.mu.RUnlock()
-		for _, r := range kept {
-			if room <= 0 {
+			if bytes == 0 {
 				r.isNot(popular)
 				continue
 			}
-			room -= s.touch(sh, r)
+			room -= bytes
+			kept = append(kept, r)
 		}
+		slices.Reverse(kept)
+		sh.mu.Lock()
+		sh.popular = append(kept, sh.popular...)
+		sh.mu.Unlock()
 	}
 	s.touchFrom++ // who comes last may find no room
 }
 
-// touch looks up the bodies of a resource, and returns how large they are.
+// touch looks up the bodies of a resource, and returns how large those are that are
+// here.
 func (s *Store) touch(sh *shard, r *resource) (bytes int64) {
 	sh.mu.RLock()
 	variants := r.variants

@@ -272,6 +272,48 @@ func TestAScanSparesWhatIsPopular(t *testing.T) {
 	}
 }
 
+// TestPopularIsAListOfItsOwn: what is neither popular nor there any more leaves it,
+// even if nothing comes into the Group.
+func TestPopularIsAListOfItsOwn(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<18)
+	listed := func() (n int) {
+		for i := range s.shards {
+			n += len(s.shards[i].popular)
+		}
+		return n
+	}
+	large := make([]byte, 1<<10)
+	for i := range 100 {
+		s.Commit(space, key(i), entry(t, now, nil), large[:100+924*(i%2)])
+		if listed() != i/2 {
+			t.Fatalf("%d listed after %d were asked for", listed(), i)
+		}
+		for range 3 {
+			s.Lookup(key(i), nil, now)
+		}
+	}
+	for i := range 100 {
+		s.Drop(key(i), s.Lookup(key(i), nil, now).Entry)
+	}
+	s.touchPopular()
+	if listed() != 0 {
+		t.Errorf("%d listed that are gone", listed())
+	}
+	s.Commit(space, key(1), entry(t, now, nil), large)
+	if s.Lookup(key(1), nil, now); listed() != 1 {
+		t.Error("what has become popular again is not listed")
+	}
+	for i := range 10_000 { // copies whose bodies don't come with them
+		e := entry(t, now, nil)
+		e.Size, e.Generation = 1<<10, NewGeneration()
+		s.PutCopy(space, key(i), e, nil)
+		s.Lookup(key(i), nil, now)
+	}
+	if there := int(s.Usage().Resources); there > 2000 || listed() > 2*there+shardCount {
+		t.Errorf("%d listed of %d", listed(), there)
+	}
+}
+
 func TestBodyThatTheGroupEvictedIsGone(t *testing.T) {
 	s, space := newStore(t, 100_000, 1<<20)
 	e := s.Commit(space, key(1), entry(t, now, nil), make([]byte, 50_000))

@@ -463,7 +463,7 @@ func (n *node) transfer(q *question, f *flight, reply *peer.Reply) {
 		final := *e
 		final.Generation = generation
 		if e.Generation == 0 {
-			final.Size, final.Digest = f.fill.Size(), store.Digest(body)
+			final.Size, final.Digest = f.fill.Size(), f.fill.Digest()
 		}
 		e = &final
 	}
@@ -528,7 +528,7 @@ func (n *node) keep(q *question, f *flight, generation store.Generation, err err
 		stored.Generation = generation
 		n.store.PutCopy(q.space, q.key, &stored, f.fill.Bytes())
 	case !errors.As(err, &refused):
-		n.store.Commit(q.space, q.key, f.landed, f.fill.Bytes())
+		n.store.CommitSummed(q.space, q.key, f.landed, f.fill.Bytes())
 	}
 }
 
@@ -779,12 +779,13 @@ func (n *node) begin(q *question, f *flight, e *store.Entry) {
 func (n *node) commit(q *question, f *flight, e *store.Entry) *store.Entry {
 	first := f.fill.Bytes()
 	final := *e
+	final.Digest = f.fill.Digest()
 	if !final.Large() { // else it is known beforehand, and no more than the first chunk was to come
 		final.Size, final.Generation = f.fill.Size(), f.generation
 	}
-	stored := n.store.Commit(q.space, q.key, &final, first)
+	stored := n.store.CommitSummed(q.space, q.key, &final, first)
 	if stored == nil {
-		f.land(nil, store.Digest(first))
+		f.land(nil, final.Digest)
 	} else {
 		f.land(stored, stored.Digest)
 	}

@@ -35,9 +35,10 @@ const maxRefusals = 512
 // A refusalLog remembers the latest refusals, for those who ask why something is not
 // cached. Nothing that is served depends on them. The zero value is empty.
 type refusalLog struct {
-	mu     sync.Mutex // guards below
-	byKey  map[store.Key]refusal
-	oldest []store.Key
+	mu    sync.Mutex // guards below
+	byKey map[store.Key]refusal
+	keys  []store.Key // of byKey; when full, the oldest is at next
+	next  int
 }
 
 func (s *refusalLog) note(k store.Key, why rfc9111.Reason, r refusal) {
@@ -51,11 +52,13 @@ func (s *refusalLog) note(k store.Key, why rfc9111.Reason, r refusal) {
 		s.byKey = make(map[store.Key]refusal)
 	}
 	if _, known := s.byKey[k]; !known {
-		if len(s.oldest) == maxRefusals {
-			delete(s.byKey, s.oldest[0])
-			s.oldest = append(s.oldest[:0], s.oldest[1:]...)
+		if len(s.keys) < maxRefusals {
+			s.keys = append(s.keys, k)
+		} else {
+			delete(s.byKey, s.keys[s.next])
+			s.keys[s.next] = k
+			s.next = (s.next + 1) % maxRefusals
 		}
-		s.oldest = append(s.oldest, k)
 	}
 	s.byKey[k] = r
 }

@@ -21,8 +21,8 @@ func TestRefusalsAreBounded(t *testing.T) {
 		log.note(key(i), rfc9111.Private, newRefusal(rfc9111.Private, 200, nil, long))
 		log.note(key(i), rfc9111.Private, newRefusal(rfc9111.Private, 200, nil, long))
 	}
-	if len(log.byKey) != maxRefusals || len(log.oldest) != maxRefusals || cap(log.oldest) > 4*maxRefusals {
-		t.Errorf("%d refusals, %d keys, room for %d", len(log.byKey), len(log.oldest), cap(log.oldest))
+	if len(log.byKey) != maxRefusals || len(log.keys) != maxRefusals || cap(log.keys) > 4*maxRefusals {
+		t.Errorf("%d refusals, %d keys, room for %d", len(log.byKey), len(log.keys), cap(log.keys))
 	}
 	if _, known := log.of(key(0)); known {
 		t.Error("the oldest is still there")

@@ -105,7 +105,7 @@ func (h *Handler) judgeSlice(r *http.Request, s *slicer) (*store.Entry, rfc9111.
 // as stored, if it is.
 func (n *node) commitFirst(q *question, g grant, e *store.Entry, first []byte) *store.Entry {
 	if g.owner == nil {
-		return cmp.Or(n.store.Commit(q.space, q.key, e, first), e)
+		return cmp.Or(n.store.CommitSummed(q.space, q.key, e, first), e)
 	}
 	defer g.close()
 	body := fill.New[*store.Entry](store.ChunkSize, store.ChunkSize, nil)

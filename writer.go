@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"runtime"
 	"slices"
@@ -30,7 +31,8 @@ import (
 //   - silent: the answer validates, or replaces by an error, what is stored,
 //     and nobody gets to see it.
 //
-// Until it is direct the fetch does not depend on its client's context.
+// Until it is direct a fetch that others may follow does not depend on its client's
+// context.
 type tee struct {
 	*caddyhttp.ResponseWriterWrapper
 	x      *fetch
@@ -135,9 +137,14 @@ func (t *tee) Write(p []byte) (int, error) {
 	}
 	if err == nil {
 		// A whole body in one piece needs no goroutines: finish serves it.
-		if t.x.flight.fill.Size() != t.length {
+		if size := t.x.flight.fill.Size(); size != t.length {
 			t.x.publish(t)
 			t.startPump()
+			if t.length < 0 || t.length-size > inlineTransfer {
+				// Now the piece is in the processor's cache, and the client is waiting
+				// for it, but nobody for the next one.
+				runtime.Gosched()
+			}
 		}
 		return n, nil
 	}
@@ -204,7 +211,6 @@ func (t *tee) startPump() {
 	go func() {
 		t.pumped <- copyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
 	}()
-	runtime.Gosched() // the client is waiting for its first byte, nobody for the next piece
 }
 
 // sendHeader sends the header to a client that has got nothing yet: it need not
@@ -291,19 +297,22 @@ type fetch struct {
 	judged     refusal       // what is known of the response, for explain
 }
 
-// start returns what the handlers behind the cache are to be called with. The
-// request outlives its client until the response turns out to be the client's
-// alone.
+// start returns what the handlers behind the cache are to be called with. If
+// others may follow, the request outlives its client until the response turns out
+// to be the client's alone.
 func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(x.r.Context()))
-	x.cancel = cancel
-	x.stops = []func() bool{
-		context.AfterFunc(x.r.Context(), func() {
+	ctx := x.r.Context()
+	if x.flight.table == nil && !x.out.background {
+		x.own.Store(true)
+		x.cancel = func(error) {} // it goes with the client
+	} else {
+		ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+		x.stops = append(x.stops, context.AfterFunc(x.r.Context(), func() {
 			if x.own.Load() {
-				cancel(context.Canceled)
+				x.cancel(context.Canceled)
 			}
-		}),
-		time.AfterFunc(x.q.deadline, x.expire).Stop,
+		}))
+		x.limit()
 	}
 	r := x.r.WithContext(ctx)
 	switch {
@@ -329,6 +338,11 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 	}
 	x.asked, x.sent = r.Header, time.Now()
 	return t, r
+}
+
+// limit bounds how long the fill may take.
+func (x *fetch) limit() {
+	x.stops = append(x.stops, time.AfterFunc(x.q.deadline, x.expire).Stop)
 }
 
 func (x *fetch) stop() {
@@ -502,12 +516,19 @@ func (h *Handler) hideTags(header http.Header) {
 
 // ownFields returns the fields that the handlers behind the cache have set.
 // Those that were there before belong to this client's response, and may hold
-// what is nobody else's.
+// what is nobody else's. The result is the header itself if nothing is left of them.
 func ownFields(header http.Header, before []lines) http.Header {
-	own := make(http.Header, len(header))
-	for name, values := range header {
-		if !slices.ContainsFunc(before, func(was lines) bool { return was.name == name && slices.Equal(was.values, values) }) {
-			own[name] = values
+	left := func(was lines) bool {
+		values, there := header[was.name]
+		return there && slices.Equal(was.values, values)
+	}
+	if !slices.ContainsFunc(before, left) {
+		return header
+	}
+	own := maps.Clone(header)
+	for _, was := range before {
+		if left(was) {
+			delete(own, was.name)
 		}
 	}
 	return own
@@ -538,6 +559,9 @@ func (x *fetch) open(t *tee) teeState {
 			x.giveUp(reasonOf(err))
 			return x.alone()
 		}
+	}
+	if x.stops == nil { // from here on it holds memory
+		x.limit()
 	}
 	t.body, t.given = f.fill.NewReader(), newGiven(t.entry)
 	n.begin(x.q, f, t.entry)
@@ -675,7 +699,7 @@ func (x *fetch) complete(t *tee) {
 		x.given = true
 		x.h.node.settle(x.q, x.flight, true)
 		final := *t.entry
-		final.Size, final.Generation, final.Digest = size, x.flight.generation, store.Digest(x.flight.fill.Bytes())
+		final.Size, final.Generation, final.Digest = size, x.flight.generation, x.flight.fill.Digest()
 		x.flight.land(&final, final.Digest)
 		t.sendHeader()
 		if whole {

@@ -20,6 +20,8 @@ import (
 	"errors"
 	"io"
 	"sync"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // Errors of Write. Either ends the fill: its readers get the same error.
@@ -65,14 +67,16 @@ type Fill[H any] struct {
 	header H
 	known  bool // header is set
 	closed bool
-	err    error    // why it closed; nil: complete
-	first  [][]byte // the first chunk, in blocks; only the last one can still grow
-	rest   []piece  // one for each further chunk; only the last one can still grow
-	size   int64    // of the body so far
-	away   int64    // the body up to here, but the first chunk, is elsewhere
-	recall Chunks   // set before anything is
-	held   int64    // bytes taken from budget
-	refs   int      // the writer and every open Reader
+	err    error         // why it closed; nil: complete
+	first  [][]byte      // the first chunk, in blocks; only the last one can still grow
+	rest   []piece       // one for each further chunk; only the last one can still grow
+	size   int64         // of the body so far
+	digest xxhash.Digest // of the first chunk, of which it has had summed bytes
+	summed int64
+	away   int64  // the body up to here, but the first chunk, is elsewhere
+	recall Chunks // set before anything is
+	held   int64  // bytes taken from budget
+	refs   int    // the writer and every open Reader
 }
 
 // A piece is a chunk, or the beginning of one.
@@ -85,7 +89,9 @@ type piece struct {
 // whose memory is taken from budget (nil: not counted). The caller is its
 // writer and must Release it when done.
 func New[H any](limit, chunk int64, budget *Budget) *Fill[H] {
-	return &Fill[H]{limit: limit, chunk: chunk, budget: budget, refs: 1}
+	f := &Fill[H]{limit: limit, chunk: chunk, budget: budget, refs: 1}
+	f.digest.Reset()
+	return f
 }
 
 // Expect announces the length of the body, so that memory for its first chunk
@@ -134,6 +140,10 @@ func (f *Fill[H]) Write(p []byte) (int, error) {
 		}
 		k := copy((*b)[len(*b):cap(*b)], p)
 		*b = (*b)[:len(*b)+k]
+		if f.size < f.chunk && f.summed == f.size { // now it is in the processor's cache
+			_, _ = f.digest.Write(p[:k]) // never fails
+			f.summed += int64(k)
+		}
 		f.size += int64(k)
 		p = p[k:]
 	}
@@ -343,6 +353,20 @@ func (f *Fill[H]) Bytes() []byte {
 		all = append(all, b...)
 	}
 	return all
+}
+
+// Digest returns the xxHash of the first chunk so far.
+func (f *Fill[H]) Digest() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	skip := f.summed
+	for _, b := range f.first {
+		rest := b[min(skip, int64(len(b))):]
+		skip -= int64(len(b) - len(rest))
+		_, _ = f.digest.Write(rest) // never fails
+		f.summed += int64(len(rest))
+	}
+	return f.digest.Sum64()
 }
 
 // Size returns how many bytes of body have come in.

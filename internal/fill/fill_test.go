@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 func readAll(t *testing.T, r *Reader[string]) ([]byte, error) {
@@ -122,6 +124,41 @@ func TestReadFromPublishesAsItReads(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 		f.Release()
+	}
+}
+
+// TestDigestIsOfTheFirstChunk: however it came in.
+func TestDigestIsOfTheFirstChunk(t *testing.T) {
+	body := make([]byte, 50)
+	for i := range body {
+		body[i] = byte(rand.Uint32())
+	}
+	for _, expected := range []int64{0, int64(len(body))} {
+		for chunk := range int64(len(body) + 2) {
+			f := New[string](int64(len(body)), chunk+1, nil)
+			if err := f.Expect(expected); err != nil {
+				t.Fatal(err)
+			}
+			for rest := body; len(rest) > 0; {
+				p := rest[:min(1+rand.IntN(20), len(rest))]
+				rest = rest[len(p):]
+				var err error
+				if rand.IntN(2) == 0 {
+					_, err = f.Write(p)
+				} else {
+					_, err = f.ReadFrom(&script{[]string{string(p)}, func() {}, io.EOF})
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if rand.IntN(4) == 0 {
+					f.Digest() // which may be asked for any time
+				}
+			}
+			if got, want := f.Digest(), xxhash.Sum64(f.Bytes()); got != want {
+				t.Errorf("chunks of %d, expected %d: %x, want %x", chunk+1, expected, got, want)
+			}
+		}
 	}
 }
 

@@ -149,9 +149,15 @@ func (s *Store) BodyLimit() int64 { return s.size }
 // Of a large response it gets the first chunk. The entry then has the size of
 // the whole, and the generation under which the other chunks are stored.
 func (s *Store) Commit(space *Namespace, k Key, e *Entry, body []byte) *Entry {
+	summed := *e
+	summed.Digest = Digest(body)
+	return s.CommitSummed(space, k, &summed, body)
+}
+
+// CommitSummed is Commit for an entry that has the body's Digest already.
+func (s *Store) CommitSummed(space *Namespace, k Key, e *Entry, body []byte) *Entry {
 	stored := *e
 	stored.copied = false
-	stored.Digest = Digest(body)
 	fresh := true
 	if !e.Large() {
 		stored.Size = int64(len(body))

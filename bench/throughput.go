@@ -172,60 +172,88 @@ func (a *arena) newPath(int64) string {
 // contestants returns all cases. Those that need a pair are left out if there is
 // none.
 func (a *arena) contestants() []*contestant {
-	fixed := always(a.size.path("/fixed"))
-	var all []*contestant
-	add := func(name, against string, t *target, servers ...*process) *contestant {
-		c := &contestant{name: name, against: against, load: &load{
-			targets: []*target{t}, connections: a.b.connections, servers: servers,
-		}}
-		all = append(all, c)
-		return c
-	}
-	at := func(s site, path func(int64) string, claims ...string) *target {
-		t := s.target(a.http2, a.size.bytes, path)
-		t.claims = claims
-		return t
-	}
+	return slices.Concat(a.ceilings(), a.hits(), a.remoteHits(), a.fetches(), a.rivalHits())
+}
+
+func (a *arena) contestant(name, against string, t *target, servers ...*process) *contestant {
+	return &contestant{name: name, against: against, load: &load{
+		targets: []*target{t}, connections: a.b.connections, servers: servers,
+	}}
+}
+
+// rival returns what is not this cache, in the node that is alone.
+func (a *arena) rival(name, against string, t *target) *contestant {
+	c := a.contestant(name, against, t, a.alone.process)
+	c.rival = true
+	return c
+}
+
+func (a *arena) at(s site, path func(int64) string, claims ...string) *target {
+	t := s.target(a.http2, a.size.bytes, path)
+	t.claims = claims
+	return t
+}
+
+// fixed is a path that is the same each time.
+func (a *arena) fixed() func(int64) string { return always(a.size.path("/fixed")) }
+
+// file is the path of a file of the arena's size.
+func (a *arena) file() func(int64) string { return always(a.size.path(".html")) }
+
+// ceilings serve from memory, or files, without a cache.
+func (a *arena) ceilings() []*contestant {
 	n := a.alone
-	one := n.process
-	rival := func(c *contestant) { c.rival = true }
+	return []*contestant{
+		a.rival(ceilingName, "", a.at(n.ceiling, a.fixed())),
+		a.rival(fullName, ceilingName, a.at(n.full, a.fixed())),
+		a.rival("respond", ceilingName, a.at(n.respond, always(a.size.path("")))),
+		a.rival(filesName, ceilingName, a.at(n.files, a.file())),
+	}
+}
 
-	rival(add(ceilingName, "", at(n.ceiling, fixed), one))
-	rival(add(fullName, ceilingName, at(n.full, fixed), one))
-	rival(add("respond", ceilingName, at(n.respond, always(a.size.path(""))), one))
-	file := always(a.size.path(".html"))
-	rival(add(filesName, ceilingName, at(n.files, file), one))
-
-	local := at(n.cache, fixed, "detail=local")
-	add(localName, ceilingName, local, one).prepare = until(local)
+// hits are served from a node's own memory.
+func (a *arena) hits() (all []*contestant) {
+	n := a.alone
+	local := a.at(n.cache, a.fixed(), "detail=local")
+	hit := func(name, against string, t *target, make func(context.Context) error) {
+		c := a.contestant(name, against, t, n.process)
+		c.prepare = make
+		all = append(all, c)
+	}
+	hit(localName, ceilingName, local, until(local))
 
 	if a.plain != nil {
-		hot := at(a.plain.asker.cache, always(a.plain.paths[0]), "detail=hot")
-		c := add("hot hit", ceilingName, hot, a.plain.owner.process, a.plain.asker.process)
+		hot := a.at(a.plain.asker.cache, always(a.plain.paths[0]), "detail=hot")
+		c := a.contestant("hot hit", ceilingName, hot, a.plain.owner.process, a.plain.asker.process)
 		c.prepare = until(hot)
+		all = append(all, c)
 	}
 
-	notModified := at(n.cache, fixed, "detail=local")
+	notModified := a.at(n.cache, a.fixed(), "detail=local")
 	notModified.status, notModified.length = http.StatusNotModified, 0
 	notModified.fields = [][2]string{{"If-None-Match", `"33a64df551425fcc55e4d42a148795d9f25f89d4"`}}
-	add("304", filesName+" 304", notModified, one).prepare = until(local)
-	fileNotModified := at(n.files, file)
+	hit("304", filesName+" 304", notModified, until(local))
+	fileNotModified := a.at(n.files, a.file())
 	fileNotModified.status, fileNotModified.length = http.StatusNotModified, 0
 	fileNotModified.fields = [][2]string{{"If-Modified-Since", "Fri, 01 Jan 2100 00:00:00 GMT"}}
-	rival(add(filesName+" 304", "", fileNotModified, one))
+	all = append(all, a.rival(filesName+" 304", "", fileNotModified))
 
 	part := [][2]string{{"Range", fmt.Sprintf("bytes=%d-%d", a.size.bytes/4, a.size.bytes/2-1)}}
-	partial := at(n.cache, fixed, "detail=local")
+	partial := a.at(n.cache, a.fixed(), "detail=local")
 	partial.status, partial.length, partial.fields = http.StatusPartialContent, int64(a.size.bytes/4), part
-	add("range, a quarter", filesName+" range", partial, one).prepare = until(local)
-	filePart := at(n.files, file)
+	hit("range, a quarter", filesName+" range", partial, until(local))
+	filePart := a.at(n.files, a.file())
 	filePart.status, filePart.length, filePart.fields = http.StatusPartialContent, int64(a.size.bytes/4), part
-	rival(add(filesName+" range", "", filePart, one))
+	all = append(all, a.rival(filesName+" range", "", filePart))
 
-	encoded := at(n.encoded, fixed, "detail=local")
+	encoded := a.at(n.encoded, a.fixed(), "detail=local")
 	encoded.length = -1
-	add("hit, compressed once", localName, encoded, one).prepare = until(encoded)
+	hit("hit, compressed once", localName, encoded, until(encoded))
+	return all
+}
 
+// remoteHits are brought from another node.
+func (a *arena) remoteHits() (all []*contestant) {
 	for _, p := range []struct {
 		name string
 		pair *pair
@@ -233,30 +261,42 @@ func (a *arena) contestants() []*contestant {
 		if p.pair == nil {
 			continue
 		}
-		remote := at(p.pair.asker.cache, func(n int64) string { return p.pair.paths[n%int64(len(p.pair.paths))] }, "detail=peer", "detail=hot")
+		remote := a.at(p.pair.asker.cache, func(n int64) string { return p.pair.paths[n%int64(len(p.pair.paths))] }, "detail=peer", "detail=hot")
 		remote.share = a.b.remoteShare // groupcache keeps one in ten for a while
-		c := add(p.name, localName, remote, p.pair.owner.process, p.pair.asker.process)
+		c := a.contestant(p.name, localName, remote, p.pair.owner.process, p.pair.asker.process)
 		c.load.connections = a.b.pairConnections(a.size)
+		all = append(all, c)
 	}
+	return all
+}
 
-	rival(add(proxyName, "", at(n.proxy, fixed), one))
-	encode := at(n.encode, fixed)
+// fetches go to the upstream.
+func (a *arena) fetches() []*contestant {
+	n := a.alone
+	encode := a.at(n.encode, a.fixed())
 	encode.length = -1
-	rival(add(proxyName+" and encode", proxyName, encode, one))
-	add("miss", proxyName, at(n.cache, a.newPath, "fwd=uri-miss; fwd-status=200; stored"), one)
-	private := at(n.cache, always(privatePrefix+a.size.path("/fixed")), "fwd=uri-miss; fwd-status=200; detail=private")
-	add("pass-through, private", proxyName, private, one)
-	noStore := at(n.cache, fixed, "fwd=bypass")
+	private := a.at(n.cache, always(privatePrefix+a.size.path("/fixed")), "fwd=uri-miss; fwd-status=200; detail=private")
+	noStore := a.at(n.cache, a.fixed(), "fwd=bypass")
 	noStore.fields = [][2]string{{"Cache-Control", "no-store"}}
-	add("pass-through, no-store", proxyName, noStore, one)
+	return []*contestant{
+		a.rival(proxyName, "", a.at(n.proxy, a.fixed())),
+		a.rival(proxyName+" and encode", proxyName, encode),
+		a.contestant("miss", proxyName, a.at(n.cache, a.newPath, "fwd=uri-miss; fwd-status=200; stored"), n.process),
+		a.contestant("pass-through, private", proxyName, private, n.process),
+		a.contestant("pass-through, no-store", proxyName, noStore, n.process),
+	}
+}
 
+// rivalHits are served from other caches' memory.
+func (a *arena) rivalHits() (all []*contestant) {
 	for _, r := range a.rivals {
 		if a.http2 {
 			break // they would need TLS for it
 		}
-		t := &target{addr: r.addr, path: fixed, status: http.StatusOK, length: int64(a.size.bytes), claims: []string{"HIT"}}
-		c := add(r.name+" hit", ceilingName, t, r.process)
+		t := &target{addr: r.addr, path: a.fixed(), status: http.StatusOK, length: int64(a.size.bytes), claims: []string{"HIT"}}
+		c := a.contestant(r.name+" hit", ceilingName, t, r.process)
 		c.rival, c.prepare = true, until(t)
+		all = append(all, c)
 	}
 	return all
 }
@@ -309,13 +349,9 @@ func (b *bench) turn(ctx context.Context, c *contestant) (sample, error) {
 }
 
 // eachArena calls f with the servers for every selected size and version of
-// HTTP.
+// HTTP. Each size has nodes of its own: what one leaves in a cache is the others'
+// work, because the collector of garbage has to mark it.
 func (b *bench) eachArena(ctx context.Context, sizes []size, f func(*arena) error) error {
-	alone, err := b.lab.start(ctx, cluster{sizes: []string{"512MiB"}, compare: true})
-	if err != nil {
-		return err
-	}
-	defer endAll(alone)
 	rivals, err := b.lab.startRivals(ctx)
 	if err != nil {
 		return err
@@ -325,7 +361,7 @@ func (b *bench) eachArena(ctx context.Context, sizes []size, f func(*arena) erro
 	}
 	secret := newSecret()
 	for _, s := range sizes {
-		a := &arena{b: b, size: s, alone: alone[0], rivals: rivals}
+		a := &arena{b: b, size: s, rivals: rivals}
 		if err := b.inArena(ctx, a, secret, f); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
@@ -333,7 +369,13 @@ func (b *bench) eachArena(ctx context.Context, sizes []size, f func(*arena) erro
 	return nil
 }
 
-func (b *bench) inArena(ctx context.Context, a *arena, secret string, f func(*arena) error) (err error) {
+func (b *bench) inArena(ctx context.Context, a *arena, secret string, f func(*arena) error) error {
+	alone, err := b.lab.start(ctx, cluster{sizes: []string{"512MiB"}, compare: true})
+	if err != nil {
+		return err
+	}
+	defer endAll(alone)
+	a.alone = alone[0]
 	if needed := b.match; needed.MatchString("hot hit") || needed.MatchString("remote hit") || needed.MatchString("remote hit, secret") {
 		if a.plain, err = b.startPair(ctx, a.size, ""); err != nil {
 			return err

@@ -137,14 +137,9 @@ func (t *tee) Write(p []byte) (int, error) {
 	}
 	if err == nil {
 		// A whole body in one piece needs no goroutines: finish serves it.
-		if size := t.x.flight.fill.Size(); size != t.length {
+		if t.x.flight.fill.Size() != t.length {
 			t.x.publish(t)
 			t.startPump()
-			if t.length < 0 || t.length-size > inlineTransfer {
-				// Now the piece is in the processor's cache, and the client is waiting
-				// for it, but nobody for the next one.
-				runtime.Gosched()
-			}
 		}
 		return n, nil
 	}
@@ -211,6 +206,9 @@ func (t *tee) startPump() {
 	go func() {
 		t.pumped <- copyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
 	}()
+	if t.length < 0 || t.length > inlineTransfer {
+		runtime.Gosched() // the client is waiting for its first byte, nobody for the next piece
+	}
 }
 
 // sendHeader sends the header to a client that has got nothing yet: it need not

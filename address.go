@@ -18,8 +18,12 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
-// maxTarget bounds what a key is made of.
-const maxTarget = 16 << 10
+// What is stored is of no longer target, and of no longer host: names in the DNS
+// have half of that.
+const (
+	maxTarget = 16 << 10
+	maxHost   = 512
+)
 
 // An address is where the responses to a request are stored.
 type address struct {
@@ -33,6 +37,9 @@ type address struct {
 // target. It is false if there is none.
 func (h *Handler) addressOf(r *http.Request, uri string) (a address, ok bool) {
 	var buf [512]byte
+	if len(r.Host) > maxHost || len(uri) > maxTarget {
+		return address{}, false
+	}
 	if h.Key != "" {
 		b := part(part(buf[:0], h.Group), h.Key)
 		b = part(b, replacer(r).ReplaceAll(h.Key, ""))
@@ -41,7 +48,7 @@ func (h *Handler) addressOf(r *http.Request, uri string) (a address, ok bool) {
 	if h.Query != nil {
 		uri = h.Query.normalize(uri)
 	}
-	if len(r.Host)+len(uri) > maxTarget || r.Host == "" && r.ProtoAtLeast(1, 1) {
+	if r.Host == "" && r.ProtoAtLeast(1, 1) {
 		return address{}, false
 	}
 	b := h.appendOrigin(buf[:0], r)

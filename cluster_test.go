@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -359,6 +360,96 @@ func TestEachBodyBelongsToItsKey(t *testing.T) {
 	t.Logf("%d requests in %v", requests, time.Since(start))
 	fetchedOnce(t, o, keys, answers)
 	c.awaitIdle()
+}
+
+// TestHeaderTooBigForAPeerIsNobodysFault: what can't be put to another node, or can't
+// be told it, is fetched without it, and not held against it.
+func TestHeaderTooBigForAPeerIsNobodysFault(t *testing.T) {
+	large, long := strings.Repeat("a", 40<<10), strings.Repeat("A", 300)
+	var tags []string
+	for i := range 256 {
+		tags = append(tags, fmt.Sprintf("%0250d", i))
+	}
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "max-age=60")
+		switch kind, _, _ := strings.Cut(r.URL.Path[1:], "/"); kind {
+		case "varies":
+			h.Set("Vary", "X-Large")
+		case "varies-by-many":
+			h.Set("Vary", "Accept, X-Large, "+long)
+		case "fields":
+			for i := range 200 {
+				h.Set(fmt.Sprint("X-", strings.Repeat("N", 60), i), strings.Repeat("v", 300))
+			}
+		case "name":
+			h.Set(long, "v")
+		case "tags":
+			h.Set("Surrogate-Key", strings.Join(tags, " "))
+			h.Set("Cache-Groups", `"`+strings.Join(tags, `", "`)+`"`)
+		case "groups":
+			h.Set("Cache-Group-Invalidation", `"`+strings.Join(tags, `", "`)+`"`)
+		case "length":
+			h.Set("Content-Length", fmt.Sprintf("%09d", len(bodyOf(r.URL.Path))))
+		}
+		fmt.Fprint(w, bodyOf(r.URL.Path))
+	})
+	c := newCluster(t, 2, o, patient)
+	for _, p := range c {
+		p.config = strings.Replace(p.caddyfile(""), "\n\tgroupcache {", "\n\tservers {\n\t\tmax_header_size 1MiB\n\t}\n\tgroupcache {", 1)
+		p.start()
+	}
+	c.awaitMembers()
+	ask := func(what string, change func(*http.Request)) (hits int) {
+		for i := range 8 {
+			path := fmt.Sprintf("/%s/%d", what, i)
+			for range 2 {
+				for _, p := range c {
+					r := p.request(http.MethodGet, path, nil)
+					change(r)
+					a := do(r)
+					a.is(t, p.name+path, bodyOf(path))
+					if s := a.cacheStatus(); strings.Contains(s, "detail=peer-") {
+						t.Errorf("%s%s: %s", p.name, path, s)
+					}
+					if a.hit() {
+						hits++
+					}
+				}
+			}
+		}
+		return hits
+	}
+	fields := func(h http.Header) func(*http.Request) {
+		return func(r *http.Request) { maps.Copy(r.Header, h) }
+	}
+	for _, request := range []struct {
+		what   string
+		change func(*http.Request)
+	}{
+		{"plain", fields(http.Header{"Accept": {large}})},
+		{"many", fields(http.Header{"Accept": slices.Repeat([]string{"a/b"}, 300)})},
+		{"varies", fields(http.Header{"X-Large": {large}})},
+		{"varies-by-many", fields(http.Header{"Accept": {large[:30<<10]}, "X-Large": {large[:30<<10]}})},
+		{"fields", fields(nil)},
+		{"name", fields(nil)},
+		{"tags", fields(nil)},
+		{"tags", fields(http.Header{"X-Forwarded-Host": {large}})},
+		{"plain", func(r *http.Request) { r.Host = large[:16300] }},
+		{"groups", func(r *http.Request) { r.Method, r.Host = http.MethodPost, large[:16300] }},
+		{"groups", func(r *http.Request) { r.Method, r.Host = http.MethodPost, large[:500] }},
+		{"length", fields(nil)},
+	} {
+		ask(request.what, request.change)
+	}
+	if hits := ask("after", fields(nil)); hits != 24 {
+		t.Errorf("%d hits of 24", hits)
+	}
+	for _, p := range c {
+		if n := p.metric(`caddy_groupcache_refused_total{port="peers"}`); n > 0 {
+			t.Errorf("%s has refused %v calls of the other", p.name, n)
+		}
+	}
 }
 
 // sweep asks some nodes for some paths, at the same time, and fails the test

@@ -465,7 +465,7 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 // 9875 §3). It reports whether there was anything to drop. A key template may tell more apart
 // than targets; then only what this request's own key names is dropped.
 func (h *Handler) invalidate(r *http.Request, status int, header http.Header, id store.PurgeID) bool {
-	if status < 200 || status > 399 {
+	if status < 200 || status > 399 || len(r.Host) > maxHost {
 		return false
 	}
 	targets := []string{requestURI(r)}

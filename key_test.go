@@ -38,6 +38,33 @@ func TestQueryOptionsKeepWhatUpstreamMayReadOtherwise(t *testing.T) {
 	}
 }
 
+// TestLongTargetsHaveNoKey, whatever the key is made of: other nodes must be able to
+// take the URL.
+func TestLongTargetsHaveNoKey(t *testing.T) {
+	n := newNode("alone", 1<<20)
+	t.Cleanup(n.close)
+	for _, h := range []*Handler{
+		newHandler(t, n, nil),
+		newHandler(t, n, func(h *Handler) { h.Key = "one for all" }),
+		newHandler(t, n, func(h *Handler) { h.Query = &Query{Only: []string{"id"}} }),
+	} {
+		for _, tt := range []struct {
+			host, uri string
+			ok        bool
+		}{
+			{strings.Repeat("h", maxHost), "/?x=" + strings.Repeat("x", maxTarget-4), true},
+			{"h", "/?x=" + strings.Repeat("x", maxTarget-3), false},
+			{strings.Repeat("h", maxHost+1), "/", false},
+		} {
+			r := request(t.Context(), "/")
+			r.Host = tt.host
+			if _, ok := h.addressOf(r, tt.uri); ok != tt.ok {
+				t.Errorf("key %q, query %v: %d bytes of host and %d of target: %v", h.Key, h.Query, len(tt.host), len(tt.uri), ok)
+			}
+		}
+	}
+}
+
 // FuzzKeys reads two requests as they come from a connection. If their keys are
 // equal, they must be requests that the upstream cannot tell apart: same scheme,
 // host, target and overriding fields, byte for byte as reverse_proxy sends them,

@@ -1,12 +1,14 @@
 package caddygroupcache
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"syscall"
@@ -32,11 +34,18 @@ func load(t *testing.T, caddyfile string) error {
 	return caddy.Load(adapted, true)
 }
 
-// A testSite is a cache in front of an upstream inside the same config.
-type testSite struct{ front, back, storage string }
+// A testSite is a cache in front of an upstream, which answers everything with
+// something new. That is no part of the config, because a server that is reloaded
+// may refuse a connection that it has not accepted.
+type testSite struct{ front, upstream, storage string }
 
 func newSite(t *testing.T) testSite {
-	return testSite{freePort(t), freePort(t), t.TempDir()}
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		_, _ = io.WriteString(w, rand.Text()) // a client that is gone needs no error
+	}))
+	t.Cleanup(upstream.Close)
+	return testSite{freePort(t), upstream.Listener.Addr().String(), t.TempDir()}
 }
 
 func (s testSite) url(path string) string { return "http://127.0.0.1:" + s.front + path }
@@ -61,13 +70,8 @@ func (s testSite) config(global, header string) string {
 		}
 		header X-Config %s
 		groupcache
-		reverse_proxy 127.0.0.1:%s
-	}
-	:%s {
-		bind 127.0.0.1
-		header Cache-Control max-age=60
-		respond {http.request.uuid}
-	}`, s.storage, global, s.front, header, s.back, s.back)
+		reverse_proxy %s
+	}`, s.storage, global, s.front, header, s.upstream)
 }
 
 func freePort(t *testing.T) string {

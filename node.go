@@ -389,6 +389,8 @@ func peerReason(err error) rfc9111.Reason {
 		return rfc9111.PeerTimeout
 	case errors.Is(err, peer.ErrDown):
 		return rfc9111.PeerDown
+	case errors.Is(err, peer.ErrFields):
+		return rfc9111.HeaderTooBig
 	}
 	return rfc9111.PeerError
 }

@@ -164,7 +164,7 @@ func (h *Handler) selectorsOf(r *http.Request) ([]store.Selector, error) {
 		return selectors, nil
 	}
 	uri := requestURI(r)
-	if len(uri) > maxTarget || r.Host == "" {
+	if len(uri) > maxTarget || len(r.Host) > maxHost || r.Host == "" {
 		return nil, errors.New("purge of a URL: it has no host, or is too long")
 	}
 	selectors = append(selectors, store.Selector{Kind: store.URL, Value: urlOf(r)})

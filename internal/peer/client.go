@@ -24,6 +24,7 @@ var (
 	ErrTimeout = errors.New("peer: no answer in time")
 	ErrDown    = errors.New("peer: known not to answer")
 	ErrDigest  = errors.New("peer: body differs from its digest")
+	ErrFields  = errors.New("peer: the request has fields that are too many, too long, or not valid")
 )
 
 // A Broken error says that the fill on the other side broke off.
@@ -132,7 +133,11 @@ func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Dur
 	if q.Asked.IsZero() {
 		reply.sent = begun
 	}
-	err := ErrDown
+	err := q.check()
+	if err != nil {
+		return nil, fmt.Errorf("looking up at %s: %w", to.Name, err)
+	}
+	err = ErrDown
 	if c.breaker.allow(to.Addr, begun) {
 		if err = errAlone; !q.Long {
 			err = c.lookupShared(ctx, to, q, timeout, reply)
@@ -417,6 +422,9 @@ type Body interface {
 // lease the owner takes it if nobody else is fetching). It returns the generation
 // under which the owner stored it, or Broken with the reason why it did not.
 func (c *Client) Publish(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry, body Body) (store.Generation, error) {
+	if err := q.check(); err != nil {
+		return 0, publishing(to, err)
+	}
 	stream := &bodyStream{ctx: ctx, frame: publishHead(frameEntry, q, ticket, e), body: body, digest: xxhash.New()}
 	resp, err := c.call(ctx, to, pathPublish, stream, -1)
 	return c.thanksIn(ctx, to, q.Key, resp, err)
@@ -424,6 +432,9 @@ func (c *Client) Publish(ctx context.Context, to Node, q *Query, ticket Ticket, 
 
 // PublishWhole is Publish for a small body that is complete.
 func (c *Client) PublishWhole(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry, body []byte) (store.Generation, error) {
+	if err := q.check(); err != nil {
+		return 0, publishing(to, err)
+	}
 	w := frameWriter{buf: publishHead(frameEntry, q, ticket, e)}
 	_ = w.data(body) // it is not written anywhere yet
 	w.end(store.Digest(body), 0)
@@ -432,14 +443,19 @@ func (c *Client) PublishWhole(ctx context.Context, to Node, q *Query, ticket Tic
 
 // Refresh tells the owner what a 304 said of a stored entry.
 func (c *Client) Refresh(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry) error {
+	if err := q.check(); err != nil {
+		return publishing(to, err)
+	}
 	_, err := c.tell(ctx, to, q.Key, publishHead(frameRefresh, q, ticket, e))
 	return err
 }
 
 // Release gives a lease back: the response is not to be stored, for a reason.
 func (c *Client) Release(ctx context.Context, to Node, q *Query, ticket Ticket, why rfc9111.Reason) error {
-	head := publishHead(0, q, ticket, nil)
-	w := frameWriter{buf: head}
+	if err := q.check(); err != nil {
+		return publishing(to, err)
+	}
+	w := frameWriter{buf: publishHead(0, q, ticket, nil)}
 	w.frame(frameBroken, func(e *encoder) { e.uint(uint64(why)) })
 	_, err := c.tell(ctx, to, q.Key, w.buf)
 	return err
@@ -451,8 +467,12 @@ func (c *Client) Release(ctx context.Context, to Node, q *Query, ticket Ticket, 
 func (c *Client) Learn(ctx context.Context, to Node, q *Query) error {
 	var w frameWriter
 	w.frame(frameQuery, q.append)
-	resp, err := c.call(ctx, to, pathLearn, bytes.NewReader(w.buf), int64(len(w.buf)))
-	c.judge(ctx, to, err)
+	err := q.check()
+	var resp *http.Response
+	if err == nil {
+		resp, err = c.call(ctx, to, pathLearn, bytes.NewReader(w.buf), int64(len(w.buf)))
+		c.judge(ctx, to, err)
+	}
 	if err != nil {
 		return fmt.Errorf("telling %s of equivalent queries: %w", to.Name, causeOf(ctx, err))
 	}
@@ -468,6 +488,8 @@ func publishHead(kind byte, q *Query, ticket Ticket, e *store.Entry) []byte {
 	}
 	return w.buf
 }
+
+func publishing(to Node, err error) error { return fmt.Errorf("publishing to %s: %w", to.Name, err) }
 
 // tell makes a publication that is all there.
 func (c *Client) tell(ctx context.Context, to Node, key store.Key, publication []byte) (store.Generation, error) {
@@ -500,7 +522,7 @@ func (c *Client) thanks(ctx context.Context, to Node, key store.Key, frames *fra
 		g, err = readThanks(frames, key)
 	}
 	if err != nil && !errors.As(err, new(Broken)) {
-		err = fmt.Errorf("publishing to %s: %w", to.Name, causeOf(ctx, err))
+		err = publishing(to, causeOf(ctx, err))
 	}
 	return g, err
 }

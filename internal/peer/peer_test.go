@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +93,84 @@ func testEntry(body []byte) *store.Entry {
 	e.SetChoice(store.Choice{Vary: []string{"Accept-Encoding"}, Selected: store.Selection{1, 2, 3}})
 	e.SetLabels("https://a.test/b?c", []string{"t1", "t2"}, []string{"g"})
 	return e
+}
+
+// TestWhatMayBeStoredCanBeSent: the largest entry that may be stored is not too
+// large for whoever reads it.
+func TestWhatMayBeStoredCanBeSent(t *testing.T) {
+	name := func(i int) string { return fmt.Sprintf("X-%0*d", store.MaxFieldName-2, i) }
+	var vary, tags []string
+	for i := range store.MaxVaryNames {
+		vary = append(vary, name(i))
+	}
+	for i := range rfc9111.MaxTags {
+		tags = append(tags, fmt.Sprintf("%0*d", rfc9111.MaxTagLength, i))
+	}
+	all := strings.Join(vary, ",")
+	for _, fields := range []http.Header{
+		{"X-A": {strings.Repeat("x", store.MaxHeaderBytes-7-len(all))}},
+		{"X-A": slices.Repeat([]string{""}, store.MaxFields-1)},
+		{name(0): slices.Repeat([]string{""}, (store.MaxHeaderBytes-4-len(all))/store.MaxFieldName)},
+	} {
+		fields["Vary"] = []string{all}
+		e, why := store.NewEntry(200, fields, nil, rfc9111.Freshness{}, time.Now())
+		if why != rfc9111.None {
+			t.Fatal(why)
+		}
+		e.SetLabels("https://a.test/"+strings.Repeat("u", maxURL-15), tags, tags)
+		var w frameWriter
+		a := Answer{out: w}
+		a.None(Ticket{}, e)
+		kind, d, _, err := newFrameReader(bytes.NewReader(a.out.buf)).next()
+		if err != nil || kind != frameNone {
+			t.Fatalf("%c, %v", kind, err)
+		}
+		d.about(store.Key{})
+		d.flag()
+		d.ticket()
+		got := d.entry(time.Now(), time.Now())
+		if err := d.done(); err != nil || got.NumFields() != e.NumFields() || !slices.Equal(got.Tags(), tags) || got.URL() != e.URL() {
+			t.Errorf("%v, %d fields of %d", err, got.NumFields(), e.NumFields())
+		}
+	}
+}
+
+// TestQueriesThatNobodyWouldTake fail before anybody is asked: the peer would be
+// blamed.
+func TestQueriesThatNobodyWouldTake(t *testing.T) {
+	long := strings.Repeat("a", maxQueryBytes)
+	for name, fields := range map[string]http.Header{
+		"long":  {"Accept": {long}},
+		"many":  {"Accept": make([]string, store.MaxFields+1)},
+		"wrong": {"Accept": {"a\x00b"}},
+	} {
+		c := NewClient(new(Identity)) // knows of nobody: to dial would be another error
+		t.Cleanup(c.Close)
+		q, to := NewQuery("g", store.Key{}, fields, nil), Node{Name: "n", Addr: "127.0.0.1:1"}
+		_, lookedUp := c.Lookup(t.Context(), to, q, time.Second)
+		_, published := c.Publish(t.Context(), to, q, Ticket{}, testEntry(nil), nil)
+		_, whole := c.PublishWhole(t.Context(), to, q, Ticket{}, testEntry(nil), nil)
+		for i, err := range []error{
+			lookedUp, published, whole,
+			c.Refresh(t.Context(), to, q, Ticket{}, testEntry(nil)),
+			c.Release(t.Context(), to, q, Ticket{}, rfc9111.Private),
+			c.Learn(t.Context(), to, q),
+			c.Inspect(t.Context(), to, q, nil),
+		} {
+			if !errors.Is(err, ErrFields) {
+				t.Errorf("%s, call %d: %v", name, i, err)
+			}
+		}
+		if !c.breaker.allow(to.Addr, time.Now()) {
+			t.Errorf("%s: the peer is blamed", name)
+		}
+	}
+	if err := NewQuery("g", store.Key{}, http.Header{"Accept": {long[6:]}}, nil).check(); err != nil {
+		t.Error(err)
+	}
+	if err := NewQuery("g", store.Key{}, http.Header{"Accept": make([]string, store.MaxFields)}, nil).check(); err != nil {
+		t.Error(err)
+	}
 }
 
 func fieldsOf(e *store.Entry) []store.Field {

@@ -18,8 +18,9 @@ const (
 	maxPurges = 1 << 14
 	// MaxSelectors is how many selectors one purge may have.
 	MaxSelectors = 1 << 12
-	// MaxSelectorLength bounds what a purge may name, in bytes.
-	MaxSelectorLength = 16 << 10
+	// MaxSelectorLength bounds what a purge may name, in bytes: a URL of the
+	// longest host and target that may be stored.
+	MaxSelectorLength = 17 << 10
 	// MaxPurgeBytes bounds the selectors of one purge, so that it fits a frame.
 	MaxPurgeBytes = 48 << 10
 )

@@ -58,6 +58,9 @@ func writeReport(w http.ResponseWriter, report any) {
 // Inspect asks a node what it knows of a query's key. The breaker is not asked:
 // who wants to know wants to know whether it answers.
 func (c *Client) Inspect(ctx context.Context, to Node, q *Query, into any) error {
+	if err := q.check(); err != nil {
+		return fmt.Errorf("asking %s: %w", to.Name, err)
+	}
 	var w frameWriter
 	w.frame(frameQuery, q.append)
 	return c.report(ctx, to, pathInspect, w.buf, into)

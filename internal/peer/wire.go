@@ -57,8 +57,10 @@ const (
 
 // Bounds of what is read from the wire, checked before anything is allocated.
 const (
-	maxFrame      = store.MaxHeaderBytes + store.MaxFields*64 + 4096 // of every frame but data
-	maxFieldName  = 256
+	// Of every frame but data: the largest entry that may be stored.
+	maxFrame = store.MaxHeaderBytes + 8*store.MaxFields + maxURL + 2*rfc9111.MaxTags*(rfc9111.MaxTagLength+2) +
+		store.MaxVaryNames*(maxFieldName+2) + 4096
+	maxFieldName  = store.MaxFieldName
 	maxURL        = 32 << 10
 	maxGroupName  = 64
 	maxQueryBytes = 32 << 10 // of request fields in a query
@@ -128,6 +130,27 @@ func QueryOf(group string, k store.Key, request http.Header, vary []string) *Que
 		}
 	}
 	return q
+}
+
+// check fails with ErrFields if the owner would not take the query. What a client
+// sends must not look like a fault of the node that asks for it.
+func (q *Query) check() error {
+	n, size := 0, 0
+	for _, names := range [...][]string{CommonFields, q.Names} {
+		for _, name := range names {
+			for _, v := range q.Fields[name] {
+				if !httpguts.ValidHeaderFieldValue(v) {
+					return ErrFields
+				}
+				n++
+				size += len(name) + len(v)
+			}
+		}
+	}
+	if n > store.MaxFields || size > maxQueryBytes || len(q.Names) > store.MaxVaryNames {
+		return ErrFields
+	}
+	return nil
 }
 
 // Covers reports whether the query says what the request has for every name.

@@ -3,6 +3,7 @@ package store
 import (
 	"crypto/sha256"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 	"unsafe"
@@ -19,7 +20,8 @@ const SmallBody = 512
 // an entry beyond them is not accepted from another node.
 const (
 	MaxFields      = 256
-	MaxHeaderBytes = 64 << 10
+	MaxHeaderBytes = 64 << 10 // names and values
+	MaxFieldName   = 256      // bytes
 	MaxVaryNames   = 16
 	MaxVariants    = 32  // per cache key; the oldest goes first
 	MaxNegotiated  = 256 // bytes of Accept-Encoding or Accept-Language
@@ -69,7 +71,7 @@ func NewEntry(status int, stored http.Header, request http.Header, fresh rfc9111
 	if star {
 		return nil, rfc9111.VaryStar
 	}
-	if len(names) > MaxVaryNames {
+	if len(names) > MaxVaryNames || slices.ContainsFunc(names, longName) {
 		return nil, rfc9111.HeaderTooBig
 	}
 	fields, ok := fieldsOf(stored)
@@ -82,14 +84,20 @@ func NewEntry(status int, stored http.Header, request http.Header, fresh rfc9111
 	return e, rfc9111.None
 }
 
-// fieldsOf returns the lines of a header, or false if these are too many.
+func longName(name string) bool { return len(name) > MaxFieldName }
+
+// fieldsOf returns the lines of a header, or false if these are too many, or too
+// long.
 func fieldsOf(h http.Header) ([]Field, bool) {
 	var fields []Field
 	size := 0
 	for name, values := range h {
+		if longName(name) {
+			return nil, false
+		}
 		for _, v := range values {
 			fields = append(fields, Field{name, v})
-			size += len(v)
+			size += len(name) + len(v)
 		}
 	}
 	return fields, len(fields) <= MaxFields && size <= MaxHeaderBytes
@@ -135,11 +143,14 @@ func (e *Entry) WithFreshness(fields http.Header, fresh rfc9111.Freshness, sent 
 
 // kept returns the entry as the index keeps it: with its body, if that is small
 // and at hand, or the name of a larger one in the Group, and with the
-// Content-Length that a response streamed without one lacks (RFC 9110 §8.6).
+// Content-Length that a response streamed without one lacks (RFC 9110 §8.6), in
+// the one way to write it.
 func (e *Entry) kept(k Key, body []byte) *Entry {
 	kept := *e
-	if e.Status != http.StatusNoContent && e.Get("Content-Length") == "" {
-		kept.SetFields(append(e.list(), Field{"Content-Length", strconv.FormatInt(e.Size, 10)}))
+	length := e.Get("Content-Length")
+	if size := strconv.FormatInt(e.Size, 10); e.Status != http.StatusNoContent && length != size {
+		fields := slices.DeleteFunc(e.list(), func(f Field) bool { return f.Name == "Content-Length" })
+		kept.SetFields(append(fields, Field{"Content-Length", size}))
 	}
 	switch {
 	case e.Size > SmallBody:

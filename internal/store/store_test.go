@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -396,13 +397,28 @@ func TestEntryLimits(t *testing.T) {
 	for i := range names {
 		names[i] = fmt.Sprintf("X-%d", i)
 	}
+	long := strings.Repeat("X", MaxFieldName)
 	for name, h := range map[string]http.Header{
 		"too many fields":     many,
-		"too long":            {"X-A": {strings.Repeat("x", MaxHeaderBytes+1)}},
+		"too long":            {"X-A": {strings.Repeat("x", MaxHeaderBytes-2)}},
+		"too long with names": {long: slices.Repeat([]string{""}, MaxHeaderBytes/MaxFieldName), "X": {""}},
+		"too long a name":     {long + "X": {""}},
 		"too many Vary names": {"Vary": {strings.Join(names, ", ")}},
+		"too long in Vary":    {"Vary": {long + "X"}},
 	} {
 		if e, why := NewEntry(200, h, nil, rfc9111.Freshness{}, now); e != nil || why != rfc9111.HeaderTooBig {
 			t.Errorf("%s: %v", name, why)
+		}
+	}
+	for name, h := range map[string]http.Header{
+		"as many fields":  {"X-A": many["X-A"][1:]},
+		"as long":         {"X-A": {strings.Repeat("x", MaxHeaderBytes-3)}},
+		"as long a name":  {long: {""}},
+		"as many in Vary": {"Vary": {strings.Join(names[1:], ", ")}},
+		"as long in Vary": {"Vary": {long}},
+	} {
+		if _, why := NewEntry(200, h, nil, rfc9111.Freshness{}, now); why != rfc9111.None {
+			t.Errorf("%s as may be: %v", name, why)
 		}
 	}
 	if _, why := NewEntry(200, http.Header{"Vary": {"A", "*"}}, nil, rfc9111.Freshness{}, now); why != rfc9111.VaryStar {

@@ -148,7 +148,7 @@ func (e *Entry) WithFreshness(fields http.Header, fresh rfc9111.Freshness, sent 
 func (e *Entry) kept(k Key, body []byte) *Entry {
 	kept := *e
 	length := e.Get("Content-Length")
-	if size := strconv.FormatInt(e.Size, 10); e.Status != http.StatusNoContent && length != size {
+	if size := strconv.FormatInt(e.Size, 10); length != size && (length != "" || e.Status != http.StatusNoContent) {
 		fields := slices.DeleteFunc(e.list(), func(f Field) bool { return f.Name == "Content-Length" })
 		kept.SetFields(append(fields, Field{"Content-Length", size}))
 	}

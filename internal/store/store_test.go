@@ -426,6 +426,30 @@ func TestEntryLimits(t *testing.T) {
 	}
 }
 
+// TestContentLengthIsWrittenInOneWay: another node would not take an entry that says
+// otherwise than its size.
+func TestContentLengthIsWrittenInOneWay(t *testing.T) {
+	s, space := newStore(t, 1<<20, 1<<20)
+	for i, tt := range []struct {
+		status, size int
+		said, stored string
+	}{
+		{200, 5, "5", "5"}, {200, 5, "", "5"}, {200, 5, "0005", "5"},
+		{204, 0, "", ""}, {204, 0, "0", "0"}, {204, 0, "00", "0"},
+	} {
+		fields := []string{"X-A", "a", "Content-Length", tt.said, "X-Z", "z"}
+		if tt.said == "" {
+			fields = slices.Delete(fields, 2, 4)
+		}
+		e := entry(t, now, nil, fields...)
+		e.Status = tt.status
+		stored := s.Commit(space, key(i), e, []byte("hello")[:tt.size])
+		if stored.Get("Content-Length") != tt.stored || stored.Get("X-A")+stored.Get("X-Z") != "az" {
+			t.Errorf("%d, %q: %q", tt.status, tt.said, stored.Get("Content-Length"))
+		}
+	}
+}
+
 func TestEntryHeaderIsWhatWasStored(t *testing.T) {
 	h := http.Header{"B": {"2"}, "A": {"1", "1b"}, "Empty": {""}}
 	e, _ := NewEntry(200, h, nil, rfc9111.Freshness{}, now)

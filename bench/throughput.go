@@ -215,9 +215,9 @@ func (a *arena) ceilings() []*contestant {
 func (a *arena) hits() (all []*contestant) {
 	n := a.alone
 	local := a.at(n.cache, a.fixed(), "detail=local")
-	hit := func(name, against string, t *target, make func(context.Context) error) {
+	hit := func(name, against string, t *target, prepare func(context.Context) error) {
 		c := a.contestant(name, against, t, n.process)
-		c.prepare = make
+		c.prepare = prepare
 		all = append(all, c)
 	}
 	hit(localName, ceilingName, local, until(local))

@@ -391,6 +391,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		out.detail = g.why.String()
 	}
 	if g.why == rfc9111.HitForMiss {
+		q.alone = true
 		f = h.node.solo(q) // the one it led is over
 	}
 	x := &fetch{h: h, r: r, next: next, q: q, flight: f, grant: g, out: out}

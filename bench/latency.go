@@ -84,6 +84,34 @@ func (b *bench) firstByte(ctx context.Context) error {
 	return nil
 }
 
+// untilFirstByte returns what asks the target once, over a connection of its own, and
+// tells how long the first byte took, and whether that counts: if the first of the
+// target's claims is true and, unless unlike is empty, the cache says something else
+// than that at the end when the same is asked for again.
+func (t *target) untilFirstByte(ctx context.Context, unlike string) (func() (time.Duration, bool, error), error) {
+	w, err := t.dial()
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, w.close)
+	return func() (time.Duration, bool, error) {
+		path := t.path(mrand.Int64())
+		begin := time.Now()
+		r, err := w.do(path, t.fields)
+		took := r.first.Sub(begin)
+		if err != nil {
+			return 0, false, err
+		}
+		claim, err := t.check(&r)
+		if err != nil || unlike == "" {
+			return took, claim == 0, err
+		}
+		// Who owns what was a miss shows when it is asked for again.
+		again, err := w.do(path, t.fields)
+		return took, err == nil && !strings.HasSuffix(string(again.cache), unlike), err
+	}, nil
+}
+
 func (b *bench) firstByteOf(ctx context.Context, alone *node, s size) error {
 	progress("first byte, %s", s.name)
 	plain, err := b.startPair(ctx, s, "")
@@ -98,30 +126,6 @@ func (b *bench) firstByteOf(ctx context.Context, alone *node, s size) error {
 	defer secret.end()
 	a := &arena{size: s}
 	var all []*runner
-	add := func(name, against string, rival bool, t *target, unlike string) error {
-		w, err := t.dial()
-		if err != nil {
-			return err
-		}
-		context.AfterFunc(ctx, w.close)
-		all = append(all, &runner{name: name, against: against, rival: rival, run: func() (time.Duration, bool, error) {
-			path := t.path(mrand.Int64())
-			begin := time.Now()
-			r, err := w.do(path, t.fields)
-			took := r.first.Sub(begin)
-			if err != nil {
-				return 0, false, err
-			}
-			claim, err := t.check(&r)
-			if err != nil || unlike == "" {
-				return took, claim == 0, err
-			}
-			// Who owns what was a miss shows when it is asked for again.
-			again, err := w.do(path, t.fields)
-			return took, err == nil && !strings.HasSuffix(string(again.cache), unlike), err
-		}})
-		return nil
-	}
 	at := func(where site, path func(int64) string, claims ...string) *target {
 		t := where.target(false, s.bytes, path)
 		t.claims = claims
@@ -146,9 +150,11 @@ func (b *bench) firstByteOf(ctx context.Context, alone *node, s size) error {
 		{"miss, another node owns it", proxyName, false, at(plain.asker.cache, a.newPath, miss), "detail=local"},
 		{"miss, another owns it, secret", proxyName, false, at(secret.asker.cache, a.newPath, miss), "detail=local"},
 	} {
-		if err := add(c.name, c.against, c.rival, c.target, c.unlike); err != nil {
+		run, err := c.target.untilFirstByte(ctx, c.unlike)
+		if err != nil {
 			return err
 		}
+		all = append(all, &runner{name: c.name, against: c.against, rival: c.rival, run: run})
 	}
 	for end := time.Now().Add(time.Duration(b.rounds) * b.round()); time.Now().Before(end); {
 		for _, r := range all {

@@ -46,7 +46,7 @@ func TestSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"### 1KiB, HTTP/1.1", "### 1KiB, HTTP/2", "| ceiling handler ", "| local hit ", "| hot hit ", "| remote hit ",
+		"### 1KiB, HTTP/1.1", "### 1KiB, HTTP/2", "| ceiling handler ", "| local hit ", "| local hit, 14 fields ", "| hot hit ", "| remote hit ",
 		"| remote hit, secret ", "| 304 ", "| range, a quarter ", "| miss ", "| pass-through, private ", "| 1,000 ",
 		"(performance/cpu-1kib-http1.svg)", "(performance/entries.svg)", "(performance/ring.svg)",
 	} {
@@ -63,6 +63,44 @@ func TestSession(t *testing.T) {
 	}
 	for _, name := range plots {
 		wellFormed(t, name)
+	}
+}
+
+// What is compared gives clients as many fields as its name says.
+func TestFields(t *testing.T) {
+	l := lab{dir: t.TempDir()}
+	origin, err := l.startOrigin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer origin.end()
+	nodes, err := l.start(t.Context(), cluster{sizes: []string{"64MiB"}, compare: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer endAll(nodes)
+	n := nodes[0]
+	for _, c := range []struct {
+		name, url string
+		fields    int
+	}{
+		{ceilingName, n.ceiling.h1 + "/1024", 14},
+		{leanName, n.cache.h1 + leanPrefix + "/1024", 14},
+		{fullName, n.full.h1 + "/1024", 17},
+		{localName, n.cache.h1 + "/1024", 17},
+	} {
+		var header http.Header
+		for range 2 { // the second time it is a hit
+			resp, err := http.Get("http://" + c.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			header = resp.Header
+		}
+		if len(header) != c.fields {
+			t.Errorf("%s: %d fields, want %d: %v", c.name, len(header), c.fields, header)
+		}
 	}
 }
 

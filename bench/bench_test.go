@@ -46,7 +46,7 @@ func TestSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"### 1KiB, HTTP/1.1", "### 1KiB, HTTP/2", "| ceiling handler ", "| local hit ", "| local hit, 14 fields ", "| hot hit ", "| remote hit ",
+		"### 1KiB, HTTP/1.1", "### 1KiB, HTTP/2", "| ceiling handler ", "| local hit ", "| local hit, 17 fields ", "| hot hit ", "| remote hit ",
 		"| remote hit, secret ", "| 304 ", "| range, a quarter ", "| miss ", "| pass-through, private ", "| 1,000 ",
 		"(performance/cpu-1kib-http1.svg)", "(performance/entries.svg)", "(performance/ring.svg)",
 	} {
@@ -85,9 +85,11 @@ func TestFields(t *testing.T) {
 		fields    int
 	}{
 		{ceilingName, n.ceiling.h1 + "/1024", 14},
-		{leanName, n.cache.h1 + leanPrefix + "/1024", 14},
+		{"respond", n.respond.h1 + "/1024", 14},
+		{filesName, n.files.h1 + "/1024.html", 14},
+		{localName, n.cache.h1 + "/1024", 14},
 		{fullName, n.full.h1 + "/1024", 17},
-		{localName, n.cache.h1 + "/1024", 17},
+		{fullHitName, n.cache.h1 + fullPrefix + "/1024", 17},
 	} {
 		var header http.Header
 		for range 2 { // the second time it is a hit

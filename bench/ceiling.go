@@ -24,8 +24,9 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("bench_ceiling", httpcaddyfile.Before, "respond")
 }
 
-// fields are what the responses that are measured have, beside Date and Server:
-// 14 of them, as many upstreams send.
+// fields are what the ceiling handler sets; with Server, that Caddy adds, and Date,
+// that net/http does, its clients get 14. As each field is a cost to net/http, so
+// do those of all that is compared with it.
 var fields = [...][2]string{
 	{"Cache-Control", "public, max-age=86400"},
 	{"Content-Length", ""},
@@ -41,9 +42,7 @@ var fields = [...][2]string{
 	{"X-Request-Time", "0.013"},
 }
 
-// hitFields are what a response from the cache has beside these, so that it has
-// three more than one from the ceiling handler: net/http adds Date to that, and
-// Caddy Server.
+// hitFields are what a response from the cache has beside the upstream's.
 var hitFields = [...][2]string{
 	{"Age", "17"},
 	{"Cache-Status", "groupcache; hit; ttl=86383; detail=local"},
@@ -51,6 +50,10 @@ var hitFields = [...][2]string{
 	{"Server", "origin/1.0"},
 	{"Via", "1.1 Caddy"},
 }
+
+// added is how many of hitFields the upstream does not send: Age, Cache-Status and
+// Via.
+const added = 3
 
 // bodies are what is served, by the first part of the path: its size.
 var bodies = func() map[string][]byte {
@@ -75,7 +78,8 @@ func bodyOf(path string) (size string, body []byte) {
 // ceiling is the least that a handler of Caddy does to serve from memory: it
 // sets twelve fields and writes a prepared []byte. No cache can be faster.
 type ceiling struct {
-	// Whether to set as many fields as a response from the cache has.
+	// Whether to set as many fields as a response has that came to the cache with
+	// all of these.
 	Full bool `json:"full,omitempty"`
 }
 
@@ -120,8 +124,8 @@ func (c *ceiling) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 }
 
 // serveOrigin is the upstream: a process of its own. What it says of paths that
-// begin with /private is not to be stored; to those that begin with /lean it gives
-// so many fields fewer as a cache adds.
+// begin with /private is not to be stored. All fields it sets for those that begin
+// with /full; otherwise so many fewer as the cache and reverse_proxy add.
 func serveOrigin(addr string) error {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -129,15 +133,15 @@ func serveOrigin(addr string) error {
 	}
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, private := strings.CutPrefix(r.URL.Path, privatePrefix)
-		path, lean := strings.CutPrefix(path, leanPrefix)
+		path, full := strings.CutPrefix(path, fullPrefix)
 		size, body := bodyOf(path)
 		if body == nil {
 			http.NotFound(w, r)
 			return
 		}
 		own := fields[:]
-		if lean {
-			own = own[:len(own)-(len(hitFields)-2)]
+		if !full {
+			own = own[:len(own)-added]
 		}
 		header := w.Header()
 		for _, f := range own {
@@ -155,7 +159,7 @@ func serveOrigin(addr string) error {
 
 const (
 	privatePrefix = "/private"
-	leanPrefix    = "/lean"
+	fullPrefix    = "/full"
 )
 
 // Interface guards

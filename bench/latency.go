@@ -53,7 +53,7 @@ func (b *bench) latency(ctx context.Context) error {
 }
 
 // untimed are the cases whose latency tells nothing that others don't tell.
-var untimed = []string{fullName, "respond", "304", filesName + " 304", "range, a quarter", filesName + " range"}
+var untimed = []string{fullName, fullHitName, "respond", "304", filesName + " 304", "range, a quarter", filesName + " range"}
 
 // A runner is one case of firstByte.
 type runner struct {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	caddygroupcache "github.com/caddy-groupcache/caddy-groupcache"
@@ -43,7 +44,7 @@ type node struct {
 	cache   site // groupcache and reverse_proxy
 	inside  site // groupcache and a handler in the same process
 	ceiling site
-	full    site // the ceiling with as many header fields as a hit
+	full    site // the ceiling with three more header fields
 	respond site
 	files   site
 	proxy   site // reverse_proxy alone
@@ -175,7 +176,7 @@ func (l *lab) startNode(options string, compare bool) (*node, error) {
 		fmt.Fprintf(&blocks, "\nhttp://:%s, http://:%s {\n\tbind 127.0.0.1\n\t%s\n}\n", port(s.h1), port(s.h2), body)
 		return nil
 	}
-	proxy := "reverse_proxy " + l.origin
+	proxy := "reverse_proxy " + l.origin + " {\n\t\ttransport http {\n\t\t\tkeepalive_idle_conns_per_host 1024\n\t\t}\n\t}"
 	err := errors.Join(
 		add(&n.cache, "groupcache\n\t"+proxy),
 		add(&n.inside, "groupcache\n\tbench_ceiling"),
@@ -191,8 +192,9 @@ func (l *lab) startNode(options string, compare bool) (*node, error) {
 		err = errors.Join(err,
 			add(&n.ceiling, "bench_ceiling"),
 			add(&n.full, "bench_ceiling full"),
-			add(&n.respond, strings.Join(responses, "\n\t")),
-			add(&n.files, "root * "+l.dir+"\n\tfile_server"),
+			add(&n.respond, setting("Content-Length")+strings.Join(responses, "\n\t")),
+			// It sends Accept-Ranges beside what it has of its own.
+			add(&n.files, setting("Content-Length", "Content-Type", "Etag", "Last-Modified", "X-Request-Time")+"root * "+l.dir+"\n\tfile_server"),
 			add(&n.proxy, proxy),
 			add(&n.encoded, "groupcache\n\tencode gzip\n\t"+proxy),
 			add(&n.encode, "encode gzip\n\t"+proxy),
@@ -213,6 +215,19 @@ func (l *lab) startNode(options string, compare bool) (*node, error) {
 	}
 	n.process, err = startRole(l.dir, name, roleCaddy, "run", "--adapter", "caddyfile", "--config", file)
 	return n, err
+}
+
+// setting returns the directive that sets all fields but some.
+func setting(but ...string) string {
+	var s strings.Builder
+	s.WriteString("header {\n")
+	for _, f := range fields {
+		if !slices.Contains(but, f[0]) {
+			fmt.Fprintf(&s, "\t\t%s %q\n", f[0], f[1])
+		}
+	}
+	s.WriteString("\t}\n\t")
+	return s.String()
 }
 
 func port(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }

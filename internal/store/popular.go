@@ -10,19 +10,18 @@ import "slices"
 // longer popular until it is asked for once more.
 
 // touchesATurn is how often that is done while as much comes in as the Group
-// holds.
+// holds. It is done shard by shard, by those who put something in: somebody else
+// might come to it too late.
 const touchesATurn = 8
 
-// arrived counts what has been put into the Group.
+// arrived counts what has been put into the Group, and touches what is due.
 func (s *Store) arrived(bytes int64) {
-	if s.arrivedBytes.Add(bytes) < s.size/touchesATurn || !s.touching.CompareAndSwap(false, true) {
-		return
+	step := max(s.size/touchesATurn/shardCount, 1)
+	after := s.arrivedBytes.Add(bytes)
+	first, last := (after-bytes)/step+1, after/step
+	for turn := max(first, last-shardCount+1); turn <= last; turn++ {
+		s.touchPopular(turn)
 	}
-	s.arrivedBytes.Store(0)
-	go func() {
-		defer s.touching.Store(false)
-		s.touchPopular()
-	}()
 }
 
 // isPopular puts a resource that has become popular among the others.
@@ -36,35 +35,35 @@ func (sh *shard) isPopular(r *resource) {
 	sh.popular = append(sh.popular, r)
 }
 
-// touchPopular looks up the bodies of all that is popular, of each shard what became
-// so last first.
-func (s *Store) touchPopular() {
-	room := s.size / 2
-	for i := range s.shards {
-		sh := &s.shards[(i+int(s.touchFrom))%shardCount]
-		sh.mu.Lock()
-		all := sh.popular
-		sh.popular = nil
-		sh.mu.Unlock()
-		var kept []*resource
-		for _, r := range slices.Backward(all) {
-			var bytes int64
-			if room > 0 {
-				bytes = s.touch(sh, r)
-			}
-			if bytes == 0 {
-				r.isNot(popular)
-				continue
-			}
-			room -= bytes
-			kept = append(kept, r)
-		}
-		slices.Reverse(kept)
-		sh.mu.Lock()
-		sh.popular = append(kept, sh.popular...)
-		sh.mu.Unlock()
+// touchPopular looks up the bodies of what is popular in the shard whose turn it
+// is, of what became so last first.
+func (s *Store) touchPopular(turn int64) {
+	round, i := turn/shardCount, turn%shardCount
+	if i == 0 {
+		s.popularRoom.Store(s.size / 2)
 	}
-	s.touchFrom++ // who comes last may find no room
+	sh := &s.shards[(i+round)%shardCount] // who comes last may find no room
+	sh.mu.Lock()
+	all := sh.popular
+	sh.popular = nil
+	sh.mu.Unlock()
+	var kept []*resource
+	for _, r := range slices.Backward(all) {
+		var bytes int64
+		if s.popularRoom.Load() > 0 {
+			bytes = s.touch(sh, r)
+		}
+		if bytes == 0 {
+			r.isNot(popular)
+			continue
+		}
+		s.popularRoom.Add(-bytes)
+		kept = append(kept, r)
+	}
+	slices.Reverse(kept)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.popular = append(kept, sh.popular...)
 }
 
 // touch looks up the bodies of a resource, and returns how large those are that are

@@ -34,11 +34,10 @@ type Store struct {
 	indexLimit atomic.Int64
 	shards     [shardCount]shard
 
-	// How much has been put into the Group since what is popular was touched,
-	// whether that is being done, and with which shard it begins.
+	// How much has been put into the Group, and how much of that may be popular in
+	// the shards whose turn is yet to come in this round.
 	arrivedBytes atomic.Int64
-	touching     atomic.Bool
-	touchFrom    uint
+	popularRoom  atomic.Int64
 
 	purges   purges
 	searches atomic.Bool // some search variance was learned
@@ -61,6 +60,7 @@ func New(bodyBytes, indexBytes int64) *Store {
 		s.shards[i].limit = &s.indexLimit
 	}
 	s.indexLimit.Store(s.memory / shardCount)
+	s.popularRoom.Store(s.size / 2)
 	return s
 }
 

@@ -36,14 +36,11 @@ type address struct {
 // addressOf returns the address that a request has, or would have for another
 // target. It is false if there is none.
 func (h *Handler) addressOf(r *http.Request, uri string) (a address, ok bool) {
-	var buf [512]byte
 	if len(r.Host) > maxHost || len(uri) > maxTarget {
 		return address{}, false
 	}
 	if h.Key != "" {
-		b := part(part(buf[:0], h.Group), h.Key)
-		b = part(b, replacer(r).ReplaceAll(h.Key, ""))
-		return address{key: sha256.Sum256(b)}, len(b) <= maxTarget
+		return h.templateAddress(r)
 	}
 	if h.Query != nil {
 		uri = h.Query.normalize(uri)
@@ -51,16 +48,35 @@ func (h *Handler) addressOf(r *http.Request, uri string) (a address, ok bool) {
 	if r.Host == "" && r.ProtoAtLeast(1, 1) {
 		return address{}, false
 	}
+	// Most are no longer. What a hit takes of the stack fits in what net/http and
+	// Caddy leave of it; after each garbage collection it would have to grow.
+	var buf [192]byte
 	b := h.appendOrigin(buf[:0], r)
 	if h.node.store.KnowsSearchVariances() {
-		path, query, _ := strings.Cut(uri, "?")
-		if a.search = h.node.store.SearchVariance(sha256.Sum256(part(b, path))); a.search != nil {
-			b = part(part(b, path), a.search.String())
-			a.key = sha256.Sum256(part(b, a.search.Normal(query)))
+		if a, ok = h.searchAddress(b, uri); ok {
 			return a, true
 		}
 	}
 	a.key = sha256.Sum256(part(b, uri))
+	return a, true
+}
+
+// templateAddress returns the address that the key template makes.
+func (h *Handler) templateAddress(r *http.Request) (a address, ok bool) {
+	b := part(part(nil, h.Group), h.Key)
+	b = part(b, replacer(r).ReplaceAll(h.Key, ""))
+	return address{key: sha256.Sum256(b)}, len(b) <= maxTarget
+}
+
+// searchAddress returns the address of a URL of which it is known which queries
+// are equivalent.
+func (h *Handler) searchAddress(origin []byte, uri string) (a address, ok bool) {
+	path, query, _ := strings.Cut(uri, "?")
+	if a.search = h.node.store.SearchVariance(sha256.Sum256(part(origin, path))); a.search == nil {
+		return a, false
+	}
+	b := part(part(origin, path), a.search.String())
+	a.key = sha256.Sum256(part(b, a.search.Normal(query)))
 	return a, true
 }
 
@@ -90,13 +106,15 @@ var overriding = []string{
 // overrides returns the overriding fields of a request as one string, which is
 // empty for most.
 func overrides(header http.Header) string {
-	may := false
 	for name := range header {
-		may = may || strings.HasPrefix(name, "X-") || strings.HasPrefix(name, "F")
+		if strings.HasPrefix(name, "X-") || strings.HasPrefix(name, "F") {
+			return overridesIn(header)
+		}
 	}
-	if !may {
-		return ""
-	}
+	return ""
+}
+
+func overridesIn(header http.Header) string {
 	var b []byte
 	for _, name := range overriding {
 		for _, value := range header[name] {

@@ -405,7 +405,7 @@ func (n *node) inspect(q *question) NodeKnowledge {
 	know.Vary = in.Vary
 	for _, v := range in.Variants {
 		e, f := v.Entry, v.Entry.Fresh
-		use, why := rfc9111.Decide(q.directives, q.credentials, f, now)
+		use, why := rfc9111.Decide(&q.directives, q.credentials, &f, now)
 		etag, modified := rfc9111.Validators(e.Header())
 		one := VariantKnowledge{
 			Matches: v.Matches, Use: useNames[use], Reason: why.String(), Status: e.Status, Size: e.Size,

@@ -51,53 +51,58 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			serves = true
 		}
 		if serves {
-			if h.serve(w, r, next, q, found, now) {
+			if h.serveHit(w, r, next, q, found.entry, found.body, q.statusOf(found.entry, found.use), h.node.whose(q.key), now) {
 				return nil
 			}
 			continue
 		}
-		if found.why != rfc9111.None || q.uncacheable(found) != rfc9111.None || looks > maxLooks || q.upstream != rfc9111.None {
-			q.alone = true
-		}
-		f, body, lead := h.node.join(q)
-		// Look again after winning: between find and join the flight of
-		// somebody else may have landed, stored its response and left.
-		if lead && !q.alone {
-			if again := h.node.find(q, time.Now()); q.served(again) {
-				body.Close()
-				f.end(rfc9111.None)
-				continue
-			}
-		}
-		g := grant{fetch: true}
-		switch {
-		case !lead:
-			g.fetch = false
-		case q.upstream != rfc9111.None:
-			g.why = q.upstream
-		case looks <= maxLooks:
-			g = h.node.ask(q, f, found)
-		}
-		out := h.outcomeOf(r, found)
-		if !g.fetch {
-			if done, err := h.follow(w, r, next, q, f, body, out); done {
-				return err
-			}
-			continue
-		}
-		body.Close()
-		if q.directives.OnlyIfCached {
-			f.end(rfc9111.OnlyIfCached)
-			h.node.release(q, g, rfc9111.OnlyIfCached)
-			return h.unavailable(w, out)
-		}
-		if q.far && !q.alone && g.stale == nil && g.why != rfc9111.HitForMiss && h.fetchFirst(w, r, next, q, f, g, out) {
-			return nil
-		}
-		if again, err := h.fetch(w, r, next, q, f, g, out); !again {
+		if done, err := h.obtain(w, r, next, q, found, looks > maxLooks); done {
 			return err
 		}
 	}
+}
+
+// obtain answers with what is not in this node's memory: with what another
+// request, or the owner, has or is fetching, or with the next handlers' response.
+// It reports false when the request has to look again.
+func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding, tired bool) (done bool, err error) {
+	if found.why != rfc9111.None || q.uncacheable(found) != rfc9111.None || tired || q.upstream != rfc9111.None {
+		q.alone = true
+	}
+	f, body, lead := h.node.join(q)
+	// Look again after winning: between find and join the flight of
+	// somebody else may have landed, stored its response and left.
+	if lead && !q.alone {
+		if again := h.node.find(q, time.Now()); q.served(again) {
+			body.Close()
+			f.end(rfc9111.None)
+			return false, nil
+		}
+	}
+	g := grant{fetch: true}
+	switch {
+	case !lead:
+		g.fetch = false
+	case q.upstream != rfc9111.None:
+		g.why = q.upstream
+	case !tired:
+		g = h.node.ask(q, f, found)
+	}
+	out := h.outcomeOf(r, found)
+	if !g.fetch {
+		return h.follow(w, r, next, q, f, body, out)
+	}
+	body.Close()
+	if q.directives.OnlyIfCached {
+		f.end(rfc9111.OnlyIfCached)
+		h.node.release(q, g, rfc9111.OnlyIfCached)
+		return true, h.unavailable(w, out)
+	}
+	if q.far && !q.alone && g.stale == nil && g.why != rfc9111.HitForMiss && h.fetchFirst(w, r, next, q, f, g, out) {
+		return true, nil
+	}
+	again, err := h.fetch(w, r, next, q, f, g, out)
+	return !again, err
 }
 
 // question works out what a request asks of the cache. The reason is not None
@@ -159,19 +164,9 @@ func hasBody(r *http.Request) bool {
 	return true
 }
 
-// serve answers a request from this node's memory. It reports false when that
-// has lost a part of the body that can't be got back: then the request has to
-// look again.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding, now time.Time) bool {
-	detail := detailHot
-	if _, self := h.node.ring.Load().Owner(q.key); self {
-		detail = detailLocal
-	}
-	return h.serveHit(w, r, next, q, found.entry, found.body, q.statusOf(found.entry, found.use), detail, now)
-}
-
 // serveHit answers with a stored response, of whose body the first chunk is at
-// hand.
+// hand. It reports false when another part is lost that can't be got back: then the
+// request has to look again.
 func (h *Handler) serveHit(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte, status cacheStatus, detail any, now time.Time) bool {
 	if !e.Large() && !wantsPart(r, e.Status) { // nearly all hits, so nothing is allocated for the others' sake
 		if one, ok := h.node.holdBody(q.key, e, first); ok {
@@ -298,7 +293,7 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	status := statusCollapsed
 	if e.Generation != 0 { // it was stored before: a remote hit
-		use, _ := rfc9111.Decide(q.directives, q.credentials, e.Fresh, time.Now())
+		use, _ := rfc9111.Decide(&q.directives, q.credentials, &e.Fresh, time.Now())
 		if status = q.statusOf(e, use); use == rfc9111.StaleWhileRevalidate {
 			h.refresh(r, next, q)
 		}

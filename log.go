@@ -80,6 +80,13 @@ func (s kindCounts) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 
 // logDecision writes what became of a request, for those who log at debug.
 func (h *Handler) logDecision(r *http.Request, status cacheStatus, fwd, detail string, stored bool) {
+	if !h.logger.Core().Enabled(zap.DebugLevel) {
+		return
+	}
+	h.writeDecision(r, status, fwd, detail, stored)
+}
+
+func (h *Handler) writeDecision(r *http.Request, status cacheStatus, fwd, detail string, stored bool) {
 	line := h.logger.Check(zap.DebugLevel, "decided")
 	if line == nil {
 		return

@@ -197,7 +197,7 @@ func (n *node) find(q *question, now time.Time) finding {
 	if f.entry == nil {
 		return f
 	}
-	f.use, f.why = rfc9111.Decide(q.directives, q.credentials, f.entry.Fresh, now)
+	f.use, f.why = rfc9111.Decide(&q.directives, q.credentials, &f.entry.Fresh, now)
 	body, err := n.store.Body(q.key, f.entry)
 	f.body, f.here = body, err == nil
 	if !f.here {
@@ -206,6 +206,14 @@ func (n *node) find(q *question, now time.Time) finding {
 		}
 	}
 	return f
+}
+
+// whose tells what this node's memory has of a key: what it owns, or a copy.
+func (n *node) whose(k store.Key) (detail any) {
+	if _, self := n.ring.Load().Owner(k); self {
+		return detailLocal
+	}
+	return detailHot
 }
 
 // served reports whether the question is answered by what was found.

@@ -52,9 +52,13 @@ func (h *Handler) find(ctx context.Context, q *question, now time.Time) finding 
 	span := startSpan(ctx, spanLookup)
 	found := h.node.find(q, now)
 	if span != nil {
-		endSpan(span, "found", found.name(), "reason", found.why.String())
+		found.endSpan(span)
 	}
 	return found
+}
+
+func (f finding) endSpan(span trace.Span) {
+	endSpan(span, "found", f.name(), "reason", f.why.String())
 }
 
 // name says in a word what was found.

@@ -27,7 +27,7 @@ const (
 // (RFC 9111 §3.5; stricter than that section, because upstream may answer
 // a known user differently without a word in Vary). The zero RequestDirectives
 // ignores what the client asked for.
-func Decide(req RequestDirectives, hasAuthorization bool, f Freshness, now time.Time) (Use, Reason) {
+func Decide(req *RequestDirectives, hasAuthorization bool, f *Freshness, now time.Time) (Use, Reason) {
 	if hasAuthorization && !f.SharedAuth {
 		return Validate, Authorization
 	}
@@ -51,7 +51,7 @@ func Decide(req RequestDirectives, hasAuthorization bool, f Freshness, now time.
 }
 
 // decideStale decides about a stale response (RFC 9111 §4.2.4).
-func decideStale(req RequestDirectives, f Freshness, staleness time.Duration) (Use, Reason) {
+func decideStale(req *RequestDirectives, f *Freshness, staleness time.Duration) (Use, Reason) {
 	if f.MustRevalidate {
 		return Validate, None
 	}

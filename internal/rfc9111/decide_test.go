@@ -69,7 +69,7 @@ func TestDecide(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.f.Received = noon
-			use, reason := Decide(tt.req, tt.auth, tt.f, noon.Add(tt.age))
+			use, reason := Decide(&tt.req, tt.auth, &tt.f, noon.Add(tt.age))
 			if use != tt.use || reason != tt.reason {
 				t.Errorf("got %d %q, want %d %q", use, reason, tt.use, tt.reason)
 			}
@@ -122,6 +122,6 @@ func BenchmarkDecide(b *testing.B) {
 	now := noon.Add(11 * sec)
 	b.ReportAllocs()
 	for b.Loop() {
-		Decide(RequestDirectives{}, false, f, now)
+		Decide(new(RequestDirectives), false, &f, now)
 	}
 }

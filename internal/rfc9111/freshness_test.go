@@ -157,7 +157,7 @@ func TestAgeAndTTL(t *testing.T) {
 			}
 		})
 	}
-	if use, _ := Decide(RequestDirectives{}, false, Freshness{}, noon); use != Validate {
+	if use, _ := Decide(new(RequestDirectives), false, new(Freshness), noon); use != Validate {
 		t.Errorf("the zero Freshness: use %d, want Validate", use)
 	}
 }

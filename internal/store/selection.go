@@ -25,18 +25,22 @@ func Select(names []string, request http.Header) Selection {
 	if len(names) == 0 {
 		return Selection{}
 	}
-	values, ok := valuesOf(names, request)
-	if !ok {
+	var v values
+	if !v.take(names, request) {
 		return computeSelection(names, request)
 	}
-	slot := &lastSelected[values.hash()%rememberedSelections]
-	if s := slot.Load(); s != nil && s.values == values && slices.Equal(s.names, names) {
+	slot := &lastSelected[v.hash()%rememberedSelections]
+	if s := slot.Load(); s != nil && s.values == v && slices.Equal(s.names, names) {
 		return s.selection
 	}
-	for i := range values {
-		values[i].line = strings.Clone(values[i].line) // which may be part of something larger
+	return remember(slot, names, &v, request)
+}
+
+func remember(slot *atomic.Pointer[selected], names []string, v *values, request http.Header) Selection {
+	s := &selected{names: slices.Clone(names), values: *v, selection: computeSelection(names, request)}
+	for i := range s.values {
+		s.values[i].line = strings.Clone(s.values[i].line) // which may be part of something larger
 	}
-	s := &selected{names: slices.Clone(names), values: values, selection: computeSelection(names, request)}
 	slot.Store(s)
 	return s.selection
 }
@@ -69,21 +73,21 @@ type values [rememberedNames]struct {
 	line    string
 }
 
-// valuesOf returns the values of the named fields, or false if these are too
+// take takes the values of the named fields, or returns false if these are too
 // many or too long to be remembered.
-func valuesOf(names []string, request http.Header) (v values, ok bool) {
+func (v *values) take(names []string, request http.Header) bool {
 	if len(names) > rememberedNames {
-		return v, false
+		return false
 	}
 	for i, name := range names {
 		switch lines := request[textproto.CanonicalMIMEHeaderKey(name)]; {
 		case len(lines) > 1 || len(lines) == 1 && len(lines[0]) > rememberedValue:
-			return v, false
+			return false
 		case len(lines) == 1:
 			v[i].present, v[i].line = true, lines[0]
 		}
 	}
-	return v, true
+	return true
 }
 
 // selectionSeed keeps who sends requests from choosing the slots.

@@ -38,12 +38,13 @@ const (
 	pingAfter   = 300 * time.Millisecond
 	pingTimeout = 500 * time.Millisecond
 	maxStreams  = 4096
+	maxFrameH2  = 64 << 10
 )
 
 func http2Config() *http.HTTP2Config {
 	return &http.HTTP2Config{
 		MaxConcurrentStreams:          maxStreams,
-		MaxReadFrameSize:              64 << 10,
+		MaxReadFrameSize:              maxFrameH2,
 		MaxReceiveBufferPerConnection: 16 << 20,
 		MaxReceiveBufferPerStream:     1 << 20,
 		MaxDecoderHeaderTableSize:     4 << 10,

@@ -249,22 +249,33 @@ func (c *serverConn) Close() error {
 	return c.Conn.Close()
 }
 
-// preface is how every HTTP/2 connection begins (RFC 9113 §3.4).
-const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+// preface is how every HTTP/2 connection begins, followed by a SETTINGS frame
+// (RFC 9113 §3.4); that has a head of nine bytes, as all have (§4.1).
+const (
+	preface       = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	headH2        = 9
+	frameSettings = 4
+)
 
-// readPreface fails at the first byte that is not HTTP/2's. net/http would
-// wait for more, and not tell.
+// readPreface fails at the first byte that is not HTTP/2's, and at a first frame
+// that is not what it has to be. net/http would wait for more, and not tell; nor
+// does it tell of a frame that is too long. What was read is returned.
 func readPreface(r io.Reader) ([]byte, error) {
-	got := make([]byte, 0, len(preface))
-	for len(got) < len(preface) {
-		n, err := r.Read(got[len(got):len(preface)])
+	got := make([]byte, 0, len(preface)+headH2)
+	for len(got) < cap(got) {
+		n, err := r.Read(got[len(got):cap(got)])
 		got = got[:len(got)+n]
-		if string(got) != preface[:len(got)] {
+		if begun := min(len(got), len(preface)); string(got[:begun]) != preface[:begun] {
 			return nil, malformed("not HTTP/2")
 		}
-		if err != nil && len(got) < len(preface) {
+		if err != nil && len(got) < cap(got) {
 			return nil, err
 		}
+	}
+	frame := got[len(preface):]
+	length := int(frame[0])<<16 | int(frame[1])<<8 | int(frame[2])
+	if length > maxFrameH2 || frame[3] != frameSettings {
+		return nil, malformed("HTTP/2 without its settings")
 	}
 	return got, nil
 }

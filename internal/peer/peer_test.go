@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -578,7 +579,9 @@ func TestOtherProtocolsAreRefused(t *testing.T) {
 		"HTTP/1.1":          "POST /1/lookup HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
 		"HTTP/0.9":          "GET /\r\n\r\n",
 		"a TLS hello":       "\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03\r\n\r\n",
-		"preface, then not": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + strings.Repeat("\xff", 64),
+		"preface, then not": preface + strings.Repeat("\xff", 64),
+		"no settings":       preface + "\x00\x00\x08\x06\x00\x00\x00\x00\x00ping...." + "\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+		"endless settings":  preface + "\xff\xff\xff\x04\x00\x00\x00\x00\x00",
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := s.Refused()
@@ -590,7 +593,7 @@ func TestOtherProtocolsAreRefused(t *testing.T) {
 			conn.SetDeadline(time.Now().Add(patience))
 			io.WriteString(conn, bytes)
 			answer, err := io.ReadAll(conn)
-			if errors.Is(err, context.DeadlineExceeded) {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error("the connection stays open")
 			}
 			if strings.Contains(string(answer), " 200 ") {

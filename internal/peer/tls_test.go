@@ -13,6 +13,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -171,6 +172,7 @@ func TestNodesTalkIfTheyHaveASecretInCommon(t *testing.T) {
 			if first == "" {
 				eventually(t, ours+" is counted by "+theirs, func() bool { return s.Refused() > before })
 			}
+			c.Close() // many idle connections, each of which is pinged, keep a busy machine busy
 		}
 	}
 }
@@ -236,7 +238,7 @@ func TestStrangersAreRefusedWhereThereIsASecret(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(patience))
+			conn.SetDeadline(time.Now().Add(handshakeTimeout)) // when it is closed in any case
 			if test.tls != nil {
 				conn = tls.Client(conn, test.tls)
 			}
@@ -244,7 +246,7 @@ func TestStrangersAreRefusedWhereThereIsASecret(t *testing.T) {
 			if test.tls == nil {
 				_ = conn.(*net.TCPConn).CloseWrite()
 			}
-			if answer, err := io.ReadAll(conn); err == nil && len(answer) > 7 || errors.Is(err, context.DeadlineExceeded) {
+			if answer, err := io.ReadAll(conn); err == nil && len(answer) > 7 || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("answered %q, %v", answer, err) // an alert has 7 bytes
 			}
 			eventually(t, "it is counted", func() bool { return s.Refused() > before })
@@ -443,6 +445,10 @@ func TestServerHasTheClientComeAgain(t *testing.T) {
 	}
 }
 
+// slack is how much later than it should something may happen on a busy machine.
+// It is little beside how long a connection stays otherwise.
+const slack = drainTimeout / 6
+
 // What had begun may end, for a moment; nothing else begins.
 func TestRemovedSecretIsWorthNothing(t *testing.T) {
 	for _, side := range []string{"server", "client"} {
@@ -466,13 +472,13 @@ func TestRemovedSecretIsWorthNothing(t *testing.T) {
 					t.Error("somebody gets in with the old secret")
 				}
 				eventually(t, "they talk no more", func() bool { return ask(c, to) != nil })
-				if took := time.Since(removed); took > notice+time.Second {
+				if took := time.Since(removed); took > notice+slack {
 					t.Errorf("they talked for %v", took)
 				}
 				if ends {
 					close(b.goOn)
 				}
-				if err := <-end; (err == nil) != ends || time.Since(removed) > notice+lastWords+time.Second {
+				if err := <-end; (err == nil) != ends || time.Since(removed) > notice+lastWords+slack {
 					t.Errorf("the fill ended after %v with %v", time.Since(removed), err)
 				}
 				eventually(t, "what they tried is counted", func() bool { return s.Refused() > before })
@@ -510,7 +516,7 @@ func TestIdleConnectionUnderARemovedSecretIsClosedSoon(t *testing.T) {
 			defer c.lines.mu.Unlock()
 			return len(c.lines.conns) == 0
 		})
-		if took := time.Since(removed); took > notice+parting+time.Second {
+		if took := time.Since(removed); took > notice+parting+slack {
 			t.Errorf("that took %v", took)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -19,6 +20,8 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
+
+const mib = 1 << 20
 
 // randomBody returns a body in which no two chunks are alike.
 func randomBody(size int) []byte {
@@ -113,88 +116,86 @@ func (c *testCluster) chunksOf(t *testing.T, target string) (perNode []int) {
 }
 
 func TestLargeBodyIsStoredInChunksAndServedEverywhere(t *testing.T) {
-	const mib = 1 << 20
-	sizes := []int{mib, mib + 1, 2 * mib, 9*mib + 12345}
-	if raceDetector { // three nodes in one process would seem dead to each other
-		sizes = sizes[:3]
-	}
-	for _, size := range sizes {
+	for _, size := range []int{mib, mib + 1, 2 * mib, 9*mib + 12345} {
 		for _, length := range []bool{true, false} {
 			for leader := range 2 { // not the owner; the owner
 				t.Run(fmt.Sprintf("%d bytes, length %v, leader %d", size, length, leader), func(t *testing.T) {
-					c := newCluster(t, 3)
-					up := &file{body: randomBody(size), length: length}
-					target := c.target(1)
-					wantBody(t, "the first", getLarge(t, c.handlers[leader], up, target), up.body)
-					waitForCommit(t, c.nodes[1], 1)
-					for range 2 {
-						for i, h := range c.handlers {
-							w := getLarge(t, h, up, target)
-							wantBody(t, fmt.Sprint("node ", i), w, up.body)
-							wantStatus(t, w, "groupcache; hit; ttl=")
-							if w.Header().Get("Content-Length") != fmt.Sprint(size) {
-								t.Errorf("Content-Length %q", w.Header().Get("Content-Length"))
-							}
-							for _, span := range [][2]int{{0, 9}, {size - 1, size - 1}, {size / 2, size - 1}, {mib - 5, min(mib+5, size-1)}} {
-								w := getLarge(t, h, up, target, "Range", fmt.Sprintf("bytes=%d-%d", span[0], span[1]))
-								wantBody(t, fmt.Sprint(span, " of node ", i), w, up.body[span[0]:span[1]+1])
-								if w.Code != http.StatusPartialContent || w.Header().Get("Content-Range") != fmt.Sprintf("bytes %d-%d/%d", span[0], span[1], size) {
-									t.Errorf("%v: %d, Content-Range %q", span, w.Code, w.Header().Get("Content-Range"))
-								}
-							}
-							w = getLarge(t, h, up, target, "Range", fmt.Sprintf("bytes=0-0,%d-", size-1))
-							if size > mib && (w.Code != http.StatusPartialContent || !strings.HasPrefix(w.Header().Get("Content-Type"), "multipart/byteranges")) {
-								t.Errorf("two parts: %d %s", w.Code, w.Header().Get("Content-Type"))
-							}
-						}
-					}
-					if n := len(up.requests()); n != 1 {
-						t.Errorf("%d fetches", n)
-					}
-					if have := c.chunksOf(t, target); size > 5*mib && (have[0] < 1 || have[1] < 1 || have[2] < 1) {
-						t.Errorf("nodes hold %v of %d chunks", have, store.Chunks(int64(size)))
-					}
-					for i, n := range c.nodes {
-						poll(t, fmt.Sprint("nothing is in flight on node ", i), func() bool { return n.budget.Used() == 0 })
-					}
+					synctest.Test(t, func(t *testing.T) { testLargeBody(t, size, length, leader) })
 				})
 			}
 		}
 	}
 }
 
-func TestReadersOnAllNodesJoinALargeStream(t *testing.T) {
-	c := newCluster(t, 3)
-	size := 6<<20 + 77
-	if raceDetector { // three nodes in one process would seem dead to each other
-		size = 2<<20 + 77
-	}
-	up := &file{body: randomBody(size), length: true, pause: make(chan struct{})}
+func testLargeBody(t *testing.T, size int, length bool, leader int) {
+	c := newClusterInBubble(t, 3)
+	up := &file{body: randomBody(size), length: length}
 	target := c.target(1)
-	var readers sync.WaitGroup
-	join := func(i int, fields ...string) {
-		readers.Go(func() {
-			w := getLarge(t, c.handlers[i%3], up, target, fields...)
-			want := up.body
-			if len(fields) > 0 {
-				want = up.body[size-20 : size-10]
+	wantBody(t, "the first", getLarge(t, c.handlers[leader], up, target), up.body)
+	waitForCommit(t, c.nodes[1], 1)
+	for range 2 {
+		for i, h := range c.handlers {
+			w := getLarge(t, h, up, target)
+			wantBody(t, fmt.Sprint("node ", i), w, up.body)
+			wantStatus(t, w, "groupcache; hit; ttl=")
+			if w.Header().Get("Content-Length") != fmt.Sprint(size) {
+				t.Errorf("Content-Length %q", w.Header().Get("Content-Length"))
 			}
-			wantBody(t, fmt.Sprint("reader on node ", i%3, fields), w, want)
-		})
-	}
-	join(0)
-	for i := range len(up.body)/100_000 + 1 {
-		up.pause <- struct{}{}
-		if i%6 == 0 {
-			join(i / 6)
-			join(i/6, "Range", fmt.Sprintf("bytes=%d-%d", size-20, size-11))
+			for _, span := range [][2]int{{0, 9}, {size - 1, size - 1}, {size / 2, size - 1}, {mib - 5, min(mib+5, size-1)}} {
+				w := getLarge(t, h, up, target, "Range", fmt.Sprintf("bytes=%d-%d", span[0], span[1]))
+				wantBody(t, fmt.Sprint(span, " of node ", i), w, up.body[span[0]:span[1]+1])
+				if w.Code != http.StatusPartialContent || w.Header().Get("Content-Range") != fmt.Sprintf("bytes %d-%d/%d", span[0], span[1], size) {
+					t.Errorf("%v: %d, Content-Range %q", span, w.Code, w.Header().Get("Content-Range"))
+				}
+			}
+			w = getLarge(t, h, up, target, "Range", fmt.Sprintf("bytes=0-0,%d-", size-1))
+			if size > mib && (w.Code != http.StatusPartialContent || !strings.HasPrefix(w.Header().Get("Content-Type"), "multipart/byteranges")) {
+				t.Errorf("two parts: %d %s", w.Code, w.Header().Get("Content-Type"))
+			}
 		}
 	}
-	close(up.pause) // for whoever fetches too, which would be wrong, but must not hang
-	readers.Wait()
 	if n := len(up.requests()); n != 1 {
 		t.Errorf("%d fetches", n)
 	}
+	if have := c.chunksOf(t, target); size > 5*mib && (have[0] < 1 || have[1] < 1 || have[2] < 1) {
+		t.Errorf("nodes hold %v of %d chunks", have, store.Chunks(int64(size)))
+	}
+	for i, n := range c.nodes {
+		poll(t, fmt.Sprint("nothing is in flight on node ", i), func() bool { return n.budget.Used() == 0 })
+	}
+}
+
+func TestReadersOnAllNodesJoinALargeStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClusterInBubble(t, 3)
+		const size = 6<<20 + 77
+		up := &file{body: randomBody(size), length: true, pause: make(chan struct{})}
+		target := c.target(1)
+		var readers sync.WaitGroup
+		join := func(i int, fields ...string) {
+			readers.Go(func() {
+				w := getLarge(t, c.handlers[i%3], up, target, fields...)
+				want := up.body
+				if len(fields) > 0 {
+					want = up.body[size-20 : size-10]
+				}
+				wantBody(t, fmt.Sprint("reader on node ", i%3, fields), w, want)
+			})
+		}
+		join(0)
+		for i := range len(up.body)/100_000 + 1 {
+			up.pause <- struct{}{}
+			if i%6 == 0 {
+				join(i / 6)
+				join(i/6, "Range", fmt.Sprintf("bytes=%d-%d", size-20, size-11))
+			}
+		}
+		close(up.pause) // for whoever fetches too, which would be wrong, but must not hang
+		readers.Wait()
+		if n := len(up.requests()); n != 1 {
+			t.Errorf("%d fetches", n)
+		}
+	})
 }
 
 func TestSlowReaderOfALargeFillHoldsNothingBack(t *testing.T) {
@@ -230,53 +231,56 @@ func (s slowBody) Write(p []byte) (int, error) {
 }
 
 func TestPartFarIntoAColdBodyIsAskedForByItself(t *testing.T) {
-	const mib = 1 << 20
-	c := newCluster(t, 3)
-	for _, h := range c.handlers {
-		h.MaxBodySize = 32 * mib
-	}
-	up := &file{body: randomBody(20*mib + 1), tag: `"1"`, ranges: true}
-	target := c.target(1)
-	part := func(i, start, end int, status string, asked ...string) {
-		t.Helper()
-		w := getLarge(t, c.handlers[i], up, target, "Range", fmt.Sprintf("bytes=%d-%d", start, end))
-		wantBody(t, fmt.Sprint(start, "-", end, " of node ", i), w, up.body[start:end+1])
-		wantStatus(t, w, status)
-		if got := up.requests(); fmt.Sprint(got) != fmt.Sprint(asked) {
-			t.Errorf("the upstream was asked for %q, want %q", got, asked)
+	synctest.Test(t, func(t *testing.T) {
+		c := newClusterInBubble(t, 3)
+		for _, h := range c.handlers {
+			h.MaxBodySize = 32 * mib
 		}
-	}
-	slice := func(i int) string { return fmt.Sprintf("bytes=%d-%d", i*mib, min((i+1)*mib, len(up.body))-1) }
-	part(0, 10*mib+5, 10*mib+9, "groupcache; fwd=uri-miss; fwd-status=206; stored", slice(0), slice(10))
-	part(0, 10*mib+5, 10*mib+9, "groupcache; hit")
-	part(2, 10*mib, 11*mib-1, "groupcache; hit")
-	part(1, 0, 10, "groupcache; hit")
-	part(1, 11*mib-2, 11*mib+1, "groupcache; hit", slice(11)) // the header is gone by then
-	part(2, 20*mib, 20*mib, "groupcache; fwd=partial; fwd-status=206; stored", slice(20))
-	// The rest, for one who wants it all.
-	w := getLarge(t, c.handlers[2], up, target)
-	wantBody(t, "all of it", w, up.body)
-	if n := len(up.requests()); n != 21-4 {
-		t.Errorf("%d requests for what was missing", n)
-	}
-	wantBody(t, "all of it again", getLarge(t, c.handlers[0], up, target), up.body)
-	if got := up.requests(); len(got) > 0 {
-		t.Errorf("asked for %q, which was there", got)
-	}
+		up := &file{body: randomBody(20*mib + 1), tag: `"1"`, ranges: true}
+		target := c.target(1)
+		part := func(i, start, end int, status string, asked ...string) {
+			t.Helper()
+			w := getLarge(t, c.handlers[i], up, target, "Range", fmt.Sprintf("bytes=%d-%d", start, end))
+			wantBody(t, fmt.Sprint(start, "-", end, " of node ", i), w, up.body[start:end+1])
+			wantStatus(t, w, status)
+			if got := up.requests(); fmt.Sprint(got) != fmt.Sprint(asked) {
+				t.Errorf("the upstream was asked for %q, want %q", got, asked)
+			}
+		}
+		slice := func(i int) string { return fmt.Sprintf("bytes=%d-%d", i*mib, min((i+1)*mib, len(up.body))-1) }
+		part(0, 10*mib+5, 10*mib+9, "groupcache; fwd=uri-miss; fwd-status=206; stored", slice(0), slice(10))
+		part(0, 10*mib+5, 10*mib+9, "groupcache; hit")
+		part(2, 10*mib, 11*mib-1, "groupcache; hit")
+		part(1, 0, 10, "groupcache; hit")
+		part(1, 11*mib-2, 11*mib+1, "groupcache; hit", slice(11)) // the header is gone by then
+		part(2, 20*mib, 20*mib, "groupcache; fwd=partial; fwd-status=206; stored", slice(20))
+		// The rest, for one who wants it all.
+		w := getLarge(t, c.handlers[2], up, target)
+		wantBody(t, "all of it", w, up.body)
+		if n := len(up.requests()); n != 21-4 {
+			t.Errorf("%d requests for what was missing", n)
+		}
+		wantBody(t, "all of it again", getLarge(t, c.handlers[0], up, target), up.body)
+		if got := up.requests(); len(got) > 0 {
+			t.Errorf("asked for %q, which was there", got)
+		}
+	})
 }
 
 func TestLastBytesOfAColdBody(t *testing.T) {
 	for _, size := range []int{1000, 5<<20 + 3} {
-		c := newCluster(t, 2)
-		up := &file{body: randomBody(size), tag: `"1"`, ranges: true}
-		target := c.target(1)
-		for i := range 4 {
-			w := getLarge(t, c.handlers[i%2], up, target, "Range", "bytes=-10")
-			wantBody(t, "the last ten", w, up.body[size-10:])
-		}
-		if got := up.requests(); len(got) > 3 || strings.Contains(fmt.Sprint(got), "bytes=-") {
-			t.Errorf("the upstream was asked for %q", got)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			c := newClusterInBubble(t, 2)
+			up := &file{body: randomBody(size), tag: `"1"`, ranges: true}
+			target := c.target(1)
+			for i := range 4 {
+				w := getLarge(t, c.handlers[i%2], up, target, "Range", "bytes=-10")
+				wantBody(t, "the last ten", w, up.body[size-10:])
+			}
+			if got := up.requests(); len(got) > 3 || strings.Contains(fmt.Sprint(got), "bytes=-") {
+				t.Errorf("the upstream was asked for %q", got)
+			}
+		})
 	}
 }
 
@@ -394,24 +398,26 @@ func TestChunkThatIsLost(t *testing.T) {
 }
 
 func TestLargeBodySurvivesADeadOwnerOfChunks(t *testing.T) {
-	c := newCluster(t, 3)
-	up := &file{body: randomBody(9 << 20), tag: `"1"`, ranges: true}
-	target := c.target(1)
-	wantBody(t, "the first", getLarge(t, c.handlers[0], up, target), up.body)
-	waitForCommit(t, c.nodes[1], 1)
-	c.servers[2].Close() // it stays on the ring
-	var slices atomic.Int64
-	for i := range 2 {
-		up.requests()
-		wantBody(t, fmt.Sprint("node ", i), getLarge(t, c.handlers[i], up, target), up.body)
-		for _, asked := range up.requests() {
-			if asked == "" {
-				t.Error("the whole was fetched again")
+	synctest.Test(t, func(t *testing.T) {
+		c := newClusterInBubble(t, 3)
+		up := &file{body: randomBody(9 << 20), tag: `"1"`, ranges: true}
+		target := c.target(1)
+		wantBody(t, "the first", getLarge(t, c.handlers[0], up, target), up.body)
+		waitForCommit(t, c.nodes[1], 1)
+		c.servers[2].Close() // it stays on the ring
+		var slices atomic.Int64
+		for i := range 2 {
+			up.requests()
+			wantBody(t, fmt.Sprint("node ", i), getLarge(t, c.handlers[i], up, target), up.body)
+			for _, asked := range up.requests() {
+				if asked == "" {
+					t.Error("the whole was fetched again")
+				}
+				slices.Add(1)
 			}
-			slices.Add(1)
 		}
-	}
-	t.Logf("%d chunks fetched again", slices.Load())
+		t.Logf("%d chunks fetched again", slices.Load())
+	})
 }
 
 func TestBodyThatWouldThrowOutAllOthersIsNotStored(t *testing.T) {

@@ -90,6 +90,13 @@ func (n *network) listen(addr string) *fakeListener {
 	return l
 }
 
+// attach gives a node an address, from which it dials, and a listener there.
+func (n *network) attach(m *node) net.Listener {
+	addr := m.name + ":8000"
+	m.client.DialWith(func(ctx context.Context, _, to string) (net.Conn, error) { return n.dial(ctx, addr, to) })
+	return n.listen(addr)
+}
+
 func (l *fakeListener) Addr() net.Addr { return fakeAddr(l.addr) }
 
 func (l *fakeListener) Accept() (net.Conn, error) {

@@ -99,16 +99,17 @@ func TestEveryNodeServesWhatOneFetched(t *testing.T) {
 }
 
 func TestStaleIsServedWhileOneRefreshRuns(t *testing.T) {
-	const seconds, rate, delay = 5, 200, 300 * time.Millisecond
+	const seconds, rate, delay, fresh = 5, 200, time.Second, 2 * time.Second
 	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(delay)
-		w.Header().Set("Cache-Control", "max-age=1, stale-while-revalidate=30")
+		w.Header().Set("Cache-Control", "max-age=2, stale-while-revalidate=30")
 		io.WriteString(w, "body")
 	})
 	c := startCluster(t, 3, o, patient)
 	c[0].get("/swr").is(t, "the first", "body")
 	tick := time.NewTicker(time.Second / rate)
 	defer tick.Stop()
+	start := time.Now()
 	answers := together(seconds*rate, seconds*rate, func(i int) answer {
 		<-tick.C
 		return c[i%3].get("/swr")
@@ -119,7 +120,10 @@ func TestStaleIsServedWhileOneRefreshRuns(t *testing.T) {
 		slowest = max(slowest, a.took)
 	}
 	figure(t, "the slowest request after the first", slowest, 50*time.Millisecond, delay)
-	figure(t, "fetches", int64(o.fetches("")), seconds+2, seconds+2)
+	// The first, and one for each time that it has become stale: the age of a
+	// response counts from its request. A busy machine takes more than 5 s for all.
+	most := 3 + int64(time.Since(start)/fresh)
+	figure(t, "fetches", int64(o.fetches("")), most, most)
 }
 
 func TestConcurrentClientsOfColdKeysShareFetches(t *testing.T) {
@@ -292,7 +296,7 @@ func TestReadersJoinAStream(t *testing.T) {
 			}
 			for i, a := range answers {
 				a.is(t, fmt.Sprint("reader ", i), whole.String())
-				figure(t, fmt.Sprintf("first byte for reader %d (%s)", i, a.cacheStatus()), a.firstByte, 700*time.Millisecond, 1500*time.Millisecond)
+				figure(t, fmt.Sprintf("first byte for reader %d (%s)", i, a.cacheStatus()), a.firstByte, 700*time.Millisecond, 5*time.Second)
 			}
 			if n := o.fetches(""); n != 1 {
 				t.Errorf("%d fetches", n)

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/freeport"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 )
 
@@ -118,15 +119,15 @@ func waitRing(t *testing.T, want string, nodes ...*gossipNode) {
 	}
 }
 
-// freeAddr is an address at which nobody listens, for now.
+// freeAddr is an address that nobody else has until the test ends.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, release, err := freeport.Tests.Take(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	t.Cleanup(release)
+	return free[0]
 }
 
 // The first test runs alone, since it counts goroutines.

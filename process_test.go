@@ -21,6 +21,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -87,9 +88,10 @@ type process struct {
 	site     string // options of the directive
 	config   string // instead of caddyfile
 
-	cmd   *exec.Cmd
-	stdin io.Closer
-	died  chan struct{} // closed when the process has ended
+	cmd      *exec.Cmd
+	stdin    io.Closer
+	died     chan struct{} // closed when the process has ended
+	reloaded atomic.Bool
 }
 
 // A cluster is some nodes in front of one origin.
@@ -295,8 +297,35 @@ func (p *process) awaitEnd() int {
 // adminClient makes a connection for every request, because processes come and
 // go under one address.
 var adminClient = &http.Client{
-	Transport: &http.Transport{DisableKeepAlives: true},
-	Timeout:   10 * time.Second,
+	Transport: askAgain{&http.Transport{DisableKeepAlives: true}},
+	Timeout:   hang,
+}
+
+// tries is how often something is asked for whose connection is closed without an
+// answer. A reload replaces servers, the admin endpoint too, and net/http closes
+// what the old one has taken, but not yet read a request from.
+const tries = 5
+
+func closedUnanswered(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// askAgain asks again when a connection was closed.
+type askAgain struct{ http.RoundTripper }
+
+func (a askAgain) RoundTrip(r *http.Request) (*http.Response, error) {
+	for try := 1; ; try++ {
+		resp, err := a.RoundTripper.RoundTrip(r)
+		if !closedUnanswered(err) || try == tries || r.Body != nil && r.GetBody == nil {
+			return resp, err
+		}
+		r = r.Clone(r.Context())
+		if r.GetBody != nil {
+			if r.Body, err = r.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+	}
 }
 
 func (p *process) status() (s caddygroupcache.Status, err error) {
@@ -328,6 +357,7 @@ func (p *process) states() map[string]string {
 // load has the node take a new config, and returns status and answer.
 func (p *process) load(caddyfile string) (int, string) {
 	p.t.Helper()
+	p.reloaded.Store(true)
 	resp, err := adminClient.Post("http://"+p.admin+"/load", "text/caddyfile", strings.NewReader(caddyfile))
 	if err != nil {
 		p.t.Fatalf("%s: load: %v", p.name, err)
@@ -489,7 +519,12 @@ func (p *process) request(method, path string, body io.Reader, header ...string)
 // get asks the node for a path, with pairs of header name and value. It may be
 // called on any goroutine.
 func (p *process) get(path string, header ...string) answer {
-	return do(p.request(http.MethodGet, path, nil, header...))
+	for try := 1; ; try++ {
+		a := do(p.request(http.MethodGet, path, nil, header...))
+		if a.status != 0 || !p.reloaded.Load() || !closedUnanswered(a.err) || try == tries {
+			return a
+		}
+	}
 }
 
 // do sends a request and reads the answer. It calls started as soon as some

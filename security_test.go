@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -258,18 +257,8 @@ func rotate(t *testing.T, c cluster, older, newer string) {
 	reload := func(p *process, secrets string) {
 		t.Helper()
 		p.app = "secret " + secrets
-		// The admin endpoint of the config before may close the connection.
-		resp, err := adminClient.Post("http://"+p.admin+"/load", "text/caddyfile", strings.NewReader(p.caddyfile("")))
-		for try := 1; errors.Is(err, syscall.ECONNRESET) && try < 5; try++ {
-			resp, err = adminClient.Post("http://"+p.admin+"/load", "text/caddyfile", strings.NewReader(p.caddyfile("")))
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", p.name, err)
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			answer, _ := io.ReadAll(resp.Body)
-			t.Fatalf("%s: %s %s", p.name, resp.Status, answer)
+		if status, answer := p.load(p.caddyfile("")); status != http.StatusOK {
+			t.Fatalf("%s: %d %s", p.name, status, answer)
 		}
 	}
 	for _, p := range c {
@@ -308,18 +297,7 @@ func TestSecretsRotateUnderLoad(t *testing.T) {
 	sweep(t, c, warm)
 	fetched := o.fetches("")
 
-	// As in TestReloadsUnderLoadLoseNothing, clients ask again when the old
-	// config's listener closed their connection without a word.
-	var requests, again, alone atomic.Int64
-	get := func(p *process, path string) answer {
-		for try := 1; ; try++ {
-			a := p.get(path)
-			if a.status != 0 || try == 5 {
-				return a
-			}
-			again.Add(1)
-		}
-	}
+	var requests, alone atomic.Int64
 	done := make(gate)
 	var load sync.WaitGroup
 	for i := range 6 {
@@ -334,7 +312,7 @@ func TestSecretsRotateUnderLoad(t *testing.T) {
 				if i >= 3 { // each cold page is asked for on all nodes
 					path = fmt.Sprintf("/cold/%d/%d", i, n/3)
 				}
-				a := get(c[n%3], path)
+				a := c[n%3].get(path)
 				a.is(t, c[n%3].name+path, bodyOf(path))
 				if strings.Contains(a.cacheStatus(), "detail=peer-") {
 					alone.Add(1)
@@ -386,7 +364,7 @@ func TestSecretsRotateUnderLoad(t *testing.T) {
 		}
 	}
 	o.mu.Unlock()
-	t.Logf("%d requests (%d asked again), %d fetches, %d of them again", requests.Load(), again.Load(), o.fetches("")-fetched, twice)
+	t.Logf("%d requests, %d fetches, %d of them again", requests.Load(), o.fetches("")-fetched, twice)
 	// As in fetchedOnce: under the race detector nodes take each other for frozen.
 	if twice > 0 && !(raceEnabled() && alone.Load() > 0) {
 		t.Errorf("%d pages were fetched again; %d answers say that a node was of no help", twice, alone.Load())

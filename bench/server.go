@@ -176,7 +176,7 @@ func (l *lab) startNode(options string, compare bool) (*node, error) {
 		fmt.Fprintf(&blocks, "\nhttp://:%s, http://:%s {\n\tbind 127.0.0.1\n\t%s\n}\n", port(s.h1), port(s.h2), body)
 		return nil
 	}
-	proxy := "reverse_proxy " + l.origin + " {\n\t\ttransport http {\n\t\t\tkeepalive_idle_conns_per_host 1024\n\t\t}\n\t}"
+	proxy := "reverse_proxy " + l.origin
 	err := errors.Join(
 		add(&n.cache, "groupcache\n\t"+proxy),
 		add(&n.inside, "groupcache\n\tbench_ceiling"),

@@ -404,7 +404,6 @@ func (b *bench) throughput(ctx context.Context) error {
 	b.report.printf("As many requests as go. *Ceiling handler* is the least that a handler of Caddy can do: it sets twelve header fields and writes a []byte.\n")
 	b.report.printf("With Date and Server its clients get 14, as those of a hit do, to which the upstream gave 11, and which has Via, Age and Cache-Status besides: each\n")
 	b.report.printf("is a cost to net/http. *Local hit, 17 fields* is one of a response that came with 14.\n")
-	b.report.printf("*reverse_proxy*, alone and behind the cache, keeps its connections to the upstream: by default it would keep 32 and make others time and again.\n")
 	b.report.printf("A *remote hit* is brought from the node that owns it, each time; its CPU is that of both nodes.\n")
 	return b.eachArena(ctx, b.selectedSizes(), func(a *arena) error {
 		all := b.selected(a.contestants())

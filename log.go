@@ -86,6 +86,8 @@ func (h *Handler) logDecision(r *http.Request, status cacheStatus, fwd, detail s
 	h.writeDecision(r, status, fwd, detail, stored)
 }
 
+// writeDecision is apart because zap takes much of the stack even for a line that
+// is not written.
 func (h *Handler) writeDecision(r *http.Request, status cacheStatus, fwd, detail string, stored bool) {
 	line := h.logger.Check(zap.DebugLevel, "decided")
 	if line == nil {

@@ -42,7 +42,7 @@ var fields = [...][2]string{
 	{"X-Request-Time", "0.013"},
 }
 
-// hitFields are what a response from the cache has beside the upstream's.
+// hitFields are what a response from the cache has beside fields.
 var hitFields = [...][2]string{
 	{"Age", "17"},
 	{"Cache-Status", "groupcache; hit; ttl=86383; detail=local"},

@@ -200,10 +200,10 @@ func (n *node) find(q *question, now time.Time) finding {
 	f.use, f.why = rfc9111.Decide(&q.directives, q.credentials, &f.entry.Fresh, now)
 	body, err := n.store.Body(q.key, f.entry)
 	f.body, f.here = body, err == nil
-	if !f.here {
-		if _, self := n.ring.Load().Owner(q.key); self {
-			n.store.Drop(q.key, f.entry)
-		}
+	if f.here {
+		n.store.Found(q.key, &known)
+	} else if _, self := n.ring.Load().Owner(q.key); self {
+		n.store.Drop(q.key, f.entry)
 	}
 	return f
 }

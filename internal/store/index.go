@@ -103,6 +103,8 @@ type Known struct {
 	Vary        []string
 	Uncacheable rfc9111.Reason // not None: nobody should wait for a shared fill
 	Any         bool           // some variant is stored
+
+	resource *resource // nil: none
 }
 
 func (s *Store) shard(k Key) *shard { return &s.shards[k[0]%shardCount] }
@@ -122,17 +124,21 @@ func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 		sh.mu.RUnlock()
 		return Known{}
 	}
-	variants, known := r.variants, Known{Vary: r.names(), Any: len(r.variants) > 0}
+	variants, known := r.variants, Known{Vary: r.names(), Any: len(r.variants) > 0, resource: r}
 	if r.lore != nil && now.Before(r.lore.uncacheableUntil) {
 		known.Uncacheable = r.lore.uncacheable
 	}
 	sh.mu.RUnlock()
 	r.note(visited)
 	known.Entry = match(variants, request)
-	if known.Entry != nil && known.Entry.Size > SmallBody && r.note(popular) {
-		sh.isPopular(r)
-	}
 	return known
+}
+
+// Found notes that the body of a known entry was asked for, and was here.
+func (s *Store) Found(k Key, known *Known) {
+	if known.Entry.Size > SmallBody && known.resource.note(popular) {
+		s.shard(k).isPopular(known.resource)
+	}
 }
 
 // match returns the variant for a request: the one that the very same

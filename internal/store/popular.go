@@ -4,7 +4,7 @@ import "slices"
 
 // golang/groupcache evicts by LRU, and one pass of one-off URLs that brings as
 // much as it holds would throw out all that was not asked for meanwhile. So what
-// was asked for again since it was stored is popular, and is looked up whenever
+// was found again since it was stored is popular, and is looked up whenever
 // some part of what the Group holds has come in: then it is among the latest. That
 // is done for half of what the Group holds at most; what is beyond that is no
 // longer popular until it is asked for once more.

@@ -48,8 +48,12 @@ func (b *bodies) PickPeer(key string) (groupcache.ProtoGetter, bool) {
 	return hotBody(a.body), ok && a.hot
 }
 
-// hotBody hands a body that came from its owner to the Group, which keeps one
-// in ten of them in its hot cache.
+// hotOneIn is how many bodies from other nodes the Group gets for each that it
+// keeps in its hot cache.
+const hotOneIn = 10
+
+// hotBody hands a body that came from its owner to the Group, which may keep it in
+// its hot cache.
 type hotBody []byte
 
 func (h hotBody) Get(_ context.Context, _ *pb.GetRequest, out *pb.GetResponse) error {

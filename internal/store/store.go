@@ -219,7 +219,11 @@ func (s *Store) PutCopy(space *Namespace, k Key, e *Entry, body []byte) {
 // may take shrinks by what the Group grows.
 func (s *Store) putBody(key string, body []byte, hot bool) {
 	s.bodies.put(key, body, hot)
-	s.arrived(int64(len(body)))
+	arrived := int64(len(body))
+	if hot {
+		arrived /= hotOneIn
+	}
+	s.arrived(arrived)
 	main := s.bodies.group.CacheStats(groupcache.MainCache).Bytes
 	copies := s.bodies.group.CacheStats(groupcache.HotCache).Bytes
 	s.indexLimit.Store((s.memory - main - copies) / shardCount)

@@ -385,7 +385,7 @@ func inspection(q *question) *peer.Query {
 	}
 	query := q.query(names)
 	query.Credentials = q.credentials
-	return query
+	return &query
 }
 
 // inspectFor is inspect for another node.

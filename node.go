@@ -321,7 +321,7 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 			return n.bring(q, f, found, reply)
 		case peer.Lease:
 			own.validate(reply.Entry, q)
-			own.owner, own.ticket, own.reply = &owner, reply.Ticket, reply
+			own.owner, own.ticket, own.reply = new(owner), reply.Ticket, reply
 			return own
 		case peer.Vary:
 			q.vary = reply.Names
@@ -329,10 +329,10 @@ func (n *node) ask(q *question, f *flight, found finding) grant {
 		case peer.Bypass:
 			n.store.MarkUncacheable(q.space, q.key, reply.Reason, time.Now().Add(min(reply.For, uncacheableFor)))
 			f.end(rfc9111.HitForMiss)
-			own.why, own.owner = rfc9111.HitForMiss, &owner
+			own.why, own.owner = rfc9111.HitForMiss, new(owner)
 		case peer.None:
 			own.validate(reply.Entry, q)
-			own.owner, own.ticket = &owner, reply.Ticket
+			own.owner, own.ticket = new(owner), reply.Ticket
 		}
 		reply.Close()
 		if reply.Kind != peer.Vary {
@@ -358,8 +358,8 @@ func (g *grant) validate(e *store.Entry, q *question) {
 // query asks about a question's key. Where the client's directives do not count,
 // the owner must not go by them either: it does not see them, unless a response
 // varies by them.
-func (q *question) query(names []string) *peer.Query {
-	query := peer.QueryOf(q.space.Name, q.key, q.header, names)
+func (q *question) query(names []string) peer.Query {
+	query := *peer.QueryOf(q.space.Name, q.key, q.header, names)
 	if !q.undirected {
 		return query
 	}
@@ -385,7 +385,7 @@ func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply,
 	}
 	start, span := time.Now(), q.startPeerSpan(operationLookup)
 	// Not the client's context: others may be waiting for the answer too.
-	reply, err := n.client.Lookup(context.Background(), owner, query, q.patience)
+	reply, err := n.client.Lookup(context.Background(), owner, &query, q.patience)
 	q.observed(span, operationLookup, err, time.Since(start))
 	return reply, err
 }

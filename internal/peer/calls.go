@@ -71,7 +71,7 @@ type calls struct {
 	queue   encoder    // messages
 	sent    int        // of queue
 	last    uint64     // number given to a call
-	waiting map[uint64]chan []byte
+	waiting map[uint64]chan *message
 	held    map[uint64]struct{} // the calls that were answered with a lease
 	used    bool                // since idle fired
 	retired bool                // to end when nothing is under way
@@ -81,7 +81,7 @@ type calls struct {
 func newCalls() *calls {
 	return &calls{
 		wake: make(chan struct{}, 1), done: make(chan struct{}), cancel: func() {},
-		waiting: make(map[uint64]chan []byte), held: make(map[uint64]struct{}),
+		waiting: make(map[uint64]chan *message), held: make(map[uint64]struct{}),
 	}
 }
 
@@ -117,6 +117,8 @@ func (c *calls) run(ctx context.Context, conn *clientConn, addr string, again fu
 func (c *calls) receive(r io.Reader) error {
 	frames := &frameReader{r: bufio.NewReaderSize(r, MaxShared)}
 	for {
+		m := messages.Get().(*message)
+		frames.own = m.memory
 		kind, d, _, err := frames.nextOf(maxMessage)
 		if err != nil {
 			return err
@@ -128,30 +130,47 @@ func (c *calls) receive(r io.Reader) error {
 		if d.err != nil {
 			return d.err
 		}
-		c.answer(id, d.rest)
+		m.memory, m.frames = frames.own, d.rest
+		c.answer(id, m)
 	}
 }
 
+// A message is an answer that has come. A node gets as many of them as it has
+// requests that others answer, so their memory is used again.
+type message struct {
+	memory []byte
+	frames []byte // in memory, or in one of their own if they are long
+}
+
+var messages = sync.Pool{New: func() any { return &message{memory: make([]byte, 0, 2<<10)} }}
+
+// recycle lets go of a message whose bytes nobody uses any more.
+func (m *message) recycle() {
+	m.frames = nil
+	messages.Put(m)
+}
+
 // answer hands an answer to whoever waits for it.
-func (c *calls) answer(id uint64, message []byte) {
+func (c *calls) answer(id uint64, m *message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	answered := c.waiting[id]
-	if answered == nil {
-		return // it came too late, and the owner has been told
+	if answered == nil { // it came too late, and the owner has been told
+		m.recycle()
+		return
 	}
 	delete(c.waiting, id)
-	if len(message) > 0 && message[0] == frameLease {
+	if len(m.frames) > 0 && m.frames[0] == frameLease {
 		c.held[id] = struct{}{}
 	}
-	answered <- message
+	answered <- m
 	c.leaveLocked()
 }
 
 // call sends a message and waits for its answer: until ctx ends or expired
 // fires. Who is answered with a lease ends that with over.
-func (c *calls) call(ctx context.Context, kind byte, message func(*encoder), expired <-chan time.Time) (id uint64, answer []byte, err error) {
-	id, answered, err := c.begin(kind, message)
+func (c *calls) call(ctx context.Context, kind byte, write func(*encoder), expired <-chan time.Time) (id uint64, answer *message, err error) {
+	id, answered, err := c.begin(kind, write)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -170,7 +189,7 @@ func (c *calls) call(ctx context.Context, kind byte, message func(*encoder), exp
 	return 0, nil, err
 }
 
-func (c *calls) begin(kind byte, message func(*encoder)) (id uint64, answered chan []byte, err error) {
+func (c *calls) begin(kind byte, write func(*encoder)) (id uint64, answered chan *message, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -182,14 +201,14 @@ func (c *calls) begin(kind byte, message func(*encoder)) (id uint64, answered ch
 		return 0, nil, errAlone
 	}
 	queued := len(c.queue)
-	c.queue.message(kind, c.last+1, message)
+	c.queue.message(kind, c.last+1, write)
 	if len(c.queue)-queued > maxMessage || len(c.queue) > maxQueued {
 		c.queue = c.queue[:queued]
 		return 0, nil, errAlone
 	}
 	c.last++
 	c.used = true
-	answered = make(chan []byte, 1)
+	answered = make(chan *message, 1)
 	c.waiting[c.last] = answered
 	c.wakeLocked()
 	return c.last, answered, nil
@@ -316,28 +335,28 @@ func (c *calls) endLocked(why error) {
 // breaks off sooner than a ping could have found out is made again, once, over
 // another connection: the other side has closed that one, perhaps before it saw
 // the call. It returns errAlone when the call has to be made otherwise.
-func (c *Client) exchange(ctx context.Context, to Node, kind byte, message func(*encoder), expired <-chan time.Time) (*exchange, error) {
+func (c *Client) exchange(ctx context.Context, to Node, kind byte, write func(*encoder), expired <-chan time.Time) (*exchange, error) {
 	for again := false; ; again = true {
 		conn, shared, err := c.lines.share(ctx, to.Addr, expired)
 		if err != nil {
 			return nil, err
 		}
 		sent := time.Now()
-		id, answer, err := shared.call(ctx, kind, message, expired)
+		id, answer, err := shared.call(ctx, kind, write, expired)
 		switch {
+		case err == nil && len(answer.frames) == 0:
+			return nil, malformed("the call was refused")
+		case err == nil && answer.frames[0] == frameAlone:
+			return nil, errAlone
+		case err == nil:
+			return &exchange{frameReader{rest: answer.frames}, answer, shared, id}, nil
 		case errors.As(err, new(brokenOff)) && time.Since(sent) <= pingAfter:
 			c.lines.abandon(conn)
 			if again {
 				return nil, err
 			}
-		case err != nil:
-			return nil, err
-		case len(answer) == 0:
-			return nil, malformed("the call was refused")
-		case answer[0] == frameAlone:
-			return nil, errAlone
 		default:
-			return &exchange{frameReader{rest: answer}, shared, id}, nil
+			return nil, err
 		}
 	}
 }
@@ -345,8 +364,15 @@ func (c *Client) exchange(ctx context.Context, to Node, kind byte, message func(
 // An exchange is a call that was answered.
 type exchange struct {
 	frames frameReader // of the answer
+	answer *message
 	shared *calls
 	id     uint64
+}
+
+// read says that all of the answer has been read, and nothing refers to it.
+func (e *exchange) read() {
+	e.frames = frameReader{}
+	e.answer.recycle()
 }
 
 // Close ends the lease, if the call was answered with one.

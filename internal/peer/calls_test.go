@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -452,7 +453,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add([]byte{frameData, 0, 0, 0, 1, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c := newCalls()
-		var waiting []chan []byte
+		var waiting []chan *message
 		for range 2 {
 			_, answered, err := c.begin(frameLookup, func(*encoder) {})
 			if err != nil {
@@ -467,10 +468,11 @@ func FuzzAnswers(f *testing.F) {
 		c.end(err)
 		for _, answered := range waiting {
 			answer, ok := <-answered
-			if !ok || len(answer) == 0 {
+			if !ok || len(answer.frames) == 0 {
 				continue
 			}
-			r := &Reply{frames: &frameReader{rest: answer}, sent: time.Now()}
+			x := &exchange{frames: frameReader{rest: answer.frames}, answer: answer, shared: c}
+			r := &Reply{frames: &x.frames, body: x, sent: time.Now()}
 			if r.first() == nil {
 				_, _ = r.Body(into(io.Discard)) // it may fail, and must not panic
 			}
@@ -479,6 +481,42 @@ func FuzzAnswers(f *testing.F) {
 			t.Fatalf("a call begins on a stream that has ended: %v", err)
 		}
 	})
+}
+
+// TestAnswersOutliveTheirMemory: nothing that was read of an answer changes when
+// the next one takes its place in memory.
+func TestAnswersOutliveTheirMemory(t *testing.T) {
+	body := []byte("a body")
+	sent := testEntry(body)
+	a := &Answer{}
+	a.Hit(sent, body, 0)
+	var answer encoder
+	answer.message(frameAnswer, 1, func(enc *encoder) { enc.bytes(a.out.buf) })
+	c := newCalls()
+	_, answered, err := c.begin(frameLookup, func(*encoder) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.receive(bytes.NewReader(answer))
+	m := <-answered
+	x := &exchange{frames: frameReader{rest: m.frames}, answer: m, shared: c}
+	r := &Reply{frames: &x.frames, body: x, sent: time.Now()}
+	if err := r.first(); err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if _, err := r.Body(into(&got)); err != nil {
+		t.Fatal(err)
+	}
+	memory := m.memory[:cap(m.memory)]
+	for i := range memory {
+		memory[i] = 0xff
+	}
+	e := r.Entry
+	if !reflect.DeepEqual(e.Choice(), sent.Choice()) || !reflect.DeepEqual(e.Header(), sent.Header()) || e.URL() != sent.URL() ||
+		!slices.Equal(e.Tags(), sent.Tags()) || !slices.Equal(e.Groups(), sent.Groups()) || got.String() != string(body) {
+		t.Errorf("%+v, %v, %q, %q, %q, %q", e.Choice(), e.Header(), e.URL(), e.Tags(), e.Groups(), &got)
+	}
 }
 
 // The price of a look-up, processor time of both sides.

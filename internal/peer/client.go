@@ -11,6 +11,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -59,6 +60,7 @@ func http2Config() *http.HTTP2Config {
 type Client struct {
 	lines   *lines
 	breaker breaker
+	timers  sync.Pool // of look-ups, each of which needs one for a moment
 }
 
 // NewClient returns a Client. It talks to whoever id accepts.
@@ -156,7 +158,8 @@ func (c *Client) Lookup(ctx context.Context, to Node, q *Query, timeout time.Dur
 
 // lookupShared looks up over the stream that calls share.
 func (c *Client) lookupShared(ctx context.Context, to Node, q *Query, timeout time.Duration, reply *Reply) error {
-	timer := time.NewTimer(timeout)
+	timer := c.timer(timeout)
+	defer c.timers.Put(timer)
 	defer timer.Stop()
 	x, err := c.exchange(ctx, to, frameLookup, func(e *encoder) { e.frame(frameQuery, q.append) }, timer.C)
 	if err != nil {
@@ -168,6 +171,15 @@ func (c *Client) lookupShared(ctx context.Context, to Node, q *Query, timeout ti
 		return err
 	}
 	return nil
+}
+
+// timer returns a timer that is to be stopped, and put back.
+func (c *Client) timer(d time.Duration) *time.Timer {
+	if t, ok := c.timers.Get().(*time.Timer); ok {
+		t.Reset(d)
+		return t
+	}
+	return time.NewTimer(d)
 }
 
 // lookupAlone looks up in a request of its own, over which a body of any size,
@@ -321,6 +333,9 @@ func (r *Reply) Header() (*store.Entry, error) {
 // the entry of a hit.
 func (r *Reply) Body(to Sink) (store.Generation, error) {
 	got, err := copyBody(r.frames, to)
+	if x, shared := r.body.(*exchange); shared {
+		x.read()
+	}
 	if e := r.Entry; err == nil && r.Kind == Hit && (got.generation != e.Generation || got.digest != e.Digest || got.size != min(e.Size, store.ChunkSize)) {
 		return 0, malformed("the body of another entry")
 	}

@@ -478,9 +478,9 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 	e.Fresh.Heuristic = flags&entryHeuristic != 0
 	e.Fresh.SharedAuth = flags&entrySharedAuth != 0
 	e.Fresh.Immutable = flags&entryImmutable != 0
-	n := int(d.uint(store.MaxFields, "field count"))
-	fields := make([]store.Field, 0, n)
-	for range n {
+	var few [24]store.Field // which most responses have no more of
+	fields := few[:0]
+	for range d.uint(store.MaxFields, "field count") {
 		f := store.Field{Name: d.string(maxFieldName, "field name"), Value: d.string(store.MaxHeaderBytes, "field value")}
 		if d.err == nil && rfc9111.StorableField(f.Name) && httpguts.ValidHeaderFieldValue(f.Value) {
 			fields = append(fields, f)

@@ -154,7 +154,9 @@ func (e *Entry) kept(k Key, body []byte) *Entry {
 	}
 	switch {
 	case e.Size > SmallBody:
-		kept.setTail(groupKey(k, e.Generation))
+		if key := groupKey(k, e.Generation); kept.tail() != key {
+			kept.setTail(key)
+		}
 	case e.Size == int64(len(body)):
 		kept.setTail(string(body))
 	}

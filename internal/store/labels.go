@@ -57,7 +57,8 @@ func (e *Entry) SetMadeBy(id PurgeID) {
 
 func (e *Entry) setMore(l labels) {
 	if e.labels = nil; len(l.hashes) > 0 || l.madeBy != 0 {
-		e.labels = &l
+		own := l // nothing is allocated for what most have
+		e.labels = &own
 	}
 }
 

@@ -132,14 +132,26 @@ func (p *packed) WriteHeader(dst http.Header, more int) []string {
 
 // SetFields replaces the fields. They may come in any order.
 func (e *Entry) SetFields(fields []Field) {
-	fields = slices.Clone(fields)
-	slices.SortStableFunc(fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
-	e.packed.set(fields, e.URL(), e.tail())
-	names := make([]string, len(fields))
-	for i := range fields {
-		names[i] = fields[i].Name
+	byName := func(a, b Field) int { return strings.Compare(a.Name, b.Name) }
+	if !slices.IsSortedFunc(fields, byName) { // those of another node's entry are
+		fields = slices.Clone(fields)
+		slices.SortStableFunc(fields, byName)
 	}
-	e.names, e.ownNames = sharedNames.get(hashOf(names...), sizeOfAll(names), func(o *[]string) bool { return slices.Equal(names, *o) }, func() *[]string {
+	e.packed.set(fields, e.URL(), e.tail())
+	var hash uint64
+	size := 0
+	for i := range fields {
+		hash = hashWith(hash, fields[i].Name)
+		size += sizeOf(fields[i].Name) + 17
+	}
+	named := func(names *[]string) bool {
+		return slices.EqualFunc(*names, fields, func(name string, f Field) bool { return name == f.Name })
+	}
+	e.names, e.ownNames = sharedNames.get(hash, size, named, func() *[]string {
+		names := make([]string, 0, len(fields))
+		for _, f := range fields {
+			names = append(names, f.Name)
+		}
 		names = cloned(names)
 		return &names
 	})
@@ -185,10 +197,13 @@ var sharingSeed = maphash.MakeSeed()
 
 func hashOf(all ...string) (sum uint64) {
 	for _, s := range all {
-		sum = sum*31 + maphash.String(sharingSeed, s)
+		sum = hashWith(sum, s)
 	}
 	return sum
 }
+
+// hashWith adds a string to those that a sum is the hash of.
+func hashWith(sum uint64, s string) uint64 { return sum*31 + maphash.String(sharingSeed, s) }
 
 // cloned returns strings that keep nothing else in memory, in one piece.
 func cloned(all []string) []string {

@@ -205,6 +205,16 @@ func (t *flights) len() int {
 	return len(t.flights)
 }
 
+// isOver reports whether the flight has ended.
+func (f *flight) isOver() bool {
+	select {
+	case <-f.over:
+		return true
+	default:
+		return false
+	}
+}
+
 // outcome waits for the end of a flight that landed.
 func (f *flight) outcome() (digest uint64, g store.Generation) {
 	<-f.over

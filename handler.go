@@ -88,11 +88,11 @@ func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	case !tired:
 		g = h.node.ask(q, f, found)
 	}
-	out := h.outcomeOf(r, found)
 	if !g.fetch {
-		return h.follow(w, r, next, q, f, body, out)
+		return h.follow(w, r, next, q, f, body, found)
 	}
 	body.Close()
+	out := h.outcomeOf(r, found)
 	if q.directives.OnlyIfCached {
 		f.end(rfc9111.OnlyIfCached)
 		h.node.release(q, g, rfc9111.OnlyIfCached)
@@ -269,7 +269,7 @@ func (h *Handler) answerNotModified(w http.ResponseWriter, r *http.Request, stat
 
 // follow serves a request from a flight that somebody else leads, or that is
 // fed by another node. It reports false when the request has to look again.
-func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, body *follower, out *outcome) (bool, error) {
+func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, body *follower, found finding) (bool, error) {
 	defer body.Close()
 	e, err := f.fill.Header(r.Context())
 	if err != nil {
@@ -280,7 +280,6 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached, rfc9111.NoVarySearch, rfc9111.Superseded:
 			return false, nil // look again
 		default:
-			out.detail = why.String()
 			q.alone = true
 			return false, nil
 		}
@@ -297,11 +296,11 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		if status = q.statusOf(e, use); use == rfc9111.StaleWhileRevalidate {
 			h.refresh(r, next, q)
 		}
-		if e.Large() {
-			return h.followLarge(w, r, next, q, f, status), nil
+		if e.Large() || e.Size <= partSize && f.isOver() {
+			return h.serveLanded(w, r, next, q, f, status), nil
 		}
 	}
-	if h.followedHeader(w, r, e, status, out) {
+	if h.followedHeader(w, r, e, status, found) {
 		return true, nil
 	}
 	w, code := partOf(w, r, e.Status, w.Header())
@@ -316,9 +315,9 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return true, nil // complete, or the client is gone
 }
 
-// followLarge serves a large stored response whose first chunk is being brought
-// from the owner.
-func (h *Handler) followLarge(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, status cacheStatus) bool {
+// serveLanded serves a stored response that is being brought from the owner, as
+// soon as all of it is here, of a large one the first chunk.
+func (h *Handler) serveLanded(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, status cacheStatus) bool {
 	select {
 	case <-f.over:
 	case <-r.Context().Done():
@@ -341,10 +340,11 @@ func brokeOff(err error) bool {
 
 // followedHeader sets the header of a response that is followed, and reports
 // whether a 304 has answered the request.
-func (h *Handler) followedHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, out *outcome) bool {
+func (h *Handler) followedHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, found finding) bool {
 	if status != statusCollapsed {
 		return h.hitHeader(w, r, e, status, detailPeer, time.Now())
 	}
+	out := h.outcomeOf(r, found)
 	out.status, out.collapsed = statusCollapsed, true
 	return h.newHeader(w, r, e, out)
 }

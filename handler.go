@@ -245,9 +245,7 @@ func (h *Handler) hitHeader(w http.ResponseWriter, r *http.Request, e *store.Ent
 			header["Cache-Status"] = lines[1:2:2]
 		}
 	}
-	repl := replacer(r)
-	repl.Set(placeholderStatus, statusNames[status])
-	repl.Set(placeholderDetail, detail)
+	setPlaceholders(replacer(r), statusNames[status], detail)
 	h.counters.requests[status].Add(1)
 	h.logDecision(r, status, "", detail.(string), false)
 	return h.answerNotModified(w, r, e.Status, header)

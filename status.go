@@ -78,8 +78,7 @@ func (o *outcome) write(header http.Header) {
 	}
 	o.h.counters.requests[o.status].Add(1)
 	o.h.logDecision(o.r, o.status, o.fwd, o.detail, o.stored)
-	o.repl.Set(placeholderStatus, statusNames[o.status])
-	o.repl.Set(placeholderDetail, o.detail)
+	setPlaceholders(o.repl, statusNames[o.status], o.detail)
 	if o.h.cacheName == "" {
 		return
 	}
@@ -127,6 +126,26 @@ const (
 	placeholderStatus = "http.groupcache.status"
 	placeholderDetail = "http.groupcache.detail"
 )
+
+// setPlaceholders sets the placeholders. The map that Replacer.Set writes to has
+// room for just those of reverse_proxy; two more would have it copied into one of
+// twice the size, with each response that is fetched.
+func setPlaceholders(repl *caddy.Replacer, status, detail any) {
+	if _, set := repl.Get(placeholderStatus); set { // by another handler of the route
+		repl.Set(placeholderStatus, status)
+		repl.Set(placeholderDetail, detail)
+		return
+	}
+	repl.Map(func(name string) (any, bool) {
+		switch name {
+		case placeholderStatus:
+			return status, true
+		case placeholderDetail:
+			return detail, true
+		}
+		return nil, false
+	})
+}
 
 func replacer(r *http.Request) *caddy.Replacer {
 	return r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)

@@ -66,8 +66,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // request, or the owner, has or is fetching, or with the next handlers' response.
 // It reports false when the request has to look again.
 func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding, tired bool) (done bool, err error) {
-	if found.why != rfc9111.None || q.uncacheable(found) != rfc9111.None || tired || q.upstream != rfc9111.None {
+	uncacheable := q.uncacheable(found) != rfc9111.None
+	if found.why != rfc9111.None || uncacheable || tired || q.upstream != rfc9111.None {
 		q.alone = true
+	}
+	if uncacheable && !q.directives.OnlyIfCached {
+		again, err := h.fetch(w, r, next, q, nil, h.node.unasked(q), h.outcomeOf(r, found))
+		return !again, err
 	}
 	f, body, lead := h.node.join(q)
 	// Look again after winning: between find and join the flight of
@@ -377,15 +382,16 @@ func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	s.passTrailers()
 }
 
-// fetch runs the next handlers as the leader of a flight. It reports true when
-// the request has to look again.
+// fetch runs the next handlers as the leader of a flight, or of none if nobody
+// else could use the response, as it seems. It reports true when the request has to
+// look again.
 func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, g grant, out *outcome) (again bool, err error) {
 	if g.why != rfc9111.None && out.detail == "" {
 		out.detail = g.why.String()
 	}
 	if g.why == rfc9111.HitForMiss {
 		q.alone = true
-		f = h.node.solo(q) // the one it led is over
+		f = nil // the one it led is over
 	}
 	x := &fetch{h: h, r: r, next: next, q: q, flight: f, grant: g, out: out}
 	t, upstream := x.start(w)

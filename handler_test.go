@@ -1359,6 +1359,11 @@ func TestClusterRemembersUncacheable(t *testing.T) {
 		return c.nodes[0].store.Lookup(k, nil, time.Now()).Uncacheable == rfc9111.Private
 	})
 	wantStatus(t, do(c.handlers[0], up, request(t.Context(), target)), "detail=private")
+	asked := c.nodes[0].served.Load()
+	wantStatus(t, do(c.handlers[1], up, request(t.Context(), target)), "detail=private")
+	if c.nodes[0].served.Load() != asked {
+		t.Error("a node that knows that the URL is uncacheable asks the owner about it")
+	}
 	// Cacheable after all: the next response is stored.
 	up = fixed(&calls, "everybody's", "Cache-Control", "max-age=60")
 	do(c.handlers[1], up, request(t.Context(), target))

@@ -275,7 +275,7 @@ type fetch struct {
 	r      *http.Request // the client's
 	next   caddyhttp.Handler
 	q      *question
-	flight *flight
+	flight *flight // nil: nobody else could use the response, until it turns out otherwise
 	grant  grant
 	out    *outcome
 
@@ -300,7 +300,7 @@ type fetch struct {
 // to be the client's alone.
 func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 	ctx := x.r.Context()
-	if x.flight.table == nil && !x.out.background {
+	if !x.joinable() && !x.out.background {
 		x.own.Store(true)
 		x.cancel = func(error) {} // it goes with the client
 	} else {
@@ -337,6 +337,9 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 	x.asked, x.sent = r.Header, time.Now()
 	return t, r
 }
+
+// joinable reports whether others may follow.
+func (x *fetch) joinable() bool { return x.flight != nil && x.flight.table != nil }
 
 // limit bounds how long the fill may take.
 func (x *fetch) limit() {
@@ -406,10 +409,13 @@ func (x *fetch) giveUp(why rfc9111.Reason) {
 	x.h.node.giveUp(x.q, x.flight, why)
 	x.h.node.release(x.q, x.grant, why)
 	x.own.Store(true)
-	if x.out.background {
+	switch {
+	case x.out.background:
 		x.cancel(errNotShared)
-	} else if err := x.r.Context().Err(); err != nil {
-		x.cancel(err)
+	case x.joinable(): // others always were
+		if err := x.r.Context().Err(); err != nil {
+			x.cancel(err)
+		}
 	}
 }
 
@@ -550,7 +556,11 @@ func linesOf(header http.Header) []lines {
 
 // open opens the fill to readers, and its client is the first of them.
 func (x *fetch) open(t *tee) teeState {
-	n, f := x.h.node, x.flight
+	n := x.h.node
+	if x.flight == nil {
+		x.flight = n.solo(x.q)
+	}
+	f := x.flight
 	if t.length >= 0 {
 		if err := f.fill.Expect(t.length); err != nil {
 			x.out.detail = reasonOf(err).String()

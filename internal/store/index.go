@@ -269,6 +269,9 @@ func (s *Store) KnowsSearchVariances() bool { return s.searches.Load() }
 // nothing for a URL that has a stored response.
 func (s *Store) MarkUncacheable(space *Namespace, k Key, why rfc9111.Reason, until time.Time) {
 	sh := s.shard(k)
+	if sh.isMarked(k, why, until.Add(-time.Second)) { // each response says so, and a second is no matter
+		return
+	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	r := s.resourceLocked(sh, space, k)
@@ -278,6 +281,13 @@ func (s *Store) MarkUncacheable(space *Namespace, k Key, why rfc9111.Reason, unt
 		sh.countLocked(r)
 	}
 	sh.evictLocked(r)
+}
+
+func (sh *shard) isMarked(k Key, why rfc9111.Reason, until time.Time) bool {
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	r := sh.resources.get(k)
+	return r != nil && r.lore != nil && r.lore.uncacheable == why && r.lore.uncacheableUntil.After(until)
 }
 
 // overhead is what a resource counts for beside its variants.

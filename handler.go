@@ -440,7 +440,7 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if why == rfc9111.Method {
 		out.fwd = "method"
 	}
-	m := &marker{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, out: out}
+	m := &marker{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, out: out}
 	if why != rfc9111.Method || rfc9111.Safe(r.Method) {
 		return next.ServeHTTP(m, r)
 	}

@@ -34,7 +34,7 @@ import (
 // Until it is direct a fetch that others may follow does not depend on its client's
 // context.
 type tee struct {
-	*caddyhttp.ResponseWriterWrapper
+	caddyhttp.ResponseWriterWrapper
 	x      *fetch
 	header http.Header // what the handlers set; the client's own map unless x.discards
 	before []lines     // what stood there before: not part of the response
@@ -323,7 +323,7 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 	}
 	header := w.Header()
 	t := &tee{
-		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
+		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		x:                     x,
 		header:                header,
 		before:                linesOf(header),
@@ -434,7 +434,7 @@ func (x *fetch) decide(t *tee, status int) teeState {
 		x.compareHead(ownFields(t.header, t.before))
 	}
 	received := time.Now()
-	if t.header.Get("Date") == "" {
+	if date := t.header["Date"]; len(date) == 0 || date[0] == "" {
 		t.header.Set("Date", received.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
 	}
 	entry, why := x.judge(t, status, received)
@@ -865,7 +865,7 @@ func (s *resumer) FlushError() error {
 
 // A marker adds the outcome to a response that the cache has no part in.
 type marker struct {
-	*caddyhttp.ResponseWriterWrapper
+	caddyhttp.ResponseWriterWrapper
 	out     *outcome
 	wrote   bool
 	changed func(status int, header http.Header) // called before the header is sent; nil if nothing can have changed

@@ -278,15 +278,24 @@ func (a *arena) fetches() []*contestant {
 	n := a.alone
 	encode := a.at(n.encode, a.fixed())
 	encode.length = -1
-	private := a.at(n.cache, always(privatePrefix+a.size.path("/fixed")), "fwd=uri-miss; fwd-status=200; detail=private")
-	noStore := a.at(n.cache, a.fixed(), "fwd=bypass")
-	noStore.fields = [][2]string{{"Cache-Control", "no-store"}}
+	// What is passed through is compared with the very same requests.
+	private := func(s site, claims ...string) *target {
+		return a.at(s, always(privatePrefix+a.size.path("/fixed")), claims...)
+	}
+	noStore := func(s site, claims ...string) *target {
+		t := a.at(s, a.fixed(), claims...)
+		t.fields = [][2]string{{"Cache-Control", "no-store"}}
+		return t
+	}
+	const proxyPrivate, proxyNoStore = proxyName + ", private", proxyName + ", no-store"
 	return []*contestant{
 		a.rival(proxyName, "", a.at(n.proxy, a.fixed())),
 		a.rival(proxyName+" and encode", proxyName, encode),
 		a.contestant("miss", proxyName, a.at(n.cache, a.newPath, "fwd=uri-miss; fwd-status=200; stored"), n.process),
-		a.contestant("pass-through, private", proxyName, private, n.process),
-		a.contestant("pass-through, no-store", proxyName, noStore, n.process),
+		a.rival(proxyPrivate, "", private(n.proxy)),
+		a.contestant("pass-through, private", proxyPrivate, private(n.cache, "fwd=uri-miss; fwd-status=200; detail=private"), n.process),
+		a.rival(proxyNoStore, "", noStore(n.proxy)),
+		a.contestant("pass-through, no-store", proxyNoStore, noStore(n.cache, "fwd=bypass"), n.process),
 	}
 }
 

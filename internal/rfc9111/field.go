@@ -80,15 +80,21 @@ func single(lines []string) string {
 	return value
 }
 
-// canonicalNames returns h itself if all its names are canonical, which they
-// are unless a handler wrote into the map, and otherwise a copy in which they
-// are. A "set-cookie" must not slip by because of its spelling.
-func canonicalNames(h http.Header) http.Header {
-	canonical := true
+// areCanonical reports whether all names of a header are canonical, which they are
+// unless a handler wrote into the map.
+func areCanonical(h http.Header) bool {
 	for name := range h {
-		canonical = canonical && textproto.CanonicalMIMEHeaderKey(name) == name
+		if textproto.CanonicalMIMEHeaderKey(name) != name {
+			return false
+		}
 	}
-	if canonical {
+	return true
+}
+
+// canonicalNames returns h itself if all its names are canonical, and otherwise a
+// copy in which they are. A "set-cookie" must not slip by because of its spelling.
+func canonicalNames(h http.Header) http.Header {
+	if areCanonical(h) {
 		return h
 	}
 	c := make(http.Header, len(h))

@@ -51,7 +51,19 @@ type Exchange struct {
 // the zero Freshness and why. It knows nothing of the body: what is too large or
 // cut off is for the caller to see.
 func Storable(x Exchange, o Options) (Freshness, Reason) {
-	x.Request, x.Response = canonicalNames(x.Request), canonicalNames(x.Response)
+	f, reason := storable(x, o)
+	switch reason {
+	case None, NoFreshness, Expired: // what else a header may say makes no other reason void
+		if !areCanonical(x.Request) || !areCanonical(x.Response) {
+			x.Request, x.Response = canonicalNames(x.Request), canonicalNames(x.Response)
+			return storable(x, o)
+		}
+	}
+	return f, reason
+}
+
+// storable is Storable for what has canonical names.
+func storable(x Exchange, o Options) (Freshness, Reason) {
 	var d ResponseDirectives
 	d, x.Response = directivesOf(x.Response)
 	if reason := requestForbids(x, d, o); reason != None {

@@ -82,11 +82,13 @@ func freePort(t *testing.T) string {
 
 // fetchURL asks again when there was no answer at all: a reload returns
 // before Caddy has closed the old configuration's listeners, and a connection
-// in the queue of one of them is then reset, whatever the handlers are.
+// in the queue of one of them is then reset, or closed if it was just taken,
+// whatever the handlers are.
 func fetchURL(t *testing.T, url string) (body string, header http.Header) {
 	t.Helper()
+	unanswered := func(err error) bool { return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) }
 	resp, err := http.Get(url)
-	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, syscall.ECONNRESET) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(10 * time.Second); unanswered(err) && time.Now().Before(deadline); {
 		resp, err = http.Get(url)
 	}
 	if err != nil {

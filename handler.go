@@ -70,7 +70,7 @@ func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if found.why != rfc9111.None || uncacheable || tired || q.upstream != rfc9111.None {
 		q.alone = true
 	}
-	if uncacheable && !q.directives.OnlyIfCached {
+	if uncacheable && !q.directives.OnlyIfCached { // so nothing is stored that could be validated
 		again, err := h.fetch(w, r, next, q, nil, h.node.unasked(q), h.outcomeOf(r, found))
 		return !again, err
 	}
@@ -391,7 +391,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	}
 	if g.why == rfc9111.HitForMiss {
 		q.alone = true
-		f = nil // the one it led is over
+		f = h.node.solo(q) // the one it led is over
 	}
 	x := &fetch{h: h, r: r, next: next, q: q, flight: f, grant: g, out: out}
 	t, upstream := x.start(w)

@@ -1371,6 +1371,49 @@ func TestClusterRemembersUncacheable(t *testing.T) {
 	wantStatus(t, do(c.handlers[0], up, request(t.Context(), target)), "hit")
 }
 
+// TestPlaceholdersAreOfTheLastHandler: of two in a route the outer one, which has the
+// last word on the response, sets them last.
+func TestPlaceholdersAreOfTheLastHandler(t *testing.T) {
+	repl := caddy.NewReplacer()
+	for _, want := range []string{"miss private", "hit local", "miss too-large"} {
+		status, detail, _ := strings.Cut(want, " ")
+		setPlaceholders(repl, status, detail)
+		if got := repl.ReplaceAll("{http.groupcache.status} {http.groupcache.detail}", ""); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestStaleIsValidatedWhereTheOwnerCallsItUncacheable: what the owner says of the
+// URL does not make void what this node has of it.
+func TestStaleIsValidatedWhereTheOwnerCallsItUncacheable(t *testing.T) {
+	c := newCluster(t, 2)
+	var calls, notModified atomic.Int64
+	up := func(w http.ResponseWriter, r *http.Request) error {
+		if r.Header.Get("If-None-Match") != "" {
+			notModified.Add(1)
+			w.Header().Set("Cache-Control", "max-age=600")
+			w.Header().Set("Etag", `"1"`)
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
+		return fixed(&calls, "hello", "Cache-Control", "max-age=0", "Etag", `"1"`)(w, r)
+	}
+	target := c.target(0)
+	do(c.handlers[1], up, request(t.Context(), target))
+	waitForCommit(t, c.nodes[0], 1)
+	k, _ := keyOf(c.handlers[0], request(t.Context(), target))
+	owner := c.nodes[0].store
+	owner.Drop(k, owner.Lookup(k, nil, time.Now()).Entry)
+	owner.MarkUncacheable(owner.Namespace(c.handlers[0].Group), k, rfc9111.Private, time.Now().Add(time.Minute))
+	if w := do(c.handlers[1], up, request(t.Context(), target)); w.Code != 200 || w.Body.String() != "hello" {
+		t.Errorf("%d %q", w.Code, w.Body)
+	}
+	if calls.Load() != 1 || notModified.Load() != 1 {
+		t.Errorf("%d fetches, %d validations", calls.Load(), notModified.Load())
+	}
+}
+
 func TestClusterRevalidatesOnce(t *testing.T) {
 	c := newCluster(t, 3)
 	var calls, notModified atomic.Int64

@@ -301,7 +301,7 @@ type grant struct {
 // then the owner isn't asked, and gets the response if it can be stored after all.
 func (n *node) unasked(q *question) grant {
 	if owner, self := n.ring.Load().Owner(q.key); !self {
-		return grant{fetch: true, why: rfc9111.HitForMiss, owner: new(owner)}
+		return grant{fetch: true, owner: new(owner)}
 	}
 	return grant{fetch: true}
 }

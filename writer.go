@@ -275,7 +275,7 @@ type fetch struct {
 	r      *http.Request // the client's
 	next   caddyhttp.Handler
 	q      *question
-	flight *flight // nil: nobody else could use the response, until it turns out otherwise
+	flight *flight // nil until open: of a URL that is known to be uncacheable, with nothing to validate
 	grant  grant
 	out    *outcome
 

@@ -35,6 +35,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	h.node.busy.note(h, r, q.key)
 	for looks := 1; ; looks++ {
 		if looks > 1 {
+			if q.original != nil {
+				q.original.restore()
+			}
 			q.address, _ = h.addressOf(r, requestURI(r)) // what counts of it may be known by now
 		}
 		now := time.Now()
@@ -222,7 +225,7 @@ func (h *Handler) serveStored(w http.ResponseWriter, r *http.Request, next caddy
 	}
 	if errors.As(err, new(missingChunk)) && r.Context().Err() == nil {
 		at := body.given.at
-		h.resume(&partWriter{ResponseWriter: w, start: at, end: end, at: at}, r, next, e, body.given)
+		h.resume(&partWriter{ResponseWriter: w, start: at, end: end, at: at}, r, next, q, e, body.given)
 	}
 	return true
 }
@@ -313,7 +316,7 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	g := newGiven(e)
 	if brokeOff(copyFill(r.Context(), w, body, g)) {
-		h.resume(w, r, next, e, g)
+		h.resume(w, r, next, q, e, g)
 	}
 	return true, nil // complete, or the client is gone
 }
@@ -367,9 +370,10 @@ func (h *Handler) newHeader(w http.ResponseWriter, r *http.Request, e *store.Ent
 // resume goes on with a response whose source broke off where the client's part
 // ends, from the upstream. If that has another response by now, the client's is cut
 // off, as it would have been without a cache.
-func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, e *store.Entry, g *given) {
-	rest := r.WithContext(r.Context())
-	rest.Header = rfc9111.Conditional(r.Header, nil)
+func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, g *given) {
+	kept := q.keep(r)
+	rest := kept.forUpstream(r.Context())
+	rest.Header = rfc9111.Conditional(kept.request.Header, nil)
 	s := &resumer{ResponseWriter: w, header: make(http.Header), status: e.Status, tag: strongTag(e), given: g}
 	if s.tag != "" && g.at > 0 && e.Status == http.StatusOK {
 		rest.Header["Range"] = []string{"bytes=" + strconv.FormatInt(g.at, 10) + "-"}
@@ -393,6 +397,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		q.alone = true
 		f = h.node.solo(q) // the one it led is over
 	}
+	r = q.keep(r).request
 	x := &fetch{h: h, r: r, next: next, q: q, flight: f, grant: g, out: out}
 	t, upstream := x.start(w)
 	defer x.stop()
@@ -444,15 +449,19 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if why != rfc9111.Method || rfc9111.Safe(r.Method) {
 		return next.ServeHTTP(m, r)
 	}
-	k := newKeeper(h, r, w)
+	kept := newOriginal(r)
+	k := newKeeper(h, kept.request, w)
+	if h.Key != "" { // its placeholders may say something else then
+		k.templated = h.keysOf(r, requestURI(r))
+	}
 	defer k.close()
 	m.changed = func(status int, header http.Header) {
 		id := store.NewPurgeID()
-		if h.invalidate(r, status, header, id) && r.Method == http.MethodPost && k.wants(status, header, id) {
+		if h.invalidate(kept.request, k.templated, status, header, id) && r.Method == http.MethodPost && k.wants(status, header, id) {
 			m.keep, out.stored = k, true
 		}
 	}
-	if err := next.ServeHTTP(m, r); err != nil {
+	if err := next.ServeHTTP(m, kept.forUpstream(r.Context())); err != nil {
 		return err
 	}
 	k.store()
@@ -463,20 +472,20 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 // changed (RFC 9111 §4.4): its own target, what Location and Content-Location
 // name on the same origin, and the origin's groups that the response names (RFC
 // 9875 §3). It reports whether there was anything to drop. A key template may tell more apart
-// than targets; then only what this request's own key names is dropped.
-func (h *Handler) invalidate(r *http.Request, status int, header http.Header, id store.PurgeID) bool {
+// than targets; then only what this request's own key names is dropped, which is given.
+func (h *Handler) invalidate(r *http.Request, templated []store.Key, status int, header http.Header, id store.PurgeID) bool {
 	if status < 200 || status > 399 || len(r.Host) > maxHost {
 		return false
 	}
-	targets := []string{requestURI(r)}
+	keys := templated
 	if h.Key == "" {
-		targets = append(targets, rfc9111.Related(r, header)...)
+		for _, target := range append([]string{requestURI(r)}, rfc9111.Related(r, header)...) {
+			keys = append(keys, h.keysOf(r, target)...)
+		}
 	}
 	var selectors []store.Selector
-	for _, target := range targets {
-		for _, k := range h.keysOf(r, target) {
-			selectors = append(selectors, selectorOf(k))
-		}
+	for _, k := range keys {
+		selectors = append(selectors, selectorOf(k))
 	}
 	for _, group := range rfc9111.InvalidatedGroups(header) {
 		selectors = append(selectors, store.Selector{Kind: store.Group, Value: store.GroupOf(urlOf(r), group)})

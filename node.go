@@ -160,6 +160,8 @@ type question struct {
 	// is what it tells of that. nil: the request came to this node.
 	from *peer.Query
 
+	original *original // nil until the handlers behind the cache are to run
+
 	traced context.Context // of the request, for spans only: what is done for it may outlive it
 }
 

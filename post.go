@@ -18,10 +18,11 @@ import (
 // Content-Location (RFC 9110 §9.3.3). Nobody else waits for such a response, so
 // it needs no flight; it is handed over when it is complete.
 type keeper struct {
-	h      *Handler
-	r      *http.Request
-	sent   time.Time
-	before []lines // what other handlers had set
+	h         *Handler
+	r         *http.Request // as it came
+	templated []store.Key   // what its target has, if a template makes it
+	sent      time.Time
+	before    []lines // what other handlers had set
 
 	key   store.Key
 	entry *store.Entry
@@ -43,8 +44,11 @@ func (k *keeper) wants(status int, header http.Header, id store.PurgeID) bool {
 	if !slices.Contains(rfc9111.Related(k.r, location), requestURI(k.r)) {
 		return false
 	}
-	a, ok := k.h.addressOf(k.r, requestURI(k.r))
-	if !ok || a.search != nil || len(own["No-Vary-Search"]) > 0 {
+	keys := k.templated
+	if k.h.Key == "" {
+		keys = k.h.keysOf(k.r, requestURI(k.r))
+	}
+	if len(keys) != 1 || len(own["No-Vary-Search"]) > 0 { // it is of several queries
 		return false
 	}
 	policy := k.h.policy
@@ -66,7 +70,7 @@ func (k *keeper) wants(status int, header http.Header, id store.PurgeID) bool {
 		return false
 	}
 	e.SetMadeBy(id)
-	k.key, k.entry, k.body = a.key, e, body
+	k.key, k.entry, k.body = keys[0], e, body
 	return true
 }
 

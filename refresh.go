@@ -23,7 +23,7 @@ func (h *Handler) refresh(r *http.Request, next caddyhttp.Handler, asked *questi
 		return // with this client's credentials, say, nothing is fetched for others
 	}
 	q := *asked
-	q.refresh = true
+	q.refresh, q.original = true, nil
 	f, body, lead := h.node.join(&q)
 	body.Close()
 	if !lead {
@@ -80,6 +80,7 @@ func background(r *http.Request, deadline time.Duration) (*http.Request, context
 	if vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
 		maps.Copy(again.Context().Value(caddyhttp.VarsCtxKey).(map[string]any), vars)
 	}
+	maps.Copy(groupsOf(again), groupsOf(r))
 	return again, cancel
 }
 

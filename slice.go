@@ -61,7 +61,7 @@ func (h *Handler) fetchFirst(w http.ResponseWriter, r *http.Request, next caddyh
 		return false
 	}
 	defer s.release()
-	e, why := h.judgeSlice(r, s)
+	e, why := h.judgeSlice(q.keep(r).request, s)
 	if why != rfc9111.None {
 		return false
 	}
@@ -138,7 +138,7 @@ type slicer struct {
 	release func() // of its memory
 
 	header         http.Header
-	asked          http.Header // of the request
+	asked          http.Header // of the client's request
 	sent, received time.Time
 	status         int
 	cancel         context.CancelFunc
@@ -155,14 +155,15 @@ func (s *slicer) fetch(r *http.Request, next caddyhttp.Handler, q *question) (er
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), q.deadline)
 	defer cancel()
 	s.cancel = cancel
-	again := r.WithContext(ctx)
-	again.Header = rfc9111.Conditional(r.Header, nil)
+	kept := q.keep(r)
+	again := kept.forUpstream(ctx)
+	again.Header = rfc9111.Conditional(kept.request.Header, nil)
 	length := int64(store.ChunkSize)
 	if s.size > 0 {
 		length = min(length, s.size-s.start)
 	}
 	rfc9111.AskPart(again.Header, s.start, length, s.tag)
-	s.asked, s.sent = again.Header, time.Now()
+	s.asked, s.sent = kept.request.Header, time.Now()
 	defer func() {
 		if p := recover(); p != nil {
 			if p != http.ErrAbortHandler {

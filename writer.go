@@ -232,7 +232,7 @@ func (t *tee) finishClient() {
 		err = copyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
 	}
 	if errors.Is(err, fill.ErrGone) {
-		t.x.h.resume(t.ResponseWriter, t.x.r, t.x.next, t.entry, t.given)
+		t.x.h.resume(t.ResponseWriter, t.x.r, t.x.next, t.x.q, t.entry, t.given)
 	}
 	t.body.Close()
 	if hasTrailers(t.header) {
@@ -272,7 +272,7 @@ func copyFill(ctx context.Context, w http.ResponseWriter, body *follower, g *giv
 // flight.
 type fetch struct {
 	h      *Handler
-	r      *http.Request // the client's
+	r      *http.Request // the client's, as it came
 	next   caddyhttp.Handler
 	q      *question
 	flight *flight // nil until open: of a URL that is known to be uncacheable, with nothing to validate
@@ -282,7 +282,6 @@ type fetch struct {
 	validating bool // the upstream is asked whether grant.stale still holds
 	discards   bool // the response may turn out not to be for the client, and must leave no trace
 	sent       time.Time
-	asked      http.Header // the header of the request that went upstream
 	own        atomic.Bool // the response is its client's alone
 	cancel     context.CancelCauseFunc
 	stops      []func() bool
@@ -312,7 +311,7 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 		}))
 		x.limit()
 	}
-	r := x.r.WithContext(ctx)
+	r := x.q.original.forUpstream(ctx)
 	switch {
 	case x.grant.stale != nil && r.Method == http.MethodGet && !x.q.credentials:
 		r.Header = rfc9111.Conditional(x.r.Header, x.grant.stale.Header())
@@ -334,7 +333,7 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 			t.header = make(http.Header)
 		}
 	}
-	x.asked, x.sent = r.Header, time.Now()
+	x.sent = time.Now()
 	return t, r
 }
 
@@ -438,7 +437,7 @@ func (x *fetch) decide(t *tee, status int) teeState {
 		t.header.Set("Date", received.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
 	}
 	entry, why := x.judge(t, status, received)
-	x.judged = newRefusal(why, status, x.asked, t.header)
+	x.judged = newRefusal(why, status, x.r.Header, t.header)
 	x.h.hideTags(t.header)
 	if why != rfc9111.None {
 		x.out.detail = why.String()
@@ -472,7 +471,7 @@ func (x *fetch) judge(t *tee, status int, received time.Time) (*store.Entry, rfc
 		return nil, rfc9111.StrayNotModified // the client's own precondition: says nothing about the URL
 	}
 	fresh, why := rfc9111.Storable(rfc9111.Exchange{
-		Method: x.r.Method, Request: x.asked,
+		Method: x.r.Method, Request: x.r.Header,
 		Status: status, Response: own,
 		Sent: x.sent, Received: received,
 	}, x.h.policy)
@@ -606,7 +605,7 @@ func (x *fetch) decideNotModified(t *tee) teeState {
 	stale, own := x.grant.stale, ownFields(t.header, t.before)
 	received := time.Now()
 	fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
-		Method: x.r.Method, Request: x.asked,
+		Method: x.r.Method, Request: x.r.Header,
 		Status: http.StatusNotModified, Response: own,
 		Sent: x.sent, Received: received,
 	}, stale.Status, stale.Header(), x.h.policy)
@@ -649,7 +648,7 @@ func (x *fetch) compareHead(own http.Header) {
 		x.h.node.invalidate(store.NewPurgeID(), x.q.space, []store.Selector{selectorOf(x.q.key)}, x.q.patience)
 	case rfc9111.Same:
 		fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
-			Method: x.r.Method, Request: x.asked,
+			Method: x.r.Method, Request: x.r.Header,
 			Status: http.StatusOK, Response: own,
 			Sent: x.sent, Received: time.Now(),
 		}, stale.Status, stale.Header(), x.h.policy)

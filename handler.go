@@ -70,12 +70,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // It reports false when the request has to look again.
 func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding, tired bool) (done bool, err error) {
 	uncacheable := q.uncacheable(found) != rfc9111.None
+	if uncacheable && !q.directives.OnlyIfCached {
+		return true, h.passOn(w, r, next, q, found)
+	}
 	if found.why != rfc9111.None || uncacheable || tired || q.upstream != rfc9111.None {
 		q.alone = true
-	}
-	if uncacheable && !q.directives.OnlyIfCached { // so nothing is stored that could be validated
-		again, err := h.fetch(w, r, next, q, nil, h.node.unasked(q), h.outcomeOf(r, found))
-		return !again, err
 	}
 	f, body, lead := h.node.join(q)
 	// Look again after winning: between find and join the flight of
@@ -127,20 +126,23 @@ func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
 	case rfc9111.NamesFields(r.Header["Connection"]):
 		return nil, rfc9111.Connection
 	}
+	var directives rfc9111.RequestDirectives
+	if h.RequestDirectives != ignoreDirectives {
+		directives = rfc9111.ParseRequest(r.Header)
+	}
+	if directives.NoStore {
+		return nil, rfc9111.RequestNoStore
+	}
 	q := &question{
 		space:       h.space,
 		header:      r.Header,
+		directives:  directives,
+		undirected:  h.RequestDirectives == ignoreDirectives,
 		credentials: len(r.Header["Authorization"]) > 0 && !h.policy.IgnoreAuthorization,
 		maxBody:     min(h.MaxBodySize, h.node.largestBody()),
 		patience:    time.Duration(h.PeerTimeout),
 		deadline:    time.Duration(h.FillTimeout),
 		traced:      r.Context(),
-	}
-	if q.undirected = h.RequestDirectives == ignoreDirectives; !q.undirected {
-		q.directives = rfc9111.ParseRequest(r.Header)
-	}
-	if q.directives.NoStore {
-		return nil, rfc9111.RequestNoStore
 	}
 	q.part = len(r.Header["Range"]) > 0
 	q.far = !head && rfc9111.FarRange(r.Header["Range"], store.ChunkSize)
@@ -386,9 +388,8 @@ func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	s.passTrailers()
 }
 
-// fetch runs the next handlers as the leader of a flight, or of none if nobody
-// else could use the response, as it seems. It reports true when the request has to
-// look again.
+// fetch runs the next handlers as the leader of a flight. It reports true when the
+// request has to look again.
 func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, g grant, out *outcome) (again bool, err error) {
 	if g.why != rfc9111.None && out.detail == "" {
 		out.detail = g.why.String()
@@ -439,6 +440,59 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	return false, err
 }
 
+// passOn hands a request on for a URL whose responses are not stored, as this node
+// knows (hit-for-miss): the response is its client's alone, and of the request nothing
+// has to be kept for it. One that could be stored ends that for those who come after.
+func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding) error {
+	start, span := time.Now(), startSpan(r.Context(), spanFill)
+	if span != nil {
+		r = r.WithContext(trace.ContextWithSpan(r.Context(), span))
+	}
+	out, before, result := h.outcomeOf(r, found), linesOf(w.Header()), fillFailed
+	m := &marker{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, out: out}
+	m.look = func(status int, header http.Header) {
+		out.detail = h.judgeAgain(r, q, found.uncacheable, status, ownFields(header, before), start).String()
+	}
+	defer func() { // the handlers may panic
+		if !m.wrote {
+			h.counters.notStored[rfc9111.Aborted].Add(1)
+			h.node.refusals.note(q.key, rfc9111.Aborted, refusal{})
+		}
+		h.counters.fetched(result, time.Since(start))
+		endSpan(span, "result", fillResultNames[result], "reason", out.detail)
+	}()
+	err := next.ServeHTTP(m, r)
+	switch {
+	case err == nil && m.wrote:
+		result = fillNotStored
+	case err == nil: // an empty 200
+		out.write(w.Header())
+	}
+	return err
+}
+
+// judgeAgain looks whether the response for a URL that was marked as uncacheable still
+// says so, and returns why it isn't stored.
+func (h *Handler) judgeAgain(r *http.Request, q *question, mark rfc9111.Reason, status int, own http.Header, sent time.Time) rfc9111.Reason {
+	x := rfc9111.Exchange{Method: r.Method, Status: status, Response: own, Sent: sent, Received: time.Now()}
+	if q.credentials { // of other fields the handlers behind the cache may have made anything
+		x.Request = http.Header{"Authorization": {""}}
+	}
+	_, _, why := h.judge(x, q.maxBody)
+	if why == rfc9111.None {
+		why = rfc9111.HitForMiss
+		if mark.ToldByHeader() {
+			h.node.store.UnmarkUncacheable(q.key)
+		}
+	}
+	h.counters.notStored[why].Add(1)
+	h.node.remember(q, why)
+	if !h.node.refusals.knows(q.key, why, x.Received) {
+		h.node.refusals.note(q.key, why, newRefusal(why, status, r.Header, own))
+	}
+	return why
+}
+
 // bypass hands a request on that the cache has no part in.
 func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, why rfc9111.Reason) error {
 	out := &outcome{h: h, r: r, repl: replacer(r), fwd: "bypass", status: statusBypass, detail: why.String()}
@@ -455,7 +509,7 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		k.templated = h.keysOf(r, requestURI(r))
 	}
 	defer k.close()
-	m.changed = func(status int, header http.Header) {
+	m.look = func(status int, header http.Header) {
 		id := store.NewPurgeID()
 		if h.invalidate(kept.request, k.templated, status, header, id) && r.Method == http.MethodPost && k.wants(status, header, id) {
 			m.keep, out.stored = k, true

@@ -1364,11 +1364,80 @@ func TestClusterRemembersUncacheable(t *testing.T) {
 	if c.nodes[0].served.Load() != asked {
 		t.Error("a node that knows that the URL is uncacheable asks the owner about it")
 	}
-	// Cacheable after all: the next response is stored.
+	// Cacheable after all: one response shows it, the next one is stored.
 	up = fixed(&calls, "everybody's", "Cache-Control", "max-age=60")
-	do(c.handlers[1], up, request(t.Context(), target))
+	wantStatus(t, do(c.handlers[1], up, request(t.Context(), target)), "detail=hit-for-miss")
+	wantStatus(t, do(c.handlers[1], up, request(t.Context(), target)), "stored")
 	waitForCommit(t, c.nodes[0], 1)
-	wantStatus(t, do(c.handlers[0], up, request(t.Context(), target)), "hit")
+	for _, i := range []int{1, 0} {
+		wantStatus(t, do(c.handlers[i], up, request(t.Context(), target)), "hit")
+	}
+}
+
+// TestUncacheableURLBecomesCacheable: whatever the header of its responses said, and
+// not what only a whole body shows, which would be looked at in vain each time.
+func TestUncacheableURLBecomesCacheable(t *testing.T) {
+	for _, c := range []struct {
+		fields []string
+		want   string
+	}{
+		{[]string{"Cache-Control", "private"}, "stored"},
+		{[]string{"Cache-Control", "max-age=60", "Set-Cookie", "a=b"}, "stored"},
+		{[]string{"Cache-Control", "max-age=60", "Vary", "*"}, "stored"},
+		{[]string{"Cache-Control", "max-age=60", "Trailer", "X-Sum"}, "detail=hit-for-miss"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHandler(t, newLoneNode(t), nil)
+			var calls atomic.Int64
+			up := fixed(&calls, "mine", c.fields...)
+			for range 3 {
+				if w := do(h, up, request(t.Context(), "/a")); w.Body.String() != "mine" || len(w.Header()["Cache-Status"]) != 1 {
+					t.Errorf("%v: %q, %v", c.fields, w.Body, w.Header())
+				}
+			}
+			up = fixed(&calls, "everybody's", "Cache-Control", "max-age=60")
+			wantStatus(t, do(h, up, request(t.Context(), "/a")), "detail=hit-for-miss")
+			wantStatus(t, do(h, up, request(t.Context(), "/a")), c.want)
+			time.Sleep(uncacheableFor)
+			w := do(h, up, request(t.Context(), "/a"))
+			if w.Body.String() != "everybody's" {
+				t.Errorf("%v: %q", c.fields, w.Body)
+			}
+			wantStatus(t, do(h, up, request(t.Context(), "/a")), "hit")
+		})
+	}
+}
+
+// TestPassedOnIsToldOnce: what is passed on for a URL known to be uncacheable is
+// counted, and explained, like what was fetched before it was known.
+func TestPassedOnIsToldOnce(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	r := request(t.Context(), "/a")
+	k, _ := keyOf(h, r)
+	var calls atomic.Int64
+	for _, c := range []struct {
+		up  caddyhttp.HandlerFunc
+		why rfc9111.Reason
+		end fillResult
+	}{
+		{fixed(&calls, "mine", "Cache-Control", "private"), rfc9111.Private, fillNotStored},
+		{fixed(&calls, "mine", "Cache-Control", "no-store"), rfc9111.NoStore, fillNotStored},
+		{func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) }, rfc9111.Aborted, fillFailed},
+		{func(http.ResponseWriter, *http.Request) error { return errors.New("no upstream") }, rfc9111.Aborted, fillFailed},
+		{func(http.ResponseWriter, *http.Request) error { return nil }, rfc9111.Aborted, fillFailed},
+	} {
+		refused, ended := h.counters.notStored[c.why].Load(), h.counters.fills[c.end].Load()
+		w := do(h, c.up, request(t.Context(), "/a"))
+		if last, _ := h.node.refusals.of(k); last.why != c.why {
+			t.Errorf("explained by %v, want %v", last.why, c.why)
+		}
+		if h.counters.notStored[c.why].Load() != refused+1 || h.counters.fills[c.end].Load() != ended+1 {
+			t.Errorf("%v: %d refused, want %d; %d ended so, want %d", c.why, h.counters.notStored[c.why].Load(), refused+1, h.counters.fills[c.end].Load(), ended+1)
+		}
+		if w.Code == 200 && len(w.Header()["Cache-Status"]) != 1 {
+			t.Errorf("%v: Cache-Status is %q", c.why, w.Header()["Cache-Status"])
+		}
+	}
 }
 
 // TestPlaceholdersAreOfTheLastHandler: of two in a route the outer one, which has the

@@ -299,15 +299,6 @@ type grant struct {
 	reply  *peer.Reply // the lease's lifeline
 }
 
-// unasked is the grant for a URL whose responses are not stored, as this node knows:
-// then the owner isn't asked, and gets the response if it can be stored after all.
-func (n *node) unasked(q *question) grant {
-	if owner, self := n.ring.Load().Owner(q.key); !self {
-		return grant{fetch: true, owner: new(owner)}
-	}
-	return grant{fetch: true}
-}
-
 // ask asks the owner on behalf of a flight's leader.
 func (n *node) ask(q *question, f *flight, found finding) grant {
 	own := grant{fetch: true, stale: found.stale(), staleBody: found.body}
@@ -813,13 +804,11 @@ func (n *node) commit(q *question, f *flight, e *store.Entry) *store.Entry {
 	return stored
 }
 
-// giveUp ends a flight, if there is one, that gave nothing to store, and remembers
-// why if that is the response's nature.
+// giveUp ends a flight that gave nothing to store, and remembers why if that is the
+// response's nature.
 func (n *node) giveUp(q *question, f *flight, why rfc9111.Reason) {
 	n.remember(q, why)
-	if f != nil {
-		f.end(why)
-	}
+	f.end(why)
 }
 
 func (n *node) remember(q *question, why rfc9111.Reason) {

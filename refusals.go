@@ -63,6 +63,12 @@ func (s *refusalLog) note(k store.Key, why rfc9111.Reason, r refusal) {
 	s.byKey[k] = r
 }
 
+// knows reports whether the log has had the same reason within the last second.
+func (s *refusalLog) knows(k store.Key, why rfc9111.Reason, now time.Time) bool {
+	last, known := s.of(k)
+	return known && last.why == why && now.Sub(last.at) < time.Second
+}
+
 func (s *refusalLog) of(k store.Key) (refusal, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

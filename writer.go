@@ -275,7 +275,7 @@ type fetch struct {
 	r      *http.Request // the client's, as it came
 	next   caddyhttp.Handler
 	q      *question
-	flight *flight // nil until open: of a URL that is known to be uncacheable, with nothing to validate
+	flight *flight
 	grant  grant
 	out    *outcome
 
@@ -338,7 +338,7 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 }
 
 // joinable reports whether others may follow.
-func (x *fetch) joinable() bool { return x.flight != nil && x.flight.table != nil }
+func (x *fetch) joinable() bool { return x.flight.table != nil }
 
 // limit bounds how long the fill may take.
 func (x *fetch) limit() {
@@ -464,31 +464,40 @@ var errWholeNotWanted = errors.New("the client wants a part of what cannot be st
 // judge decides whether a response is stored, and as what.
 func (x *fetch) judge(t *tee, status int, received time.Time) (*store.Entry, rfc9111.Reason) {
 	own := ownFields(t.header, t.before)
-	switch {
-	case len(own["Trailer"]) > 0:
-		return nil, rfc9111.Trailers
-	case status == http.StatusNotModified:
-		return nil, rfc9111.StrayNotModified // the client's own precondition: says nothing about the URL
-	}
-	fresh, why := rfc9111.Storable(rfc9111.Exchange{
+	fresh, length, why := x.h.judge(rfc9111.Exchange{
 		Method: x.r.Method, Request: x.r.Header,
 		Status: status, Response: own,
 		Sent: x.sent, Received: received,
-	}, x.h.policy)
+	}, x.q.maxBody)
 	if why != rfc9111.None {
 		return nil, why
 	}
 	if why := x.learn(own); why != rfc9111.None {
 		return nil, why
 	}
-	if t.length = -1; own.Get("Content-Length") != "" {
-		n, err := strconv.ParseInt(own.Get("Content-Length"), 10, 64)
-		if err != nil || n < 0 || n > x.q.maxBody {
-			return nil, rfc9111.TooLarge
-		}
-		t.length = n
-	}
+	t.length = length
 	return x.h.newEntry(x.r, status, own, fresh, x.sent)
+}
+
+// judge decides whether a response may be stored whose body is no larger than the
+// limit. Length is what it states, or -1.
+func (h *Handler) judge(x rfc9111.Exchange, limit int64) (fresh rfc9111.Freshness, length int64, why rfc9111.Reason) {
+	switch {
+	case len(x.Response["Trailer"]) > 0:
+		return fresh, -1, rfc9111.Trailers
+	case x.Status == http.StatusNotModified:
+		return fresh, -1, rfc9111.StrayNotModified // the client's own precondition: says nothing about the URL
+	}
+	fresh, why = rfc9111.Storable(x, h.policy)
+	stated := x.Response.Get("Content-Length")
+	if why != rfc9111.None || stated == "" {
+		return fresh, -1, why
+	}
+	length, err := strconv.ParseInt(stated, 10, 64)
+	if err != nil || length < 0 || length > limit {
+		return fresh, -1, rfc9111.TooLarge
+	}
+	return fresh, length, rfc9111.None
 }
 
 // newEntry makes an entry of a storable response to a request that left at the
@@ -556,9 +565,6 @@ func linesOf(header http.Header) []lines {
 // open opens the fill to readers, and its client is the first of them.
 func (x *fetch) open(t *tee) teeState {
 	n := x.h.node
-	if x.flight == nil {
-		x.flight = n.solo(x.q)
-	}
 	f := x.flight
 	if t.length >= 0 {
 		if err := f.fill.Expect(t.length); err != nil {
@@ -862,13 +868,14 @@ func (s *resumer) FlushError() error {
 	return http.NewResponseController(s.ResponseWriter).Flush()
 }
 
-// A marker adds the outcome to a response that the cache has no part in.
+// A marker adds the outcome to a response of which nothing is kept for those who ask
+// for the same.
 type marker struct {
 	caddyhttp.ResponseWriterWrapper
-	out     *outcome
-	wrote   bool
-	changed func(status int, header http.Header) // called before the header is sent; nil if nothing can have changed
-	keep    *keeper                              // gets the body too; nil: nobody
+	out   *outcome
+	wrote bool
+	look  func(status int, header http.Header) // called before the header is sent, if not nil
+	keep  *keeper                              // gets the body too; nil: nobody
 }
 
 // WriteHeader marks the final response, and leaves interim ones as they are.
@@ -876,8 +883,8 @@ func (m *marker) WriteHeader(status int) {
 	if !m.wrote && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		m.wrote = true
 		header := m.ResponseWriter.Header()
-		if m.changed != nil {
-			m.changed(status, header)
+		if m.look != nil {
+			m.look(status, header)
 		}
 		m.out.fwdStatus = status
 		m.out.h.hideTags(header)

@@ -140,3 +140,14 @@ func (r Reason) RemembersUncacheable() bool {
 		return false
 	}
 }
+
+// ToldByHeader reports whether another response's header alone shows that this reason to
+// call the URL uncacheable no longer holds.
+func (r Reason) ToldByHeader() bool {
+	switch r {
+	case TooLarge, HeaderTooBig, Trailers:
+		return false
+	default:
+		return r.RemembersUncacheable()
+	}
+}

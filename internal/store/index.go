@@ -283,6 +283,16 @@ func (s *Store) MarkUncacheable(space *Namespace, k Key, why rfc9111.Reason, unt
 	sh.evictLocked(r)
 }
 
+// UnmarkUncacheable ends what MarkUncacheable began.
+func (s *Store) UnmarkUncacheable(k Key) {
+	sh := s.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if r := sh.resources.get(k); r != nil && r.lore != nil {
+		r.lore.uncacheableUntil = time.Time{}
+	}
+}
+
 func (sh *shard) isMarked(k Key, why rfc9111.Reason, until time.Time) bool {
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()

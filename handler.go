@@ -461,12 +461,9 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		h.counters.fetched(result, time.Since(start))
 		endSpan(span, "result", fillResultNames[result], "reason", out.detail)
 	}()
-	err := next.ServeHTTP(m, r)
-	switch {
-	case err == nil && m.wrote:
+	err := m.run(next, r)
+	if err == nil && m.wrote {
 		result = fillNotStored
-	case err == nil: // an empty 200
-		out.write(w.Header())
 	}
 	return err
 }
@@ -501,7 +498,7 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	m := &marker{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, out: out}
 	if why != rfc9111.Method || rfc9111.Safe(r.Method) {
-		return next.ServeHTTP(m, r)
+		return m.run(next, r)
 	}
 	kept := newOriginal(r)
 	k := newKeeper(h, kept.request, w)
@@ -515,7 +512,7 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			m.keep, out.stored = k, true
 		}
 	}
-	if err := next.ServeHTTP(m, kept.forUpstream(r.Context())); err != nil {
+	if err := m.run(next, kept.forUpstream(r.Context())); err != nil {
 		return err
 	}
 	k.store()

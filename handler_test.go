@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -1405,6 +1406,44 @@ func TestUncacheableURLBecomesCacheable(t *testing.T) {
 			}
 			wantStatus(t, do(h, up, request(t.Context(), "/a")), "hit")
 		})
+	}
+}
+
+// TestErrorsAreTold: an error of the handlers behind the cache, of which Caddy makes a
+// response, is told and counted like a response.
+func TestErrorsAreTold(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	do(h, fixed(&calls, "mine", "Cache-Control", "private"), request(t.Context(), "/private"))
+	noStore := request(t.Context(), "/a", "Cache-Control", "no-store")
+	conditional := request(t.Context(), "/a", "If-None-Match", `"1"`)
+	post := request(t.Context(), "/a")
+	post.Method = http.MethodPost
+	for _, c := range []struct {
+		r      *http.Request
+		want   string
+		status cacheStatus
+	}{
+		{request(t.Context(), "/a"), "groupcache; fwd=uri-miss; detail=aborted", statusMiss},
+		{conditional, "groupcache; fwd=uri-miss; detail=aborted", statusMiss},
+		{request(t.Context(), "/private"), "groupcache; fwd=uri-miss; detail=hit-for-miss", statusMiss},
+		{noStore, "groupcache; fwd=bypass; detail=request-no-store", statusBypass},
+		{post, "groupcache; fwd=method; detail=method", statusBypass},
+	} {
+		counted := h.counters.requests[c.status].Load()
+		w := do(h, func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("X-Tried", "yes")
+			return caddyhttp.Error(http.StatusBadGateway, errors.New("no upstream"))
+		}, c.r)
+		if got := w.Header()["Cache-Status"]; !slices.Equal(got, []string{c.want}) || w.Header().Get("X-Tried") != "yes" {
+			t.Errorf("%s %s: %q, want %q; %v", c.r.Method, c.r.URL, got, c.want, w.Header())
+		}
+		if got := replacer(c.r).ReplaceAll("{http.groupcache.status}", ""); got != statusNames[c.status] {
+			t.Errorf("%s %s: placeholder %q", c.r.Method, c.r.URL, got)
+		}
+		if got := h.counters.requests[c.status].Load(); got != counted+1 {
+			t.Errorf("%s %s: counted %d times", c.r.Method, c.r.URL, got-counted)
+		}
 	}
 }
 

@@ -103,6 +103,15 @@ func (o *outcome) write(header http.Header) {
 	header["Cache-Status"] = append(header["Cache-Status"], string(b))
 }
 
+// writeUnanswered is write for handlers that came back without having written anything:
+// with an error, of which Caddy makes a response, or without, which is an empty 200.
+func (o *outcome) writeUnanswered(header http.Header, err error) {
+	if err != nil && o.detail == "" {
+		o.detail = rfc9111.Aborted.String()
+	}
+	o.write(header)
+}
+
 // hitFields returns the Age of a response from the cache and its member of
 // Cache-Status, both in one piece of memory.
 func (h *Handler) hitFields(e *store.Entry, status cacheStatus, detail string, now time.Time) (age, member string) {

@@ -362,10 +362,8 @@ func (x *fetch) finish(t *tee, err error) fillResult {
 		return fillFailed
 	case t.state == undecided:
 		x.giveUp(rfc9111.Aborted)
-		if err == nil { // nothing was written: an empty 200
-			t.adoptHeader()
-			x.out.write(t.ResponseWriter.Header())
-		}
+		t.adoptHeader()
+		x.out.writeUnanswered(t.ResponseWriter.Header(), err)
 		return fillFailed
 	case t.state == filling && err != nil:
 		x.giveUp(rfc9111.Aborted)
@@ -876,6 +874,15 @@ type marker struct {
 	wrote bool
 	look  func(status int, header http.Header) // called before the header is sent, if not nil
 	keep  *keeper                              // gets the body too; nil: nobody
+}
+
+// run has handlers answer a request.
+func (m *marker) run(next caddyhttp.Handler, r *http.Request) error {
+	err := next.ServeHTTP(m, r)
+	if !m.wrote {
+		m.out.writeUnanswered(m.ResponseWriter.Header(), err)
+	}
+	return err
 }
 
 // WriteHeader marks the final response, and leaves interim ones as they are.

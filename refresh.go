@@ -66,6 +66,7 @@ func (h *Handler) runRefresh(r *http.Request, next caddyhttp.Handler, q *questio
 // use; placeholders that other handlers have set in the Replacer are lost.
 func background(r *http.Request, deadline time.Duration) (*http.Request, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), deadline)
+	ctx = caddyhttp.ContextWithIdleTimeouts(ctx, nil, nil) // those are of the client's connection
 	again := r.Clone(ctx)
 	rewritten := again.URL
 	if original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {

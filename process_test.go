@@ -144,7 +144,8 @@ func freePorts(t *testing.T, n int) []string {
 }
 
 // caddyfile is the node's configuration. extra stands in the site, before the
-// cache.
+// cache. The routes behind that are of a group, as those of most sites are: once one
+// has had its turn Caddy passes over them all, for as long as the request lasts.
 func (p *process) caddyfile(extra string) string {
 	return fmt.Sprintf(`{
 	admin %s
@@ -166,7 +167,12 @@ http://:%s {
 	groupcache {
 		%s
 	}
-	reverse_proxy %s
+	handle /of/another/route {
+		respond 404
+	}
+	handle {
+		reverse_proxy %s
+	}
 }
 %s`, p.admin, filepath.Join(p.dir, "storage"), p.gossip, p.peers, p.join, p.name, p.app,
 		p.http[strings.LastIndexByte(p.http, ':')+1:], extra, p.site, p.upstream, p.tlsSite())

@@ -54,6 +54,8 @@ type node struct {
 	control *http.Client
 }
 
+// config has routes of a group, as most sites do: once one of them has had its turn
+// Caddy passes over them all, for as long as the request lasts.
 const config = `{
 	admin %s
 	auto_https off
@@ -76,7 +78,12 @@ http://:%s {
 	groupcache {
 		%s
 	}
-	reverse_proxy %s
+	handle /of/another/route {
+		respond 404
+	}
+	handle {
+		reverse_proxy %s
+	}
 }
 `
 

@@ -203,6 +203,9 @@ func (h *Handler) serveHit(w http.ResponseWriter, r *http.Request, next caddyhtt
 // serveStored answers with a stored response. Header sets its header, and
 // reports whether that has answered the request.
 func (h *Handler) serveStored(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte, header func(http.ResponseWriter) bool) bool {
+	if e.Large() { // of which the upstream may be asked for a chunk
+		r = q.keep(r).request
+	}
 	body := h.storedBody(r, next, q, e, first)
 	defer body.close()
 	if e.Large() && r.Method != http.MethodHead {
@@ -374,14 +377,13 @@ func (h *Handler) newHeader(w http.ResponseWriter, r *http.Request, e *store.Ent
 // off, as it would have been without a cache.
 func (h *Handler) resume(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, g *given) {
 	kept := q.keep(r)
-	rest := kept.forUpstream(r.Context())
-	rest.Header = rfc9111.Conditional(kept.request.Header, nil)
+	header := rfc9111.Conditional(kept.request.Header, nil)
 	s := &resumer{ResponseWriter: w, header: make(http.Header), status: e.Status, tag: strongTag(e), given: g}
 	if s.tag != "" && g.at > 0 && e.Status == http.StatusOK {
-		rest.Header["Range"] = []string{"bytes=" + strconv.FormatInt(g.at, 10) + "-"}
-		rest.Header["If-Range"] = []string{s.tag}
+		header["Range"] = []string{"bytes=" + strconv.FormatInt(g.at, 10) + "-"}
+		header["If-Range"] = []string{s.tag}
 	}
-	err := next.ServeHTTP(s, rest)
+	err := next.ServeHTTP(s, kept.forUpstream(r.Context(), header))
 	if size, known := contentLength(e); err != nil || s.at < g.at || known && s.at < size && !served(w) {
 		panic(http.ErrAbortHandler)
 	}
@@ -512,7 +514,7 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			m.keep, out.stored = k, true
 		}
 	}
-	if err := m.run(next, kept.forUpstream(r.Context())); err != nil {
+	if err := m.run(next, kept.forUpstream(r.Context(), nil)); err != nil {
 		return err
 	}
 	k.store()

@@ -40,11 +40,21 @@ func groupsOf(r *http.Request) map[string]struct{} {
 }
 
 // forUpstream returns what the handlers behind the cache are to be called with: the
-// client's request, as it came.
-func (o *original) forUpstream(ctx context.Context) *http.Request {
+// client's request as it came, but with the given header, which is theirs from here on,
+// if that is not nil.
+func (o *original) forUpstream(ctx context.Context, header http.Header) *http.Request {
 	o.restore()
 	o.ran = true
+	if header != nil {
+		o.setHeader(header)
+	}
 	return o.client.WithContext(ctx)
+}
+
+// setHeader changes the client's header in place.
+func (o *original) setHeader(header http.Header) {
+	clear(o.client.Header)
+	maps.Copy(o.client.Header, header)
 }
 
 // restore puts back what the handlers have changed of the client's request.
@@ -54,8 +64,7 @@ func (o *original) restore() {
 	}
 	o.ran = false
 	*o.client.URL = o.url
-	clear(o.client.Header)
-	maps.Copy(o.client.Header, o.request.Header.Clone())
+	o.setHeader(o.request.Header.Clone())
 	maps.DeleteFunc(groupsOf(o.client), func(name string, _ struct{}) bool {
 		_, had := o.groups[name]
 		return !had

@@ -37,7 +37,9 @@ func changing(t *testing.T, options string, upstream http.HandlerFunc) (base str
 			request_header -Accept-Encoding
 			request_header +X-Added once
 			request_header Host internal
-			reverse_proxy %s
+			reverse_proxy %s {
+				header_up X-Shown {http.request.header.X-Added}
+			}
 		}
 		handle {
 			respond "of another route" 404
@@ -76,8 +78,8 @@ func TestHandlersRunOnceMore(t *testing.T) {
 	content := make([]byte, 3<<20+100)
 	rand.Read(content)
 	base := changing(t, "", func(w http.ResponseWriter, r *http.Request) {
-		if added := r.Header["X-Added"]; len(added) != 1 {
-			t.Errorf("%s: X-Added is %q", r.URL, added)
+		if added, shown := r.Header["X-Added"], r.Header.Get("X-Shown"); len(added) != 1 || shown != "once" {
+			t.Errorf("%s: X-Added is %q, and a placeholder shows %q", r.URL, added, shown)
 		}
 		w.Header().Set("Etag", `"1"`)
 		w.Header().Set("Cache-Control", map[string]string{"/private": "private", "/large": "max-age=60"}[r.URL.Path])

@@ -55,13 +55,14 @@ func (h *Handler) mender(r *http.Request, next caddyhttp.Handler, q *question, e
 // which tells all about the response, and then for those that the client wants.
 // It reports false, and has done nothing, if the upstream doesn't do that.
 func (h *Handler) fetchFirst(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, g grant, out *outcome) bool {
+	r = q.keep(r).request
 	s := h.newSlicer(0, 0, "")
 	start := time.Now()
 	if s.fetch(r, next, q) != nil {
 		return false
 	}
 	defer s.release()
-	e, why := h.judgeSlice(q.keep(r).request, s)
+	e, why := h.judgeSlice(r, s)
 	if why != rfc9111.None {
 		return false
 	}
@@ -156,13 +157,12 @@ func (s *slicer) fetch(r *http.Request, next caddyhttp.Handler, q *question) (er
 	defer cancel()
 	s.cancel = cancel
 	kept := q.keep(r)
-	again := kept.forUpstream(ctx)
-	again.Header = rfc9111.Conditional(kept.request.Header, nil)
+	header := rfc9111.Conditional(kept.request.Header, nil)
 	length := int64(store.ChunkSize)
 	if s.size > 0 {
 		length = min(length, s.size-s.start)
 	}
-	rfc9111.AskPart(again.Header, s.start, length, s.tag)
+	rfc9111.AskPart(header, s.start, length, s.tag)
 	s.asked, s.sent = kept.request.Header, time.Now()
 	defer func() {
 		if p := recover(); p != nil {
@@ -175,7 +175,7 @@ func (s *slicer) fetch(r *http.Request, next caddyhttp.Handler, q *question) (er
 			s.release()
 		}
 	}()
-	if err := next.ServeHTTP(s, again); err != nil {
+	if err := next.ServeHTTP(s, kept.forUpstream(ctx, header)); err != nil {
 		return fmt.Errorf("asking the upstream for a part: %w", err)
 	}
 	if len(s.body) == 0 || len(s.body) < cap(s.body) {

@@ -311,13 +311,13 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 		}))
 		x.limit()
 	}
-	r := x.q.original.forUpstream(ctx)
+	var asked http.Header // nil: the client's
 	switch {
-	case x.grant.stale != nil && r.Method == http.MethodGet && !x.q.credentials:
-		r.Header = rfc9111.Conditional(x.r.Header, x.grant.stale.Header())
+	case x.grant.stale != nil && x.r.Method == http.MethodGet && !x.q.credentials:
+		asked = rfc9111.Conditional(x.r.Header, x.grant.stale.Header())
 		x.validating, x.discards = true, true
 	case !x.q.alone && hasConditions(x.r.Header):
-		r.Header = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
+		asked = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
 		x.discards = len(x.r.Header["Range"]) > 0
 	}
 	header := w.Header()
@@ -333,8 +333,9 @@ func (x *fetch) start(w http.ResponseWriter) (*tee, *http.Request) {
 			t.header = make(http.Header)
 		}
 	}
+	upstream := x.q.original.forUpstream(ctx, asked)
 	x.sent = time.Now()
-	return t, r
+	return t, upstream
 }
 
 // joinable reports whether others may follow.

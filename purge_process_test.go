@@ -357,7 +357,7 @@ func TestPurgesHardlySlowHits(t *testing.T) {
 	}
 	t.Logf("the node computes %.1f µs for a hit, %.1f µs with the purges and what their requests take", 1e6*cpu[0]/asked[0], 1e6*cpu[1]/asked[1])
 	slower := 100 * (median(purging) - median(quiet)) / median(quiet)
-	t.Logf("%v a hit, %v while %d tags a second are purged", median(quiet), median(purging), purged*int(time.Second)/int(rounds*turn))
+	t.Logf("%v a hit, %v while %d tags a second are purged", median(quiet), median(purging), int64(purged)*int64(time.Second)/int64(rounds*turn))
 	figure(t, "hits slowed by purges, in percent", int64(slower), 10, 50)
 }
 

@@ -510,7 +510,7 @@ func (w *frameWriter) frame(kind byte, payload func(*encoder)) { w.buf.frame(kin
 // data appends a data frame. Large bodies are written through, not copied.
 func (w *frameWriter) data(p []byte) error {
 	for len(p) > 0 {
-		n := min(len(p), math.MaxUint32)
+		n := int(min(int64(len(p)), math.MaxUint32))
 		w.buf = append(w.buf, frameData)
 		w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(n))
 		if n <= 4096 || w.w == nil {

@@ -69,11 +69,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // request, or the owner, has or is fetching, or with the next handlers' response.
 // It reports false when the request has to look again.
 func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding, tired bool) (done bool, err error) {
-	uncacheable := q.uncacheable(found) != rfc9111.None
-	if uncacheable && !q.directives.OnlyIfCached {
+	if q.uncacheable(found) != rfc9111.None && !q.directives.OnlyIfCached {
 		return true, h.passOn(w, r, next, q, found)
 	}
-	if found.why != rfc9111.None || uncacheable || tired || q.upstream != rfc9111.None {
+	if found.why != rfc9111.None || tired || q.upstream != rfc9111.None {
 		q.alone = true
 	}
 	f, body, lead := h.node.join(q)

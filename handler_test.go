@@ -100,6 +100,21 @@ func fixed(calls *atomic.Int64, body string, fields ...string) caddyhttp.Handler
 	}
 }
 
+// confirmed is an upstream that says of its response, when asked, that it has not
+// changed, and how long that holds.
+func confirmed(calls, notModified *atomic.Int64, first, then string) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if r.Header.Get("If-None-Match") != `"1"` {
+			return fixed(calls, "hello", "Cache-Control", first, "Etag", `"1"`)(w, r)
+		}
+		notModified.Add(1)
+		w.Header().Set("Cache-Control", then)
+		w.Header().Set("Etag", `"1"`)
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+}
+
 func wantStatus(t *testing.T, w *httptest.ResponseRecorder, want string) {
 	t.Helper()
 	if got := w.Header().Get("Cache-Status"); !strings.Contains(got, want) {
@@ -646,16 +661,7 @@ func TestResponseThatIsNeverFreshIsValidatedForEachRequest(t *testing.T) {
 	c := newCluster(t, 3)
 	target := c.target(0)
 	var calls, notModified atomic.Int64
-	up := func(w http.ResponseWriter, r *http.Request) error {
-		if r.Header.Get("If-None-Match") == `"1"` {
-			notModified.Add(1)
-			w.Header().Set("Cache-Control", "max-age=0, must-revalidate")
-			w.Header().Set("Etag", `"1"`)
-			w.WriteHeader(http.StatusNotModified)
-			return nil
-		}
-		return fixed(&calls, "hello", "Cache-Control", "max-age=0, must-revalidate", "Etag", `"1"`)(w, r)
-	}
+	up := confirmed(&calls, &notModified, "max-age=0, must-revalidate", "max-age=0, must-revalidate")
 	do(c.handlers[0], up, request(t.Context(), target))
 	for i, h := range c.handlers {
 		w := do(h, up, request(t.Context(), target))
@@ -673,16 +679,7 @@ func TestClientThatWantsAValidatedAnswer(t *testing.T) {
 		c := newCluster(t, 2)
 		target := c.target(0)
 		var calls, notModified atomic.Int64
-		up := func(w http.ResponseWriter, r *http.Request) error {
-			if r.Header.Get("If-None-Match") == `"1"` {
-				notModified.Add(1)
-				w.Header().Set("Cache-Control", "max-age=600")
-				w.Header().Set("Etag", `"1"`)
-				w.WriteHeader(http.StatusNotModified)
-				return nil
-			}
-			return fixed(&calls, "hello", "Cache-Control", "max-age=600", "Etag", `"1"`)(w, r)
-		}
+		up := confirmed(&calls, &notModified, "max-age=600", "max-age=600")
 		do(c.handlers[0], up, request(t.Context(), target))
 		w := do(c.handlers[0], up, request(t.Context(), target, "Cache-Control", directive))
 		if w.Body.String() != "hello" || calls.Load() != 1 || notModified.Load() != 1 {
@@ -1497,16 +1494,7 @@ func TestPlaceholdersAreOfTheLastHandler(t *testing.T) {
 func TestStaleIsValidatedWhereTheOwnerCallsItUncacheable(t *testing.T) {
 	c := newCluster(t, 2)
 	var calls, notModified atomic.Int64
-	up := func(w http.ResponseWriter, r *http.Request) error {
-		if r.Header.Get("If-None-Match") != "" {
-			notModified.Add(1)
-			w.Header().Set("Cache-Control", "max-age=600")
-			w.Header().Set("Etag", `"1"`)
-			w.WriteHeader(http.StatusNotModified)
-			return nil
-		}
-		return fixed(&calls, "hello", "Cache-Control", "max-age=0", "Etag", `"1"`)(w, r)
-	}
+	up := confirmed(&calls, &notModified, "max-age=0", "max-age=600")
 	target := c.target(0)
 	do(c.handlers[1], up, request(t.Context(), target))
 	waitForCommit(t, c.nodes[0], 1)
@@ -1525,16 +1513,7 @@ func TestStaleIsValidatedWhereTheOwnerCallsItUncacheable(t *testing.T) {
 func TestClusterRevalidatesOnce(t *testing.T) {
 	c := newCluster(t, 3)
 	var calls, notModified atomic.Int64
-	up := func(w http.ResponseWriter, r *http.Request) error {
-		if r.Header.Get("If-None-Match") != "" {
-			notModified.Add(1)
-			w.Header().Set("Cache-Control", "max-age=600")
-			w.Header().Set("Etag", `"1"`)
-			w.WriteHeader(http.StatusNotModified)
-			return nil
-		}
-		return fixed(&calls, "hello", "Cache-Control", "max-age=0", "Etag", `"1"`)(w, r)
-	}
+	up := confirmed(&calls, &notModified, "max-age=0", "max-age=600")
 	target := c.target(0)
 	do(c.handlers[1], up, request(t.Context(), target))
 	waitForCommit(t, c.nodes[0], 1)

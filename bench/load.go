@@ -318,7 +318,7 @@ type load struct {
 const longestRound = time.Minute
 
 // settle is how long a load runs before it is measured.
-const settle = 150 * time.Millisecond
+const settle = 50 * time.Millisecond
 
 // run loads the targets for a while.
 func (l *load) run(ctx context.Context, d time.Duration) (sample, error) {

@@ -8,8 +8,7 @@
 //
 // The servers are processes of their own, so their processor time is known apart
 // from that of the load generator, which is in this program. What is compared
-// takes turns, round by round, and ratios are those of one round, so whatever
-// else the machine does meets all alike. Every answer is checked: its status, its
+// takes turns, round by round, so whatever else the machine does meets all alike. Every answer is checked: its status, its
 // length, and that Cache-Status says what the case is about.
 //
 // It needs Linux, whose /proc tells processor times. nginx and varnishd join in

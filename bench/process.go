@@ -160,7 +160,7 @@ func freeAddr() (string, error) {
 }
 
 // cpuTime returns the processor time that processes and their descendants have
-// used. It reads /proc, so it needs Linux; its unit there is 10 ms.
+// used. It reads /proc, so it needs Linux.
 func cpuTime(roots ...int) (time.Duration, error) {
 	names, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil || len(names) == 0 {
@@ -177,7 +177,11 @@ func cpuTime(roots ...int) (time.Duration, error) {
 	for pid, s := range all {
 		for p := pid; p != 0; p = all[p].parent {
 			if slices.Contains(roots, p) {
-				sum += s.used
+				used, err := clockOf(pid)
+				if err != nil {
+					used = s.used
+				}
+				sum += used
 				break
 			}
 		}
@@ -187,8 +191,12 @@ func cpuTime(roots ...int) (time.Duration, error) {
 
 // ownTime returns the processor time of this process: the load generator's.
 func ownTime() time.Duration {
-	s, _ := readStat("/proc/self/stat") // cpuTime reports it if that can't be read
-	return s.used
+	used, err := clockOf(os.Getpid())
+	if err != nil {
+		s, _ := readStat("/proc/self/stat") // cpuTime reports it if that can't be read
+		used = s.used
+	}
+	return used
 }
 
 // machineTime returns the processor time that the whole machine has used, and
@@ -213,7 +221,7 @@ func machineTime() (all, own time.Duration) {
 
 type procStat struct {
 	parent int
-	used   time.Duration
+	used   time.Duration // in units of 10 ms
 }
 
 func readStat(name string) (procStat, error) {

@@ -24,7 +24,10 @@ type contestant struct {
 	prepare func(context.Context) error // before each round, for what other rounds may have evicted
 
 	samples []sample
+	pairs   []pairOf // a sample and one of what it is compared with, taken one right after the other
 }
+
+type pairOf struct{ own, other sample }
 
 // What contestants are compared with.
 const (
@@ -332,7 +335,11 @@ func (b *bench) selected(all []*contestant) []*contestant {
 
 // contest has the contestants take turns.
 func (b *bench) contest(ctx context.Context, all []*contestant) error {
-	for round := range b.rounds {
+	return b.takeTurns(ctx, all, b.rounds)
+}
+
+func (b *bench) takeTurns(ctx context.Context, all []*contestant, rounds int) error {
+	for round := range rounds {
 		for i := range all {
 			c := all[(i+round)%len(all)] // not always after the same one
 			s, err := b.turn(ctx, c)
@@ -346,6 +353,45 @@ func (b *bench) contest(ctx context.Context, all []*contestant) error {
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
 			c.samples = append(c.samples, s)
+		}
+	}
+	return nil
+}
+
+// compare measures each contestant side by side with what it is compared with: what a
+// machine does for a request varies by a third within a minute, but hardly within a
+// second.
+func (b *bench) compare(ctx context.Context, all []*contestant) error {
+	byName := make(map[string]*contestant)
+	measure := make(map[*contestant]bool) // beside no other
+	for _, c := range all {
+		byName[c.name], measure[c] = c, true
+	}
+	for _, c := range all {
+		if other := byName[c.against]; other != nil {
+			measure[c], measure[other] = false, false
+		}
+	}
+	for round := range b.rounds {
+		for i := range all {
+			c := all[(i+round)%len(all)]
+			other := byName[c.against]
+			group := []*contestant{c, other}
+			if other == nil {
+				if !measure[c] {
+					continue
+				}
+				group = group[:1]
+			}
+			if round%2 == 1 { // not always before the other
+				slices.Reverse(group)
+			}
+			if err := b.takeTurns(ctx, group, 1); err != nil {
+				return err
+			}
+			if other != nil {
+				c.pairs = append(c.pairs, pairOf{c.samples[len(c.samples)-1], other.samples[len(other.samples)-1]})
+			}
 		}
 	}
 	return nil
@@ -417,7 +463,7 @@ func (b *bench) throughput(ctx context.Context) error {
 	return b.eachArena(ctx, b.selectedSizes(), func(a *arena) error {
 		all := b.selected(a.contestants())
 		progress("throughput, %s, HTTP/%s: %d cases", a.size.name, a.version(), len(all))
-		if err := b.contest(ctx, all); err != nil {
+		if err := b.compare(ctx, all); err != nil {
 			return err
 		}
 		b.standings(a, all)
@@ -435,10 +481,6 @@ func (a *arena) version() string {
 func (b *bench) standings(a *arena, all []*contestant) {
 	b.report.printf("\n### %s, HTTP/%s\n", a.size.name, a.version())
 	rows := [][]string{{"", "requests/s", "CPU µs", "against", "requests/s ×", "CPU ×", "generator µs"}}
-	byName := make(map[string]*contestant)
-	for _, c := range all {
-		byName[c.name] = c
-	}
 	var cost, speed []bar
 	for _, c := range all {
 		var perSecond []float64
@@ -450,13 +492,9 @@ func (b *bench) standings(a *arena, all []*contestant) {
 		if c.load.connections != b.connections {
 			row[0] += fmt.Sprintf(" (%d connections)", c.load.connections)
 		}
-		if ref := byName[c.against]; ref != nil {
-			var faster, dearer []float64
-			for i, s := range c.samples {
-				faster = append(faster, s.perSecond/ref.samples[i].perSecond)
-				dearer = append(dearer, float64(s.cpu)/float64(ref.samples[i].cpu))
-			}
-			row[3], row[4], row[5] = ref.name, withQuartiles(faster), withQuartiles(dearer)
+		if len(c.pairs) > 0 {
+			faster, dearer := ratios(c.pairs)
+			row[3], row[4], row[5] = c.against, faster.String(), dearer.String()
 		}
 		rows = append(rows, row)
 		bar := func(value float64, label string) bar {
@@ -469,6 +507,39 @@ func (b *bench) standings(a *arena, all []*contestant) {
 	name := strings.ToLower(a.size.name) + "-http" + a.version()[:1]
 	b.report.plot("cpu-"+name, "CPU per request, "+a.size.name, bars(fmt.Sprintf("CPU µs per request, %s, HTTP/%s", a.size.name, a.version()), cost))
 	b.report.plot("rate-"+name, "requests a second, "+a.size.name, bars(fmt.Sprintf("Requests a second, %s, HTTP/%s", a.size.name, a.version()), speed))
+}
+
+// ratios are of all requests a second that one had to those of the other, and of what
+// one costs: short rounds vary, and their median is less exact than their sum.
+func ratios(pairs []pairOf) (faster, dearer ratio) {
+	var own, other sum
+	for _, p := range pairs {
+		own.add(p.own)
+		other.add(p.other)
+		faster.each = append(faster.each, p.own.perSecond/p.other.perSecond)
+		dearer.each = append(dearer.each, float64(p.own.cpu)/float64(p.other.cpu))
+	}
+	faster.all = own.perSecond / other.perSecond
+	dearer.all = own.cpu / own.requests / (other.cpu / other.requests)
+	return faster, dearer
+}
+
+type sum struct{ perSecond, cpu, requests float64 }
+
+func (t *sum) add(s sample) {
+	t.perSecond += s.perSecond
+	t.cpu += float64(s.cpu) * float64(s.requests)
+	t.requests += float64(s.requests)
+}
+
+// A ratio is that of the sums of all rounds, with those of the single ones.
+type ratio struct {
+	all  float64
+	each []float64
+}
+
+func (r ratio) String() string {
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", r.all, quantile(r.each, 0.25), quantile(r.each, 0.75))
 }
 
 // takeProfiles takes CPU profiles of all servers of each case.

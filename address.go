@@ -35,7 +35,7 @@ type address struct {
 
 // addressOf returns the address that a request has, or would have for another
 // target. It is false if there is none.
-func (h *Handler) addressOf(r *http.Request, uri string) (a address, ok bool) {
+func (h *Handler) addressOf(r *http.Request, fields fieldSet, uri string) (a address, ok bool) {
 	if len(r.Host) > maxHost || len(uri) > maxTarget {
 		return address{}, false
 	}
@@ -51,7 +51,7 @@ func (h *Handler) addressOf(r *http.Request, uri string) (a address, ok bool) {
 	// Most are no longer. What a hit takes of the stack fits in what net/http and
 	// Caddy leave of it; after each garbage collection it would have to grow.
 	var buf [192]byte
-	b := h.appendOrigin(buf[:0], r)
+	b := h.appendOrigin(buf[:0], r, fields)
 	if h.node.store.KnowsSearchVariances() {
 		if a, ok = h.searchAddress(b, uri); ok {
 			return a, true
@@ -81,13 +81,16 @@ func (h *Handler) searchAddress(origin []byte, uri string) (a address, ok bool) 
 }
 
 // appendOrigin appends the part of a default key that stands before the path.
-func (h *Handler) appendOrigin(b []byte, r *http.Request) []byte {
+func (h *Handler) appendOrigin(b []byte, r *http.Request, fields fieldSet) []byte {
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
 	}
+	if fields.has(overridingFields) {
+		scheme += overrides(r.Header)
+	}
 	b = part(part(b, h.Group), "")
-	return part(part(b, scheme+overrides(r.Header)), r.Host)
+	return part(part(b, scheme), r.Host)
 }
 
 // overriding are the fields that make many upstreams take a request for one with
@@ -103,18 +106,8 @@ var overriding = []string{
 	"X-Scheme", "X-Script-Name", "X-Url-Scheme",
 }
 
-// overrides returns the overriding fields of a request as one string, which is
-// empty for most.
+// overrides returns the overriding fields of a request as one string.
 func overrides(header http.Header) string {
-	for name := range header {
-		if strings.HasPrefix(name, "X-") || strings.HasPrefix(name, "F") {
-			return overridesIn(header)
-		}
-	}
-	return ""
-}
-
-func overridesIn(header http.Header) string {
 	var b []byte
 	for _, name := range overriding {
 		for _, value := range header[name] {
@@ -155,12 +148,12 @@ func urlOf(r *http.Request) string {
 // of the URL without a query.
 func (h *Handler) pathOf(r *http.Request) store.Key {
 	path, _, _ := strings.Cut(requestURI(r), "?")
-	return sha256.Sum256(part(h.appendOrigin(nil, r), path))
+	return sha256.Sum256(part(h.appendOrigin(nil, r, fieldsOf(r.Header)), path))
 }
 
 // keysOf returns the keys under which responses to a target can be stored.
 func (h *Handler) keysOf(r *http.Request, uri string) []store.Key {
-	a, ok := h.addressOf(r, uri)
+	a, ok := h.addressOf(r, fieldsOf(r.Header), uri)
 	if !ok {
 		return nil
 	}
@@ -171,7 +164,7 @@ func (h *Handler) keysOf(r *http.Request, uri string) []store.Key {
 	if h.Query != nil {
 		uri = h.Query.normalize(uri)
 	}
-	return []store.Key{a.key, sha256.Sum256(part(h.appendOrigin(nil, r), uri))}
+	return []store.Key{a.key, sha256.Sum256(part(h.appendOrigin(nil, r, fieldsOf(r.Header)), uri))}
 }
 
 // learn takes in what the header of a storable response says about queries. The
@@ -210,7 +203,7 @@ func (x *fetch) teach(e *store.Entry, body *follower) {
 		})
 	})
 	all.Go(func() {
-		a, ok := h.addressOf(x.r, requestURI(x.r))
+		a, ok := h.addressOf(x.r, fieldsOf(x.r.Header), requestURI(x.r))
 		if !ok || a.search == nil { // it has been forgotten again
 			return
 		}

@@ -117,6 +117,7 @@ type Handler struct {
 	counters  *counters
 	policy    rfc9111.Options
 	cacheName string // "": no Cache-Status
+	hitLines  *hitLines
 	purgers   purgers
 }
 
@@ -168,9 +169,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.policy = h.options()
-	if h.cacheName = h.CacheStatus; h.cacheName == cacheStatusOff {
-		h.cacheName = ""
-	}
 	app, err := ctx.App("groupcache")
 	if err != nil {
 		return fmt.Errorf("loading the groupcache app: %w", err)
@@ -185,6 +183,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.node = a.process.node
+	h.named()
 	h.counters = a.process.counters.of(h.Group)
 	if h.space = h.node.store.Namespace(h.Group); h.space == nil {
 		return fmt.Errorf("group %s: too many groups since Caddy started: restart it", h.Group)

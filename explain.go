@@ -288,12 +288,13 @@ func (h *Handler) explain(ctx context.Context, method, u string, header http.Hea
 	r.ContentLength, _ = strconv.ParseInt(r.Header.Get("Content-Length"), 10, 64)
 
 	g := GroupExplanation{Group: h.Group}
-	q, why := h.question(r)
-	if q == nil { // it may be stored for others
+	q := new(question)
+	why := h.question(q, r)
+	if why != rfc9111.None { // it may be stored for others
 		q = &question{space: h.space, header: r.Header, credentials: len(r.Header["Authorization"]) > 0}
 	}
 	var keyed bool
-	if q.address, keyed = h.addressOf(r, requestURI(r)); keyed {
+	if q.address, keyed = h.addressOf(r, fieldsOf(r.Header), requestURI(r)); keyed {
 		owner, _ := h.node.ring.Load().Owner(q.key)
 		g.Key, g.Hash, g.Owner = h.keyText(r, q.address), hex.EncodeToString(q.key[:]), owner.Name
 		g.Nodes = h.node.survey(ctx, q, owner)

@@ -28,28 +28,43 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if h.Purge != nil && slices.Contains(h.Purge.Methods, r.Method) {
 		return h.servePurge(w, r)
 	}
-	q, why := h.question(r)
-	if why != rfc9111.None {
+	var q question
+	if why := h.question(&q, r); why != rfc9111.None {
 		return h.bypass(w, r, next, why)
 	}
 	h.node.busy.note(h, r, q.key)
+	now := time.Now()
+	if !h.node.upToDate(r.Context(), now, q.patience) {
+		return h.bypass(w, r, next, rfc9111.CatchingUp)
+	}
+	var found finding
+	h.find(r.Context(), &q, now, &found)
+	if q.served(&found) && h.serveWhole(w, r, &q, found.entry, found.body, q.statusOf(found.entry, found.use), h.node.whose(q.key), now) {
+		return nil
+	}
+	return h.serve(w, r, next, q.kept(), found)
+}
+
+// serve serves what is more than a local hit of one piece, which the first look has
+// not found.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding) error {
 	for looks := 1; ; looks++ {
+		now := time.Now()
 		if looks > 1 {
 			if q.original != nil {
 				q.original.restore()
 			}
-			q.address, _ = h.addressOf(r, requestURI(r)) // what counts of it may be known by now
+			q.address, _ = h.addressOf(r, fieldsOf(r.Header), requestURI(r)) // what counts of it may be known by now
+			if !h.node.upToDate(r.Context(), now, q.patience) {
+				return h.bypass(w, r, next, rfc9111.CatchingUp)
+			}
+			h.find(r.Context(), q, now, &found)
 		}
-		now := time.Now()
-		if !h.node.upToDate(r.Context(), now, q.patience) {
-			return h.bypass(w, r, next, rfc9111.CatchingUp)
-		}
-		found := h.find(r.Context(), q, now)
 		if q.oversized(found.entry) {
 			q.upstream = rfc9111.TooLarge
 		}
-		serves := q.served(found)
-		if !serves && q.servedStale(found) {
+		serves := q.served(&found)
+		if !serves && q.servedStale(&found) {
 			h.refresh(r, next, q)
 			serves = true
 		}
@@ -59,7 +74,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			}
 			continue
 		}
-		if done, err := h.obtain(w, r, next, q, found, looks > maxLooks); done {
+		if done, err := h.obtain(w, r, next, q, &found, looks > maxLooks); done {
 			return err
 		}
 	}
@@ -68,7 +83,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // obtain answers with what is not in this node's memory: with what another
 // request, or the owner, has or is fetching, or with the next handlers' response.
 // It reports false when the request has to look again.
-func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding, tired bool) (done bool, err error) {
+func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found *finding, tired bool) (done bool, err error) {
 	if q.uncacheable(found) != rfc9111.None && !q.directives.OnlyIfCached {
 		return true, h.passOn(w, r, next, q, found)
 	}
@@ -79,7 +94,8 @@ func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	// Look again after winning: between find and join the flight of
 	// somebody else may have landed, stored its response and left.
 	if lead && !q.alone {
-		if again := h.node.find(q, time.Now()); q.served(again) {
+		var again finding
+		if h.node.find(q, time.Now(), &again); q.served(&again) {
 			body.Close()
 			f.end(rfc9111.None)
 			return false, nil
@@ -113,44 +129,44 @@ func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.
 
 // question works out what a request asks of the cache. The reason is not None
 // when that is nothing.
-func (h *Handler) question(r *http.Request) (*question, rfc9111.Reason) {
+func (h *Handler) question(q *question, r *http.Request) rfc9111.Reason {
 	head := r.Method == http.MethodHead
+	if r.Method != http.MethodGet && !head {
+		return rfc9111.Method
+	}
+	fields := fieldsOf(r.Header)
 	switch {
-	case r.Method != http.MethodGet && !head:
-		return nil, rfc9111.Method
-	case len(r.Header["Upgrade"]) > 0 || httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade"):
-		return nil, rfc9111.Upgrade
+	case fields.has(connectionFields) && wantsUpgrade(r.Header):
+		return rfc9111.Upgrade
 	case hasBody(r):
-		return nil, rfc9111.RequestBody
-	case rfc9111.NamesFields(r.Header["Connection"]):
-		return nil, rfc9111.Connection
+		return rfc9111.RequestBody
+	case fields.has(connectionFields) && rfc9111.NamesFields(r.Header["Connection"]):
+		return rfc9111.Connection
 	}
-	var directives rfc9111.RequestDirectives
-	if h.RequestDirectives != ignoreDirectives {
-		directives = rfc9111.ParseRequest(r.Header)
+	q.space, q.header, q.traced = h.space, r.Header, r.Context()
+	q.undirected = h.RequestDirectives == ignoreDirectives
+	q.credentials = fields.has(authorizationField) && len(r.Header["Authorization"]) > 0 && !h.policy.IgnoreAuthorization
+	q.conditional = fields.has(conditionFields)
+	q.part = fields.has(rangeField) && len(r.Header["Range"]) > 0
+	q.maxBody = min(h.MaxBodySize, h.node.largestBody())
+	q.patience, q.deadline = time.Duration(h.PeerTimeout), time.Duration(h.FillTimeout)
+	if fields.has(directiveFields) && !q.undirected {
+		q.directives = rfc9111.ParseRequest(r.Header)
+		if q.directives.NoStore {
+			return rfc9111.RequestNoStore
+		}
 	}
-	if directives.NoStore {
-		return nil, rfc9111.RequestNoStore
-	}
-	q := &question{
-		space:       h.space,
-		header:      r.Header,
-		directives:  directives,
-		undirected:  h.RequestDirectives == ignoreDirectives,
-		credentials: len(r.Header["Authorization"]) > 0 && !h.policy.IgnoreAuthorization,
-		maxBody:     min(h.MaxBodySize, h.node.largestBody()),
-		patience:    time.Duration(h.PeerTimeout),
-		deadline:    time.Duration(h.FillTimeout),
-		traced:      r.Context(),
-	}
-	q.part = len(r.Header["Range"]) > 0
-	q.far = !head && rfc9111.FarRange(r.Header["Range"], store.ChunkSize)
+	q.far = q.part && !head && rfc9111.FarRange(r.Header["Range"], store.ChunkSize)
 	q.alone = head || q.credentials || q.directives.NoCache || q.directives.OnlyIfCached
 	var ok bool
-	if q.address, ok = h.addressOf(r, requestURI(r)); !ok {
-		return nil, rfc9111.BadRequestTarget
+	if q.address, ok = h.addressOf(r, fields, requestURI(r)); !ok {
+		return rfc9111.BadRequestTarget
 	}
-	return q, rfc9111.None
+	return rfc9111.None
+}
+
+func wantsUpgrade(header http.Header) bool {
+	return len(header["Upgrade"]) > 0 || httpguts.HeaderValuesContainsToken(header["Connection"], "upgrade")
 }
 
 // hasBody reports whether a request has a body. Over HTTP/3 that shows only when
@@ -173,29 +189,43 @@ func hasBody(r *http.Request) bool {
 	return true
 }
 
+// serveWhole answers with a stored response that is in one piece. It reports false when
+// it isn't, or a part of it is asked for. Most requests end here, so nothing of the
+// question outlives it.
+func (h *Handler) serveWhole(w http.ResponseWriter, r *http.Request, q *question, e *store.Entry, body []byte, status cacheStatus, detail any, now time.Time) bool {
+	if e.Large() || q.part && wantsPart(r, e.Status) {
+		return false
+	}
+	one, ok := h.node.holdBody(q.key, e, body)
+	if !ok {
+		return false
+	}
+	defer h.node.holds.release(one)
+	h.hitHeader(w, r, e, status, detail, now)
+	if q.conditional && h.answerNotModified(w, r, e.Status, w.Header()) {
+		return true
+	}
+	w.WriteHeader(e.Status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(one.of(body)) // a client that is gone needs no error
+	}
+	return true
+}
+
 // serveHit answers with a stored response, of whose body the first chunk is at
 // hand. It reports false when another part is lost that can't be got back: then the
 // request has to look again.
 func (h *Handler) serveHit(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte, status cacheStatus, detail any, now time.Time) bool {
-	if !e.Large() && !wantsPart(r, e.Status) { // nearly all hits, so nothing is allocated for the others' sake
-		if one, ok := h.node.holdBody(q.key, e, first); ok {
-			defer h.node.holds.release(one)
-			if h.hitHeader(w, r, e, status, detail, now) {
-				return true
-			}
-			w.WriteHeader(e.Status)
-			if r.Method != http.MethodHead {
-				_, _ = w.Write(one.of(first)) // a client that is gone needs no error
-			}
-			return true
-		}
+	if h.serveWhole(w, r, q, e, first, status, detail, now) {
+		return true
 	}
 	return h.serveStored(w, r, next, q, e, first, func(w http.ResponseWriter) bool {
 		if q.mended {
 			out := &outcome{h: h, repl: replacer(r), fwd: "partial", fwdStatus: http.StatusPartialContent, stored: true, status: statusMiss}
 			return h.newHeader(w, r, e, out)
 		}
-		return h.hitHeader(w, r, e, status, detail, now)
+		h.hitHeader(w, r, e, status, detail, now)
+		return h.answerNotModified(w, r, e.Status, w.Header())
 	})
 }
 
@@ -243,24 +273,25 @@ func (h *Handler) lost(q *question, e *store.Entry, err error) {
 	}
 }
 
-// hitHeader sets the header of a stored response, and reports whether a 304
-// has answered the request.
-func (h *Handler) hitHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, detail any, now time.Time) bool {
+// hitHeader sets the header of a stored response.
+func (h *Handler) hitHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, detail any, now time.Time) {
 	header := w.Header()
 	lines := e.WriteHeader(header, 2)
 	lines[0], lines[1] = h.hitFields(e, status, detail.(string), now)
 	header["Age"] = lines[0:1:1]
-	if h.cacheName != "" {
-		if stored := header["Cache-Status"]; len(stored) > 0 {
-			header["Cache-Status"] = append(stored, lines[1])
-		} else {
-			header["Cache-Status"] = lines[1:2:2]
-		}
+	before := header["Cache-Status"]
+	switch {
+	case h.cacheName == "":
+	case len(before) > 0:
+		header["Cache-Status"] = append(before, lines[1])
+	default:
+		header["Cache-Status"] = lines[1:2:2]
 	}
-	setPlaceholders(replacer(r), statusNames[status], detail)
+	// A handler of ours that served before this one, whose error this one is a route for,
+	// has left a Cache-Status.
+	setPlaceholders(replacer(r), statusNames[status], detail, len(before) > 0 || h.node.unnamed.Load())
 	h.counters.requests[status].Add(1)
 	h.logDecision(r, status, "", detail.(string), false)
-	return h.answerNotModified(w, r, e.Status, header)
 }
 
 // answerNotModified answers a conditional request with 304 if the client has
@@ -279,7 +310,7 @@ func (h *Handler) answerNotModified(w http.ResponseWriter, r *http.Request, stat
 
 // follow serves a request from a flight that somebody else leads, or that is
 // fed by another node. It reports false when the request has to look again.
-func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, body *follower, found finding) (bool, error) {
+func (h *Handler) follow(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, body *follower, found *finding) (bool, error) {
 	defer body.Close()
 	e, err := f.fill.Header(r.Context())
 	if err != nil {
@@ -350,9 +381,10 @@ func brokeOff(err error) bool {
 
 // followedHeader sets the header of a response that is followed, and reports
 // whether a 304 has answered the request.
-func (h *Handler) followedHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, found finding) bool {
+func (h *Handler) followedHeader(w http.ResponseWriter, r *http.Request, e *store.Entry, status cacheStatus, found *finding) bool {
 	if status != statusCollapsed {
-		return h.hitHeader(w, r, e, status, detailPeer, time.Now())
+		h.hitHeader(w, r, e, status, detailPeer, time.Now())
+		return h.answerNotModified(w, r, e.Status, w.Header())
 	}
 	out := h.outcomeOf(r, found)
 	out.status, out.collapsed = statusCollapsed, true
@@ -444,7 +476,7 @@ func (h *Handler) fetch(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 // passOn hands a request on for a URL whose responses are not stored, as this node
 // knows (hit-for-miss): the response is its client's alone, and of the request nothing
 // has to be kept for it. One that could be stored ends that for those who come after.
-func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding) error {
+func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found *finding) error {
 	start, span := time.Now(), startSpan(r.Context(), spanFill)
 	if span != nil {
 		r = r.WithContext(trace.ContextWithSpan(r.Context(), span))

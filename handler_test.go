@@ -40,16 +40,17 @@ func newHandler(t testing.TB, n *node, set func(*Handler)) *Handler {
 	if err := h.check(); err != nil {
 		t.Fatal(err)
 	}
-	h.policy, h.cacheName = h.options(), h.CacheStatus
+	h.policy = h.options()
 	h.logger = zap.NewNop()
 	h.node, h.space = n, n.store.Namespace(h.Group)
+	h.named()
 	h.counters = new(groupCounters).of(h.Group)
 	return h
 }
 
 // keyOf returns the key of a request.
 func keyOf(h *Handler, r *http.Request) (store.Key, bool) {
-	a, ok := h.addressOf(r, requestURI(r))
+	a, ok := h.addressOf(r, fieldsOf(r.Header), requestURI(r))
 	return a.key, ok
 }
 
@@ -1482,11 +1483,72 @@ func TestPlaceholdersAreOfTheLastHandler(t *testing.T) {
 	repl := caddy.NewReplacer()
 	for _, want := range []string{"miss private", "hit local", "miss too-large"} {
 		status, detail, _ := strings.Cut(want, " ")
-		setPlaceholders(repl, status, detail)
+		setPlaceholders(repl, status, detail, true)
 		if got := repl.ReplaceAll("{http.groupcache.status} {http.groupcache.detail}", ""); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
+}
+
+// TestPlaceholdersOfAHitInAnErrorRoute: the handler in the route for the error of
+// another one has the last word, also if that one leaves no Cache-Status.
+func TestPlaceholdersOfAHitInAnErrorRoute(t *testing.T) {
+	n := newLoneNode(t)
+	for _, name := range []string{"", cacheStatusOff} {
+		failing := newHandler(t, n, func(h *Handler) { h.Group, h.CacheStatus = "a"+name, name })
+		fallback := newHandler(t, n, func(h *Handler) { h.Group = "b" })
+		up := func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("Cache-Control", "max-age=60")
+			_, err := w.Write([]byte("hello"))
+			return err
+		}
+		do(fallback, up, request(t.Context(), "/"))
+		r, w := request(t.Context(), "/"), httptest.NewRecorder()
+		down := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+			return caddyhttp.Error(http.StatusBadGateway, errors.New("down"))
+		})
+		if err := failing.ServeHTTP(w, r, down); err == nil {
+			t.Fatal("no error")
+		}
+		if err := fallback.ServeHTTP(w, r, down); err != nil || w.Body.String() != "hello" {
+			t.Fatalf("%v, %q", err, w.Body)
+		}
+		if got := replacer(r).ReplaceAll("{http.groupcache.status} {http.groupcache.detail}", ""); got != "hit local" {
+			t.Errorf("cache_status %q: %q", name, got)
+		}
+	}
+}
+
+// TestHitFieldsAreTheEntrys: whatever was said of other responses before.
+func TestHitFieldsAreTheEntrys(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	now := time.Now()
+	check := func(status cacheStatus, detail string, age, lifetime int) {
+		t.Helper()
+		e := new(store.Entry)
+		e.Fresh = rfc9111.Freshness{Received: now, InitialAge: time.Duration(age) * time.Second, Lifetime: time.Duration(lifetime) * time.Second}
+		want := fmt.Sprintf("groupcache; hit; ttl=%d; detail=%s", lifetime-age, detail)
+		if status == statusRevalidated {
+			want = "groupcache; fwd=stale; fwd-status=304"
+		}
+		if a, member := h.hitFields(e, status, detail, now); a != strconv.Itoa(age) || member != want {
+			t.Errorf("Age %s, %q, want %d, %q", a, member, age, want)
+		}
+	}
+	for _, age := range []int{0, 1, 2, 1000} {
+		for _, lifetime := range []int{0, 64, 0, 128, 1, 1000} { // what is stale has a negative ttl
+			for range 2 {
+				check(statusHit, "local", age, lifetime)
+			}
+		}
+	}
+	check(statusHit, "local", 1, 100)
+	check(statusHit, "peer", 1, 100)
+	check(statusRevalidated, "peer", 1, 100)
+	check(statusHit, "local", 31, 31)
+	check(statusHit, "local", 0, 1) // 31 more of the one and one less of the other
+	check(statusHit, "local", 64, 64)
+	check(statusHit, "local", 0, 0)
 }
 
 // TestStaleIsValidatedWhereTheOwnerCallsItUncacheable: what the owner says of the

@@ -96,22 +96,22 @@ func (n *node) previousOwners(k store.Key, now time.Time) []peer.Node {
 	return owners[:min(len(owners), maxPreviousOwners)]
 }
 
-// inherit brings what a previous owner of a key has for a question, and returns
-// what this node has then. found is what it has now.
-func (n *node) inherit(q *question, found finding) finding {
+// inherit brings what a previous owner of a key has for a question. found is what
+// this node has now, and becomes what it has then.
+func (n *node) inherit(q *question, found *finding) {
 	if q.uncacheable(found) != rfc9111.None {
-		return found
+		return
 	}
 	for _, from := range n.previousOwners(q.key, time.Now()) {
 		if n.inheritFrom(q, from, found) {
-			return n.find(q, time.Now())
+			n.find(q, time.Now(), found)
+			return
 		}
 	}
-	return found
 }
 
 // inheritFrom reports whether it has stored anything.
-func (n *node) inheritFrom(q *question, from peer.Node, found finding) bool {
+func (n *node) inheritFrom(q *question, from peer.Node, found *finding) bool {
 	ask := *q
 	ask.alone, ask.patience = true, inheritPatience // it wants no lease
 	for range 3 {                                   // again by other fields, and for what is stale
@@ -145,7 +145,7 @@ func (q *question) covers(names []string) bool { return q.from == nil || q.from.
 
 // takeOver stores what a previous owner has sent, as the owner: the body becomes
 // a main value.
-func (n *node) takeOver(q *question, found finding, reply *peer.Reply) bool {
+func (n *node) takeOver(q *question, found *finding, reply *peer.Reply) bool {
 	defer reply.Close()
 	e := reply.Entry
 	switch {

@@ -58,7 +58,7 @@ func TestLongTargetsHaveNoKey(t *testing.T) {
 		} {
 			r := request(t.Context(), "/")
 			r.Host = tt.host
-			if _, ok := h.addressOf(r, tt.uri); ok != tt.ok {
+			if _, ok := h.addressOf(r, fieldsOf(r.Header), tt.uri); ok != tt.ok {
 				t.Errorf("key %q, query %v: %d bytes of host and %d of target: %v", h.Key, h.Query, len(tt.host), len(tt.uri), ok)
 			}
 		}
@@ -110,7 +110,7 @@ func FuzzKeys(f *testing.F) {
 			said := rfc9111.ParseSearchVariance(http.Header{"No-Vary-Search": {search}})
 			n.store.LearnSearchVariance(h.space, h.pathOf(r), said)
 			var ok bool
-			if addresses[i], ok = h.addressOf(r, requestURI(r)); !ok {
+			if addresses[i], ok = h.addressOf(r, fieldsOf(r.Header), requestURI(r)); !ok {
 				return
 			}
 			requests[i] = r

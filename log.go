@@ -97,7 +97,7 @@ func (h *Handler) writeDecision(r *http.Request, status cacheStatus, fwd, detail
 		zap.String("group", h.Group), zap.String("method", r.Method), zap.String("url", urlOf(r)),
 		zap.Any("status", statusNames[status]), zap.String("fwd", fwd), zap.String("detail", detail), zap.Bool("stored", stored),
 	}
-	if a, ok := h.addressOf(r, requestURI(r)); ok {
+	if a, ok := h.addressOf(r, fieldsOf(r.Header), requestURI(r)); ok {
 		fields = append(fields, zap.String("key", hex.EncodeToString(a.key[:])))
 	}
 	line.Write(fields...)

@@ -66,6 +66,7 @@ type node struct {
 	foreign   atomic.Pointer[[]string]      // live members that are not on the ring
 	refusals  refusalLog                    // why responses were not stored, for explain
 	busy      busyKeys                      // what is asked for most, for the dashboard
+	unnamed   atomic.Bool                   // some handler leaves no Cache-Status
 
 	// Told of each purge that is no invalidation by traffic, and whether this
 	// node was asked for it itself. It must not wait, and may be nil.
@@ -146,6 +147,7 @@ type question struct {
 	maxBody     int64          // larger responses are not stored
 	far         bool           // it asks for a part beyond the first chunk, or one counted from the end
 	part        bool           // it asks for a part at all
+	conditional bool           // it may have a condition that a 304 fulfils
 	mended      bool           // the first chunk that it needs came from the upstream
 	upstream    rfc9111.Reason // what is stored can't serve it
 	patience    time.Duration  // for a silent owner
@@ -163,6 +165,12 @@ type question struct {
 	original *original // nil until the handlers behind the cache are to run
 
 	traced context.Context // of the request, for spans only: what is done for it may outlive it
+}
+
+// kept returns a copy that may outlive the call.
+func (q *question) kept() *question {
+	k := *q
+	return &k
 }
 
 // statusOf returns what serving a stored entry is called.
@@ -191,13 +199,14 @@ type finding struct {
 	known       bool // another variant is stored
 }
 
-// find looks into this node's memory.
-func (n *node) find(q *question, now time.Time) finding {
+// find looks into this node's memory. A finding by value would take more of the
+// stack than a hit has: docs/design.md.
+func (n *node) find(q *question, now time.Time, f *finding) {
 	known := n.store.Lookup(q.key, q.header, now)
 	q.vary = known.Vary
-	f := finding{entry: known.Entry, uncacheable: known.Uncacheable, known: known.Any, use: rfc9111.Validate}
+	*f = finding{entry: known.Entry, uncacheable: known.Uncacheable, known: known.Any, use: rfc9111.Validate}
 	if f.entry == nil {
-		return f
+		return
 	}
 	f.use, f.why = rfc9111.Decide(&q.directives, q.credentials, &f.entry.Fresh, now)
 	body, err := n.store.Body(q.key, f.entry)
@@ -207,7 +216,6 @@ func (n *node) find(q *question, now time.Time) finding {
 	} else if _, self := n.ring.Load().Owner(q.key); self {
 		n.store.Drop(q.key, f.entry)
 	}
-	return f
 }
 
 // whose tells what this node's memory has of a key: what it owns, or a copy.
@@ -219,7 +227,7 @@ func (n *node) whose(k store.Key) (detail any) {
 }
 
 // served reports whether the question is answered by what was found.
-func (q *question) served(f finding) bool {
+func (q *question) served(f *finding) bool {
 	if !f.here || f.why == rfc9111.Authorization || q.upstream != rfc9111.None {
 		return false
 	}
@@ -227,20 +235,20 @@ func (q *question) served(f finding) bool {
 }
 
 // answered is served, or good enough while it is fetched anew.
-func (q *question) answered(f finding) bool {
+func (q *question) answered(f *finding) bool {
 	return q.served(f) || q.servedStale(f) && !q.refresh
 }
 
 // servedStale reports whether what was found answers the question while it is
 // being revalidated.
-func (q *question) servedStale(f finding) bool {
+func (q *question) servedStale(f *finding) bool {
 	return f.here && f.use == rfc9111.StaleWhileRevalidate && q.upstream == rfc9111.None
 }
 
 // uncacheable is why the question's request needn't wait for others. That a
 // response is too large to be stored as a whole is no reason for who wants a
 // part of it.
-func (q *question) uncacheable(f finding) rfc9111.Reason {
+func (q *question) uncacheable(f *finding) rfc9111.Reason {
 	if q.far && f.uncacheable == rfc9111.TooLarge {
 		return rfc9111.None
 	}
@@ -255,7 +263,7 @@ func (q *question) oversized(e *store.Entry) bool {
 
 // stale is the entry that a fetch may validate: only one whose body is here,
 // because a 304 brings none.
-func (f finding) stale() *store.Entry {
+func (f *finding) stale() *store.Entry {
 	if !f.here {
 		return nil
 	}
@@ -300,12 +308,13 @@ type grant struct {
 }
 
 // ask asks the owner on behalf of a flight's leader.
-func (n *node) ask(q *question, f *flight, found finding) grant {
+func (n *node) ask(q *question, f *flight, found *finding) grant {
 	own := grant{fetch: true, stale: found.stale(), staleBody: found.body}
 	owner, self := n.ring.Load().Owner(q.key)
 	if self {
-		inherited := n.inherit(q, found)
-		if q.answered(inherited) {
+		inherited := *found
+		n.inherit(q, &inherited)
+		if q.answered(&inherited) {
 			f.end(rfc9111.None) // look again
 			return grant{}
 		}
@@ -374,7 +383,7 @@ func (q *question) query(names []string) peer.Query {
 	return query
 }
 
-func (n *node) lookup(q *question, owner peer.Node, found finding) (*peer.Reply, error) {
+func (n *node) lookup(q *question, owner peer.Node, found *finding) (*peer.Reply, error) {
 	query := q.query(q.vary)
 	query.Asked = time.Now()
 	query.Purges, query.Told = n.purged.Recent(query.Asked)
@@ -407,7 +416,7 @@ func peerReason(err error) rfc9111.Reason {
 
 // bring feeds a flight with what the owner sends. What is small and complete
 // has arrived when it returns; the rest arrives in the background.
-func (n *node) bring(q *question, f *flight, found finding, reply *peer.Reply) grant {
+func (n *node) bring(q *question, f *flight, found *finding, reply *peer.Reply) grant {
 	e := reply.Entry
 	switch {
 	case reply.Kind == peer.Follow:
@@ -630,13 +639,14 @@ func (n *node) Lookup(query *peer.Query, a *peer.Answer) {
 func (n *node) answer(q *question, a *peer.Answer, now time.Time) {
 	a.Compared = n.knowsAll(q.from)
 	ticket := n.clock.ticket(0) // before anything is looked at: what is fetched is younger
-	found := n.find(q, now)
+	var found finding
+	n.find(q, now, &found)
 	switch {
 	case !q.from.Covers(q.vary):
 		a.Vary(q.vary)
-	case q.answered(found):
+	case q.answered(&found):
 		a.Hit(found.entry, found.body, q.from.Have)
-	case q.uncacheable(found) != rfc9111.None:
+	case q.uncacheable(&found) != rfc9111.None:
 		a.Bypass(found.uncacheable, uncacheableFor)
 	case !q.from.Lead && q.credentials:
 		a.None(ticket, nil)
@@ -657,16 +667,16 @@ func (n *node) lead(ctx context.Context, q *question, a *peer.Answer) {
 	}
 	ticket := n.clock.ticket(f.lease)
 	// Look again after winning, as ServeHTTP does.
-	found := n.find(q, time.Now())
-	if !q.served(found) {
-		found = n.inherit(q, found)
+	var found finding
+	if n.find(q, time.Now(), &found); !q.served(&found) {
+		n.inherit(q, &found)
 	}
 	switch {
 	case !q.covers(q.vary): // that has just become known
 		f.end(rfc9111.None)
 		a.Vary(q.vary)
 		return
-	case q.answered(found):
+	case q.answered(&found):
 		f.end(rfc9111.None)
 		a.Hit(found.entry, found.body, q.from.Have)
 		return

@@ -43,16 +43,16 @@ func (h *Handler) refresh(r *http.Request, next caddyhttp.Handler, asked *questi
 }
 
 func (h *Handler) runRefresh(r *http.Request, next caddyhttp.Handler, q *question, f *flight) {
-	found := h.node.find(q, time.Now())
-	if q.served(found) { // somebody else's refresh landed before this flight began
+	var found finding
+	if h.node.find(q, time.Now(), &found); q.served(&found) { // somebody else's refresh landed before this flight began
 		f.end(rfc9111.None)
 		return
 	}
-	g := h.node.ask(q, f, found)
+	g := h.node.ask(q, f, &found)
 	if !g.fetch {
 		return
 	}
-	out := h.outcomeOf(r, found)
+	out := h.outcomeOf(r, &found)
 	out.background = true
 	if _, err := h.fetch(nobody{make(http.Header)}, r, next, q, f, g, out); err != nil {
 		if c := h.logger.Check(zap.DebugLevel, "fetching a stale response anew"); c != nil {

@@ -3,6 +3,7 @@ package caddygroupcache
 import (
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -52,7 +53,7 @@ type outcome struct {
 }
 
 // outcomeOf begins the outcome of a request that goes to the upstream.
-func (h *Handler) outcomeOf(r *http.Request, found finding) *outcome {
+func (h *Handler) outcomeOf(r *http.Request, found *finding) *outcome {
 	o := &outcome{h: h, r: r, repl: replacer(r), status: statusMiss}
 	switch {
 	case found.entry != nil && found.why != rfc9111.None:
@@ -78,7 +79,7 @@ func (o *outcome) write(header http.Header) {
 	}
 	o.h.counters.requests[o.status].Add(1)
 	o.h.logDecision(o.r, o.status, o.fwd, o.detail, o.stored)
-	setPlaceholders(o.repl, statusNames[o.status], o.detail)
+	setPlaceholders(o.repl, statusNames[o.status], o.detail, true)
 	if o.h.cacheName == "" {
 		return
 	}
@@ -112,23 +113,54 @@ func (o *outcome) writeUnanswered(header http.Header, err error) {
 	o.write(header)
 }
 
+// named takes in the name that the cache has in Cache-Status.
+func (h *Handler) named() {
+	h.hitLines = new(hitLines)
+	if h.cacheName = h.CacheStatus; h.cacheName == cacheStatusOff {
+		h.cacheName = ""
+		h.node.unnamed.Store(true)
+	}
+}
+
+// hitLines are what was said last in the Age and the Cache-Status of responses from the
+// cache, because it is the same for a second at least, and of all that was stored together.
+type hitLines [64]atomic.Pointer[hitLine]
+
+type hitLine struct {
+	age, ttl int64 // seconds
+	status   cacheStatus
+	detail   string
+	text     string // Age and the member of Cache-Status, in one piece
+	digits   int    // of Age
+}
+
 // hitFields returns the Age of a response from the cache and its member of
-// Cache-Status, both in one piece of memory.
+// Cache-Status.
 func (h *Handler) hitFields(e *store.Entry, status cacheStatus, detail string, now time.Time) (age, member string) {
-	b := make([]byte, 0, 128)
-	b = strconv.AppendInt(b, int64(e.Fresh.Age(now)/time.Second), 10)
-	digits := len(b)
-	b = append(b, h.cacheName...)
-	if status == statusRevalidated {
+	a, ttl := int64(e.Fresh.Age(now)/time.Second), int64(e.Fresh.TTL(now)/time.Second)
+	slot := &h.hitLines[uint64(a+ttl*31)%uint64(len(h.hitLines))]
+	line := slot.Load()
+	if line == nil || line.age != a || line.ttl != ttl || line.status != status || line.detail != detail {
+		line = &hitLine{age: a, ttl: ttl, status: status, detail: detail}
+		line.write(h.cacheName)
+		slot.Store(line)
+	}
+	return line.text[:line.digits], line.text[line.digits:]
+}
+
+func (l *hitLine) write(cacheName string) {
+	b := strconv.AppendInt(make([]byte, 0, 128), l.age, 10)
+	l.digits = len(b)
+	b = append(b, cacheName...)
+	if l.status == statusRevalidated {
 		b = append(b, "; fwd=stale; fwd-status=304"...)
 	} else {
 		b = append(b, "; hit; ttl="...)
-		b = strconv.AppendInt(b, int64(e.Fresh.TTL(now)/time.Second), 10)
+		b = strconv.AppendInt(b, l.ttl, 10)
 		b = append(b, "; detail="...)
-		b = append(b, detail...)
+		b = append(b, l.detail...)
 	}
-	both := string(b)
-	return both[:digits], both[digits:]
+	l.text = string(b)
 }
 
 const (
@@ -138,12 +170,15 @@ const (
 
 // setPlaceholders sets the placeholders. The map that Replacer.Set writes to has
 // room for just those of reverse_proxy; two more would have it copied into one of
-// twice the size, with each response that is fetched.
-func setPlaceholders(repl *caddy.Replacer, status, detail any) {
-	if _, set := repl.Get(placeholderStatus); set { // by another handler of the route
-		repl.Set(placeholderStatus, status)
-		repl.Set(placeholderDetail, detail)
-		return
+// twice the size, with each response that is fetched. If another handler of ours may
+// have set them, and only then, it has to look.
+func setPlaceholders(repl *caddy.Replacer, status, detail any, look bool) {
+	if look {
+		if _, set := repl.Get(placeholderStatus); set {
+			repl.Set(placeholderStatus, status)
+			repl.Set(placeholderDetail, detail)
+			return
+		}
 	}
 	repl.Map(func(name string) (any, bool) {
 		switch name {

@@ -48,21 +48,20 @@ func endSpan(span trace.Span, attributes ...string) {
 }
 
 // find is node.find in a span.
-func (h *Handler) find(ctx context.Context, q *question, now time.Time) finding {
+func (h *Handler) find(ctx context.Context, q *question, now time.Time, found *finding) {
 	span := startSpan(ctx, spanLookup)
-	found := h.node.find(q, now)
+	h.node.find(q, now, found)
 	if span != nil {
 		found.endSpan(span)
 	}
-	return found
 }
 
-func (f finding) endSpan(span trace.Span) {
+func (f *finding) endSpan(span trace.Span) {
 	endSpan(span, "found", f.name(), "reason", f.why.String())
 }
 
 // name says in a word what was found.
-func (f finding) name() string {
+func (f *finding) name() string {
 	switch {
 	case f.entry == nil:
 		return "nothing"

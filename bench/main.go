@@ -1,7 +1,7 @@
 // Command bench measures what the cache costs, beside what else could serve the
 // same responses on the same machine.
 //
-//	go run ./bench                                # everything; about fifteen minutes
+//	go run ./bench                                # everything; about twenty minutes
 //	go run ./bench -o docs/performance.md         # the same, as a page with plots
 //	go run ./bench -only throughput -cases 'local hit' -sizes 1KiB -http 1
 //	go run ./bench -only memory -entries 1000000
@@ -98,8 +98,8 @@ func newBench(f *flag.FlagSet) *bench {
 	for _, p := range parts {
 		names = append(names, p.name)
 	}
-	f.Float64Var(&b.seconds, "seconds", 1, "length of a round in seconds")
-	f.IntVar(&b.rounds, "rounds", 5, "rounds of each case")
+	f.Float64Var(&b.seconds, "seconds", 0.3, "length of a round in seconds")
+	f.IntVar(&b.rounds, "rounds", 11, "rounds of each case")
 	f.IntVar(&b.connections, "connections", 64, "keep-alive connections")
 	f.StringVar(&b.only, "only", strings.Join(names, ","), "what to measure")
 	f.StringVar(&b.cases, "cases", "", "a regular expression for the cases of throughput and latency; what they are compared with is measured too")

@@ -39,7 +39,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	var found finding
 	h.find(r.Context(), &q, now, &found)
-	if q.served(&found) && h.serveWhole(w, r, &q, found.entry, found.body, q.statusOf(found.entry, found.use), h.node.whose(q.key), now) {
+	if q.served(&found) && h.serveWhole(w, r, &q, found.entry, &found.body, q.statusOf(found.entry, found.use), h.node.whose(q.key), now) {
 		return nil
 	}
 	return h.serve(w, r, next, q.kept(), found)
@@ -69,7 +69,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 			serves = true
 		}
 		if serves {
-			if h.serveHit(w, r, next, q, found.entry, found.body, q.statusOf(found.entry, found.use), h.node.whose(q.key), now) {
+			body := found.body
+			found.body = nil // or a slow client would hold it, uncounted
+			if h.serveHit(w, r, next, q, found.entry, body, q.statusOf(found.entry, found.use), h.node.whose(q.key), now) {
 				return nil
 			}
 			continue
@@ -191,23 +193,26 @@ func hasBody(r *http.Request) bool {
 
 // serveWhole answers with a stored response that is in one piece. It reports false when
 // it isn't, or a part of it is asked for. Most requests end here, so nothing of the
-// question outlives it.
-func (h *Handler) serveWhole(w http.ResponseWriter, r *http.Request, q *question, e *store.Entry, body []byte, status cacheStatus, detail any, now time.Time) bool {
+// question outlives it. The caller's body is taken from it, because a slow client must
+// hold no other than the one that is counted.
+func (h *Handler) serveWhole(w http.ResponseWriter, r *http.Request, q *question, e *store.Entry, body *[]byte, status cacheStatus, detail any, now time.Time) bool {
 	if e.Large() || q.part && wantsPart(r, e.Status) {
 		return false
 	}
-	one, ok := h.node.holdBody(q.key, e, body)
+	one, ok := h.node.holdBody(q.key, e, *body)
 	if !ok {
 		return false
 	}
 	defer h.node.holds.release(one)
+	held := one.of(*body)
+	*body = nil
 	h.hitHeader(w, r, e, status, detail, now)
 	if q.conditional && h.answerNotModified(w, r, e.Status, w.Header()) {
 		return true
 	}
 	w.WriteHeader(e.Status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(one.of(body)) // a client that is gone needs no error
+		_, _ = w.Write(held) // a client that is gone needs no error
 	}
 	return true
 }
@@ -216,7 +221,7 @@ func (h *Handler) serveWhole(w http.ResponseWriter, r *http.Request, q *question
 // hand. It reports false when another part is lost that can't be got back: then the
 // request has to look again.
 func (h *Handler) serveHit(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, first []byte, status cacheStatus, detail any, now time.Time) bool {
-	if h.serveWhole(w, r, q, e, first, status, detail, now) {
+	if h.serveWhole(w, r, q, e, &first, status, detail, now) {
 		return true
 	}
 	return h.serveStored(w, r, next, q, e, first, func(w http.ResponseWriter) bool {

@@ -42,11 +42,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if q.served(&found) && h.serveWhole(w, r, &q, found.entry, &found.body, q.statusOf(found.entry, found.use), h.node.whose(q.key), now) {
 		return nil
 	}
+	if found.entry == nil && q.passes(&found) {
+		return h.passOn(w, r, next, &q, &found)
+	}
 	return h.serve(w, r, next, q.kept(), found)
 }
 
-// serve serves what is more than a local hit of one piece, which the first look has
-// not found.
+// serve serves what needs more than the first look has found.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found finding) error {
 	for looks := 1; ; looks++ {
 		now := time.Now()
@@ -86,7 +88,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 // request, or the owner, has or is fetching, or with the next handlers' response.
 // It reports false when the request has to look again.
 func (h *Handler) obtain(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, found *finding, tired bool) (done bool, err error) {
-	if q.uncacheable(found) != rfc9111.None && !q.directives.OnlyIfCached {
+	if q.passes(found) {
 		return true, h.passOn(w, r, next, q, found)
 	}
 	if found.why != rfc9111.None || tired || q.upstream != rfc9111.None {
@@ -486,15 +488,21 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if span != nil {
 		r = r.WithContext(trace.ContextWithSpan(r.Context(), span))
 	}
-	out, before, result := h.outcomeOf(r, found), linesOf(w.Header()), fillFailed
+	out, result := h.outcomeOf(r, found), fillFailed
+	p := &passing{
+		h: h, r: r, space: q.space, key: q.key, credentials: q.credentials, maxBody: q.maxBody,
+		mark: found.uncacheable, before: linesOf(w.Header()), sent: start,
+	}
 	m := &marker{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, out: out}
 	m.look = func(status int, header http.Header) {
-		out.detail = h.judgeAgain(r, q, found.uncacheable, status, ownFields(header, before), start).String()
+		why := p.judge(status, header)
+		h.counters.notStored[why].Add(1)
+		out.detail = why.String()
 	}
 	defer func() { // the handlers may panic
 		if !m.wrote {
 			h.counters.notStored[rfc9111.Aborted].Add(1)
-			h.node.refusals.note(q.key, rfc9111.Aborted, refusal{})
+			h.node.refusals.note(p.key, rfc9111.Aborted, refusal{})
 		}
 		h.counters.fetched(result, time.Since(start))
 		endSpan(span, "result", fillResultNames[result], "reason", out.detail)
@@ -506,24 +514,42 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return err
 }
 
-// judgeAgain looks whether the response for a URL that was marked as uncacheable still
-// says so, and returns why it isn't stored.
-func (h *Handler) judgeAgain(r *http.Request, q *question, mark rfc9111.Reason, status int, own http.Header, sent time.Time) rfc9111.Reason {
-	x := rfc9111.Exchange{Method: r.Method, Status: status, Response: own, Sent: sent, Received: time.Now()}
-	if q.credentials { // of other fields the handlers behind the cache may have made anything
+// A passing is one request that passOn hands on, with what is needed of its question.
+type passing struct {
+	h           *Handler
+	r           *http.Request
+	space       *store.Namespace
+	key         store.Key
+	credentials bool
+	maxBody     int64
+	mark        rfc9111.Reason // why the URL was marked as uncacheable
+	before      []lines        // in the header, before the handlers ran
+	sent        time.Time
+}
+
+// judge looks whether the response still says that it isn't to be stored, and returns
+// why it isn't. What says the same as another within the last second is not read again.
+func (p *passing) judge(status int, header http.Header) rfc9111.Reason {
+	h, received := p.h, time.Now()
+	last := h.node.refusals.lately(p.key, received)
+	if last.why == p.mark && last.saidBy(status, header) {
+		return p.mark
+	}
+	own := ownFields(header, p.before)
+	x := rfc9111.Exchange{Method: p.r.Method, Status: status, Response: own, Sent: p.sent, Received: received}
+	if p.credentials { // of other fields the handlers behind the cache may have made anything
 		x.Request = http.Header{"Authorization": {""}}
 	}
-	_, _, why := h.judge(x, q.maxBody)
+	_, _, why := h.judge(x, p.maxBody)
 	if why == rfc9111.None {
 		why = rfc9111.HitForMiss
-		if mark.ToldByHeader() {
-			h.node.store.UnmarkUncacheable(q.key)
+		if p.mark.ToldByHeader() {
+			h.node.store.UnmarkUncacheable(p.key)
 		}
 	}
-	h.counters.notStored[why].Add(1)
-	h.node.remember(q, why)
-	if !h.node.refusals.knows(q.key, why, x.Received) {
-		h.node.refusals.note(q.key, why, newRefusal(why, status, r.Header, own))
+	h.node.remember(p.space, p.key, why)
+	if last.why != why {
+		h.node.refusals.note(p.key, why, newRefusal(why, status, p.r.Header, own))
 	}
 	return why
 }

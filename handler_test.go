@@ -1407,6 +1407,47 @@ func TestUncacheableURLBecomesCacheable(t *testing.T) {
 	}
 }
 
+// TestPassedOnForItsOwnReason: whatever the response before it said, and however soon
+// after that it comes.
+func TestPassedOnForItsOwnReason(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	for i, c := range []struct {
+		status int
+		lines  []string // of Cache-Control
+		want   string
+	}{
+		{http.StatusOK, []string{"private"}, "private"}, // not yet passed on
+		{http.StatusOK, []string{"private"}, "private"},
+		{http.StatusPartialContent, []string{"private"}, "partial"},
+		{http.StatusOK, []string{"no-store"}, "no-store"},
+		{http.StatusOK, []string{"no-store", "private"}, "no-store"},
+		{http.StatusOK, []string{"private"}, "private"},
+		{http.StatusOK, []string{"private"}, "private"},
+		{http.StatusOK, nil, "no-freshness"},
+	} {
+		up := func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header()["Cache-Control"] = c.lines
+			w.WriteHeader(c.status)
+			_, err := w.Write([]byte("mine"))
+			return err
+		}
+		was := h.counters.notStored[reasonNamed(t, c.want)].Load()
+		wantStatus(t, do(h, up, request(t.Context(), "/a")), "detail="+c.want)
+		if got := h.counters.notStored[reasonNamed(t, c.want)].Load() - was; got != 1 {
+			t.Errorf("%d: %d counted as %s", i, got, c.want)
+		}
+	}
+}
+
+func reasonNamed(t *testing.T, name string) rfc9111.Reason {
+	t.Helper()
+	i := slices.IndexFunc(rfc9111.Reasons(), func(r rfc9111.Reason) bool { return r.String() == name })
+	if i < 0 {
+		t.Fatalf("no reason %q", name)
+	}
+	return rfc9111.Reasons()[i]
+}
+
 // TestErrorsAreTold: an error of the handlers behind the cache, of which Caddy makes a
 // response, is told and counted like a response.
 func TestErrorsAreTold(t *testing.T) {
@@ -1486,6 +1527,37 @@ func TestPlaceholdersAreOfTheLastHandler(t *testing.T) {
 		setPlaceholders(repl, status, detail, true)
 		if got := repl.ReplaceAll("{http.groupcache.status} {http.groupcache.detail}", ""); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestPlaceholdersOfNestedHandlers: of two of which one is behind the other, the outer
+// one sets them last, whatever the inner one leaves of a Cache-Status.
+func TestPlaceholdersOfNestedHandlers(t *testing.T) {
+	var calls atomic.Int64
+	for _, name := range []string{"", cacheStatusOff} {
+		n := newLoneNode(t)
+		outer := newHandler(t, n, func(h *Handler) { h.Group = "a" })
+		inner := newHandler(t, n, func(h *Handler) { h.Group, h.CacheStatus = "b", name })
+		up := fixed(&calls, "mine", "Cache-Control", "private")
+		stored := fixed(&calls, "everybody's", "Cache-Control", "max-age=60")
+		do(inner, stored, request(t.Context(), "/a"))
+		for _, c := range []struct {
+			path string
+			up   func(http.ResponseWriter, *http.Request) error
+			want string
+		}{
+			{"/a", stored, "miss "}, // the inner one has a hit
+			{"/b", up, "miss private"},
+			{"/b", up, "miss private"}, // passed on
+		} {
+			r := request(t.Context(), c.path)
+			do(outer, func(w http.ResponseWriter, r *http.Request) error {
+				return inner.ServeHTTP(w, r, caddyhttp.HandlerFunc(c.up))
+			}, r)
+			if got := replacer(r).ReplaceAll("{http.groupcache.status} {http.groupcache.detail}", ""); got != c.want {
+				t.Errorf("%s, inner cache_status %q: %q, want %q", c.path, name, got, c.want)
+			}
 		}
 	}
 }

@@ -261,6 +261,12 @@ func (q *question) oversized(e *store.Entry) bool {
 	return e != nil && e.Large() && e.Size > q.maxBody && !q.part
 }
 
+// passes reports whether the question's request is to be passed on, if nothing that was
+// found serves it.
+func (q *question) passes(f *finding) bool {
+	return q.uncacheable(f) != rfc9111.None && !q.directives.OnlyIfCached
+}
+
 // stale is the entry that a fetch may validate: only one whose body is here,
 // because a 304 brings none.
 func (f *finding) stale() *store.Entry {
@@ -736,7 +742,7 @@ func (n *node) Publish(ctx context.Context, p *peer.Publication) (store.Generati
 	}
 	f := n.fills.take(p.Ticket.Lease)
 	if p.Released != rfc9111.None {
-		n.remember(q, p.Released)
+		n.remember(q.space, q.key, p.Released)
 		if f != nil {
 			f.end(p.Released)
 		}
@@ -817,13 +823,13 @@ func (n *node) commit(q *question, f *flight, e *store.Entry) *store.Entry {
 // giveUp ends a flight that gave nothing to store, and remembers why if that is the
 // response's nature.
 func (n *node) giveUp(q *question, f *flight, why rfc9111.Reason) {
-	n.remember(q, why)
+	n.remember(q.space, q.key, why)
 	f.end(why)
 }
 
-func (n *node) remember(q *question, why rfc9111.Reason) {
+func (n *node) remember(space *store.Namespace, k store.Key, why rfc9111.Reason) {
 	if why.RemembersUncacheable() {
-		n.store.MarkUncacheable(q.space, q.key, why, time.Now().Add(uncacheableFor))
+		n.store.MarkUncacheable(space, k, why, time.Now().Add(uncacheableFor))
 	}
 }
 

@@ -63,10 +63,21 @@ func (s *refusalLog) note(k store.Key, why rfc9111.Reason, r refusal) {
 	s.byKey[k] = r
 }
 
-// knows reports whether the log has had the same reason within the last second.
-func (s *refusalLog) knows(k store.Key, why rfc9111.Reason, now time.Time) bool {
+// lately returns what the log has had of a key within the last second, or the zero
+// refusal.
+func (s *refusalLog) lately(k store.Key, now time.Time) refusal {
 	last, known := s.of(k)
-	return known && last.why == why && now.Sub(last.at) < time.Second
+	if !known || now.Sub(last.at) >= time.Second {
+		return refusal{}
+	}
+	return last
+}
+
+// saidBy reports whether the header of a response has the very field that was the
+// reason.
+func (r refusal) saidBy(status int, header http.Header) bool {
+	lines := header[r.field]
+	return r.status == status && len(lines) == 1 && r.value != "" && lines[0] == r.value
 }
 
 func (s *refusalLog) of(k store.Key) (refusal, bool) {

@@ -79,7 +79,8 @@ func (o *outcome) write(header http.Header) {
 	}
 	o.h.counters.requests[o.status].Add(1)
 	o.h.logDecision(o.r, o.status, o.fwd, o.detail, o.stored)
-	setPlaceholders(o.repl, statusNames[o.status], o.detail, true)
+	// A handler of ours nearer to the origin has left a Cache-Status.
+	setPlaceholders(o.repl, statusNames[o.status], o.detail, len(header["Cache-Status"]) > 0 || o.h.node.unnamed.Load())
 	if o.h.cacheName == "" {
 		return
 	}

@@ -30,8 +30,8 @@ func (r *report) begin(b *bench) {
 	r.printf("%d rounds of %g s for each case, which took turns. %d keep-alive connections, unless it says otherwise. Servers, upstream and load\n",
 		b.rounds, b.seconds, b.connections)
 	r.printf("generator share the machine. CPU is the servers' processor time for one request (of all nodes that take part, not of upstream and generator).\n")
-	r.printf("Numbers are medians. A ratio of throughput is that of all rounds together, each measured side by side with one of what it is compared with; those of\n")
-	r.printf("entries and nodes are medians of the rounds'. Quartiles of the rounds' ratios are in parentheses.\n")
+	r.printf("Numbers are medians; with ratios, quartiles are in parentheses. Each round of throughput is measured side by side with one of what it is compared\n")
+	r.printf("with, and ratios are of these pairs: what a machine does within a minute varies by more than what is to be told apart.\n")
 	r.printf("HTTP/2 is without TLS.%s\n", othersMark)
 }
 

@@ -509,37 +509,21 @@ func (b *bench) standings(a *arena, all []*contestant) {
 	b.report.plot("rate-"+name, "requests a second, "+a.size.name, bars(fmt.Sprintf("Requests a second, %s, HTTP/%s", a.size.name, a.version()), speed))
 }
 
-// ratios are of all requests a second that one had to those of the other, and of what
-// one costs: short rounds vary, and their median is less exact than their sum.
+// ratios are of the requests a second that one had to those of the other, and of what
+// one costs, in each pair.
 func ratios(pairs []pairOf) (faster, dearer ratio) {
-	var own, other sum
 	for _, p := range pairs {
-		own.add(p.own)
-		other.add(p.other)
-		faster.each = append(faster.each, p.own.perSecond/p.other.perSecond)
-		dearer.each = append(dearer.each, float64(p.own.cpu)/float64(p.other.cpu))
+		faster = append(faster, p.own.perSecond/p.other.perSecond)
+		dearer = append(dearer, float64(p.own.cpu)/float64(p.other.cpu))
 	}
-	faster.all = own.perSecond / other.perSecond
-	dearer.all = own.cpu / own.requests / (other.cpu / other.requests)
 	return faster, dearer
 }
 
-type sum struct{ perSecond, cpu, requests float64 }
-
-func (t *sum) add(s sample) {
-	t.perSecond += s.perSecond
-	t.cpu += float64(s.cpu) * float64(s.requests)
-	t.requests += float64(s.requests)
-}
-
-// A ratio is that of the sums of all rounds, with those of the single ones.
-type ratio struct {
-	all  float64
-	each []float64
-}
+// A ratio is that of each round.
+type ratio []float64
 
 func (r ratio) String() string {
-	return fmt.Sprintf("%.2f (%.2f–%.2f)", r.all, quantile(r.each, 0.25), quantile(r.each, 0.75))
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", median(r), quantile(r, 0.25), quantile(r, 0.75))
 }
 
 // takeProfiles takes CPU profiles of all servers of each case.

@@ -69,7 +69,7 @@ func (b *bench) pairConnections(s size) int {
 func (b *bench) startPair(ctx context.Context, s size, secret string) (*pair, error) {
 	small, count := "4MiB", b.remoteURLs
 	if s.bytes >= 1<<20 {
-		small, count = "32MiB", min(count, 128)
+		small, count = "32MiB", min(count, 32) // so few that misses don't take their place
 	}
 	nodes, err := b.lab.start(ctx, cluster{sizes: []string{"512MiB", small}, secret: secret})
 	if err != nil {

@@ -3,6 +3,7 @@ package caddygroupcache
 import (
 	"cmp"
 	"encoding/hex"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -24,6 +25,7 @@ type busyKeys struct {
 	mu     sync.Mutex // guards below
 	since  time.Time  // when now began
 	now    map[store.Key]*busyKey
+	least  int64                  // of any key of now when one was replaced: counts only grow
 	before map[store.Key]*busyKey // the window before
 }
 
@@ -73,13 +75,17 @@ func (b *busyKeys) count(group string, r *http.Request, k store.Key, now time.Ti
 // replaceLocked makes room, and returns the count that the new key inherits.
 func (b *busyKeys) replaceLocked() int64 {
 	var least store.Key
-	count := int64(-1)
+	count := int64(math.MaxInt64)
 	for k, one := range b.now {
-		if count < 0 || one.count < count {
+		if one.count < count {
 			least, count = k, one.count
+		}
+		if count <= b.least {
+			break // there are mostly many such, and none with less
 		}
 	}
 	delete(b.now, least)
+	b.least = count
 	return count
 }
 
@@ -88,7 +94,7 @@ func (b *busyKeys) turnLocked(now time.Time) {
 	if b.now != nil && passed < busyWindow {
 		return
 	}
-	b.before, b.now, b.since = b.now, make(map[store.Key]*busyKey), now
+	b.before, b.now, b.since, b.least = b.now, make(map[store.Key]*busyKey), now, 0
 	if passed >= 2*busyWindow {
 		b.before = nil
 	}

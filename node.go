@@ -445,7 +445,11 @@ func (n *node) bring(q *question, f *flight, found *finding, reply *peer.Reply) 
 		reply.Close()
 		return grant{fetch: true, why: reasonOf(err)}
 	}
-	n.begin(q, f, e)
+	if reply.Here() {
+		f.fill.SetHeader(e) // before anybody could make use of knowing more, it is stored
+	} else {
+		n.begin(q, f, e)
+	}
 	if e.Size > inlineTransfer {
 		own := *q
 		go n.transfer(&own, f, reply)

@@ -24,7 +24,8 @@ type plot struct{ name, title, svg string }
 
 func (r *report) begin(b *bench) {
 	r.printf("# Performance\n\n")
-	r.printf("Made by `go run ./bench -o docs/performance.md`; `go run ./bench -h` tells how to measure less, or more.\n\n")
+	command := append([]string{"go", "run", "./bench"}, os.Args[1:]...)
+	r.printf("Made by `%s`; `go run ./bench -h` tells how to measure less, or more.\n\n", strings.Join(command, " "))
 	r.printf("%s, %s, %d processors (%s), Linux %s, %s, Caddy %s.\n", time.Now().UTC().Format("2 January 2006"),
 		runtime.GOARCH, runtime.NumCPU(), cpuModel(), firstLine("/proc/sys/kernel/osrelease"), runtime.Version(), version("github.com/caddyserver/caddy/v2"))
 	r.printf("%d rounds of %g s for each case, which took turns. %d keep-alive connections, unless it says otherwise. Servers, upstream and load\n",

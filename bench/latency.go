@@ -145,10 +145,10 @@ func (b *bench) firstByteOf(ctx context.Context, alone *node, s size) error {
 	}{
 		{ceilingName, "", true, at(alone.ceiling, always(s.path("/fixed"))), ""},
 		{localName, "", false, at(plain.owner.cache, among(plain.paths), "detail=local"), ""},
-		{"remote hit", localName, false, at(plain.asker.cache, among(plain.paths), "detail=peer", "detail=hot"), ""},
-		{"remote hit, secret", localName, false, at(secret.asker.cache, among(secret.paths), "detail=peer", "detail=hot"), ""},
+		{remoteName, localName, false, at(plain.asker.cache, among(plain.paths), "detail=peer", "detail=hot"), ""},
+		{remoteSecretName, localName, false, at(secret.asker.cache, among(secret.paths), "detail=peer", "detail=hot"), ""},
 		{proxyName, "", true, at(alone.proxy, a.newPath), ""},
-		{"miss", proxyName, false, at(alone.cache, a.newPath, miss), ""},
+		{missName, proxyName, false, at(alone.cache, a.newPath, miss), ""},
 		{"miss, another node owns it", proxyName, false, at(plain.asker.cache, a.newPath, miss), "detail=local"},
 		{"miss, another owns it, secret", proxyName, false, at(secret.asker.cache, a.newPath, miss), "detail=local"},
 	} {
@@ -158,7 +158,7 @@ func (b *bench) firstByteOf(ctx context.Context, alone *node, s size) error {
 		}
 		all = append(all, &runner{name: c.name, against: c.against, rival: c.rival, run: run})
 	}
-	for end := time.Now().Add(time.Duration(b.rounds) * b.round()); time.Now().Before(end); {
+	for end := time.Now().Add(time.Duration(b.rounds*closer) * b.round()); time.Now().Before(end); {
 		for _, r := range all {
 			took, counts, err := r.run()
 			if err != nil {

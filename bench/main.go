@@ -98,8 +98,8 @@ func newBench(f *flag.FlagSet) *bench {
 	for _, p := range parts {
 		names = append(names, p.name)
 	}
-	f.Float64Var(&b.seconds, "seconds", 0.3, "length of a round in seconds")
-	f.IntVar(&b.rounds, "rounds", 11, "rounds of each case")
+	f.Float64Var(&b.seconds, "seconds", 0.2, "length of a round in seconds")
+	f.IntVar(&b.rounds, "rounds", 10, "rounds of each case; those of which a few hundredths matter have more")
 	f.IntVar(&b.connections, "connections", 64, "keep-alive connections")
 	f.StringVar(&b.only, "only", strings.Join(names, ","), "what to measure")
 	f.StringVar(&b.cases, "cases", "", "a regular expression for the cases of throughput and latency; what they are compared with is measured too")

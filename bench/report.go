@@ -28,8 +28,9 @@ func (r *report) begin(b *bench) {
 	r.printf("Made by `%s`; `go run ./bench -h` tells how to measure less, or more.\n\n", strings.Join(command, " "))
 	r.printf("%s, %s, %d processors (%s), Linux %s, %s, Caddy %s.\n", time.Now().UTC().Format("2 January 2006"),
 		runtime.GOARCH, runtime.NumCPU(), cpuModel(), firstLine("/proc/sys/kernel/osrelease"), runtime.Version(), version("github.com/caddyserver/caddy/v2"))
-	r.printf("%d rounds of %g s for each case, which took turns. %d keep-alive connections, unless it says otherwise. Servers, upstream and load\n",
-		b.rounds, b.seconds, b.connections)
+	r.printf("%d rounds of %g s for each case, which took turns, and %d for the throughput of %s, with HTTP/1.1.\n",
+		b.rounds, b.seconds, b.rounds*closer, strings.Join(closely, "; "))
+	r.printf("%d keep-alive connections, unless it says otherwise. Servers, upstream and load ", b.connections)
 	r.printf("generator share the machine. CPU is the servers' processor time for one request (of all nodes that take part, not of upstream and generator).\n")
 	r.printf("Numbers are medians; with ratios, quartiles are in parentheses. Each round of throughput is measured side by side with one of what it is compared\n")
 	r.printf("with, and ratios are of these pairs: what a machine does within a minute varies by more than what is to be told apart.\n")

@@ -21,6 +21,7 @@ type contestant struct {
 	against string // the contestant whose cost is the measure
 	load    *load
 	rival   bool                        // not this cache
+	closely bool                        // it has closer times as many rounds
 	prepare func(context.Context) error // before each round, for what other rounds may have evicted
 
 	samples []sample
@@ -29,6 +30,10 @@ type contestant struct {
 
 type pairOf struct{ own, other sample }
 
+// closer is how many times as many rounds go to cases of which a few hundredths
+// matter. It is odd, so that they and the others go first by turns.
+const closer = 5
+
 // What contestants are compared with.
 const (
 	ceilingName = "ceiling handler"
@@ -36,7 +41,14 @@ const (
 	fullHitName = "local hit, 17 fields"
 	proxyName   = "reverse_proxy"
 	localName   = "local hit"
-	filesName   = "file_server"
+
+	remoteName       = "remote hit"
+	remoteSecretName = "remote hit, secret"
+	missName         = "miss"
+	privateName      = "pass-through, private"
+	noStoreName      = "pass-through, no-store"
+
+	filesName = "file_server"
 )
 
 // An arena is the servers of one contest.
@@ -176,8 +188,15 @@ func (a *arena) newPath(int64) string {
 // contestants returns all cases. Those that need a pair are left out if there is
 // none.
 func (a *arena) contestants() []*contestant {
-	return slices.Concat(a.ceilings(), a.hits(), a.remoteHits(), a.fetches(), a.rivalHits())
+	all := slices.Concat(a.ceilings(), a.hits(), a.remoteHits(), a.fetches(), a.rivalHits())
+	for _, c := range all {
+		c.closely = !a.http2 && slices.Contains(closely, c.name)
+	}
+	return all
 }
+
+// closely are the cases that are looked at so, with HTTP/1.1.
+var closely = []string{localName, remoteName, remoteSecretName, missName, privateName, noStoreName}
 
 func (a *arena) contestant(name, against string, t *target, servers ...*process) *contestant {
 	return &contestant{name: name, against: against, load: &load{
@@ -263,7 +282,7 @@ func (a *arena) remoteHits() (all []*contestant) {
 	for _, p := range []struct {
 		name string
 		pair *pair
-	}{{"remote hit", a.plain}, {"remote hit, secret", a.secret}} {
+	}{{remoteName, a.plain}, {remoteSecretName, a.secret}} {
 		if p.pair == nil {
 			continue
 		}
@@ -294,11 +313,11 @@ func (a *arena) fetches() []*contestant {
 	return []*contestant{
 		a.rival(proxyName, "", a.at(n.proxy, a.fixed())),
 		a.rival(proxyName+" and encode", proxyName, encode),
-		a.contestant("miss", proxyName, a.at(n.cache, a.newPath, "fwd=uri-miss; fwd-status=200; stored"), n.process),
+		a.contestant(missName, proxyName, a.at(n.cache, a.newPath, "fwd=uri-miss; fwd-status=200; stored"), n.process),
 		a.rival(proxyPrivate, "", private(n.proxy)),
-		a.contestant("pass-through, private", proxyPrivate, private(n.cache, "fwd=uri-miss; fwd-status=200; detail=private"), n.process),
+		a.contestant(privateName, proxyPrivate, private(n.cache, "fwd=uri-miss; fwd-status=200; detail=private"), n.process),
 		a.rival(proxyNoStore, "", noStore(n.proxy)),
-		a.contestant("pass-through, no-store", proxyNoStore, noStore(n.cache, "fwd=bypass"), n.process),
+		a.contestant(noStoreName, proxyNoStore, noStore(n.cache, "fwd=bypass"), n.process),
 	}
 }
 
@@ -372,9 +391,12 @@ func (b *bench) compare(ctx context.Context, all []*contestant) error {
 			measure[c], measure[other] = false, false
 		}
 	}
-	for round := range b.rounds {
+	for round := range b.rounds * closer {
 		for i := range all {
 			c := all[(i+round)%len(all)]
+			if !c.closely && round%closer != 0 {
+				continue
+			}
 			other := byName[c.against]
 			group := []*contestant{c, other}
 			if other == nil {
@@ -434,7 +456,7 @@ func (b *bench) inArena(ctx context.Context, a *arena, secret string, f func(*ar
 	}
 	defer endAll(alone)
 	a.alone = alone[0]
-	if needed := b.match; needed.MatchString("hot hit") || needed.MatchString("remote hit") || needed.MatchString("remote hit, secret") {
+	if needed := b.match; needed.MatchString("hot hit") || needed.MatchString(remoteName) || needed.MatchString(remoteSecretName) {
 		if a.plain, err = b.startPair(ctx, a.size, ""); err != nil {
 			return err
 		}

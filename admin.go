@@ -2,15 +2,27 @@ package caddygroupcache
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"golang.org/x/net/http/httpguts"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/dashboard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/explain"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/report"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/warm"
 )
 
 // adminAPI serves what operators ask of the running node, whatever config is
@@ -33,117 +45,77 @@ func (api *adminAPI) Routes() []caddy.AdminRoute {
 	}
 }
 
-// Status is what GET /groupcache/status answers.
-type Status struct {
-	// The name of the node that answers.
-	Node string `json:"node"`
-
-	// Seconds since its cache began.
-	UptimeSeconds int64 `json:"uptime_seconds"`
-
-	// All members that this node knows of, itself included.
-	Members []MemberStatus `json:"members"`
-
-	// The groups of the configuration.
-	Groups []GroupStatus `json:"groups"`
-
-	// What the cache takes of its memory, in bytes.
-	Memory MemoryStatus `json:"memory"`
+func (api *adminAPI) dashboard(w http.ResponseWriter, r *http.Request) error {
+	switch {
+	case strings.TrimPrefix(r.URL.Path, "/groupcache/") != "":
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("there is /groupcache/, and below it status, cluster, explain and purge")}
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("the dashboard is read with GET, not %s", r.Method)}
+	}
+	return dashboard.WritePage(w)
 }
 
-// MemberStatus is one member of the cluster.
-type MemberStatus struct {
-	// The node's name.
-	Name string `json:"name"`
+// WarmSummary is what caddy groupcache warm --json prints.
+type WarmSummary = warm.Summary
 
-	// alive, suspect, dead or left.
-	State string `json:"state"`
+// What GET /groupcache/status answers, and GET /groupcache/cluster.
+type (
+	Status        = report.Status
+	MemberStatus  = report.Member
+	GroupStatus   = report.Group
+	MemoryStatus  = report.Memory
+	ClusterStatus = report.Cluster
+	ClusterNode   = report.ClusterNode
+	NodeReport    = report.Report
+	PurgeStatus   = report.Purge
+	History       = report.History
+)
 
-	// Its address for membership.
-	Gossip string `json:"gossip,omitempty"`
+var errNoApp = errors.New("the running config has no groupcache")
 
-	// Its address for cache traffic.
-	Peers string `json:"peers,omitempty"`
-
-	// Its version of the peer protocol; only members of this node's version
-	// share keys with it.
-	Version uint8 `json:"version,omitempty"`
-
-	// The part of all keys that it owns.
-	Share float64 `json:"share"`
-
-	// Whether it is the node that answers.
-	Self bool `json:"self,omitempty"`
-}
-
-// GroupStatus is one group of handlers.
-type GroupStatus struct {
-	// The group's name.
-	Name string `json:"name"`
-
-	// Stored responses that the node knows of, and the bytes of their bodies,
-	// some of which may be on other nodes.
-	Entries int64 `json:"entries"`
-	Bytes   int64 `json:"bytes"`
-
-	// Requests since the node started, by what became of them.
-	Hits        int64 `json:"hits"`
-	Stale       int64 `json:"stale"`
-	Revalidated int64 `json:"revalidated"`
-	Misses      int64 `json:"misses"`
-	Collapsed   int64 `json:"collapsed"`
-	Bypasses    int64 `json:"bypasses"`
-
-	// Fetches from the upstream, in all and by how they ended: stored,
-	// revalidated, not_stored, failed.
-	Fills       int64            `json:"fills"`
-	FillResults map[string]int64 `json:"fill_results"`
-
-	// Responses that were not stored, by reason.
-	NotStored map[string]int64 `json:"not_stored"`
-}
-
-// MemoryStatus is how the node's memory is used, in bytes.
-type MemoryStatus struct {
-	Limit    int64 `json:"limit"`
-	Main     int64 `json:"main"`
-	Hot      int64 `json:"hot"`
-	Index    int64 `json:"index"`
-	InFlight int64 `json:"inflight"`
-
-	// What of the limit bodies may take (main and hot), entries with their
-	// small bodies (what those leave), and responses that are coming in.
-	BodyLimit     int64 `json:"body_limit"`
-	IndexLimit    int64 `json:"index_limit"`
-	InFlightLimit int64 `json:"inflight_limit"`
-}
-
-func (api *adminAPI) status(w http.ResponseWriter, r *http.Request) error {
+// answerGet answers a GET with what the running process says of a subject, in JSON.
+func answerGet(w http.ResponseWriter, r *http.Request, subject string, say func(*process) (any, error)) error {
 	if r.Method != http.MethodGet {
-		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("status is read with GET, not %s", r.Method)}
+		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("%s read with GET, not %s", subject, r.Method)}
 	}
 	p := currentProcess()
 	if p == nil {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errNoApp}
 	}
+	answer, err := say(p)
+	if err != nil {
+		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
+	}
 	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(p.status())
+	return json.NewEncoder(w).Encode(answer)
+}
+
+func (api *adminAPI) status(w http.ResponseWriter, r *http.Request) error {
+	return answerGet(w, r, "status is", func(p *process) (any, error) { return p.status(), nil })
+}
+
+func (api *adminAPI) cluster(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Cache-Control", "no-store")
+	return answerGet(w, r, "the cluster's status is", func(p *process) (any, error) {
+		own := p.report()
+		return report.Gather(r.Context(), p.node.Client, &own), nil
+	})
 }
 
 func (p *process) status() Status {
-	usage := p.node.store.Usage()
+	usage := p.node.Store.Usage()
 	s := Status{
-		Node:          p.node.name,
+		Node:          p.node.Name,
 		UptimeSeconds: int64(time.Since(p.started) / time.Second),
 		Members:       p.memberStatus(),
 		Groups:        []GroupStatus{},
 		Memory: MemoryStatus{
 			Limit: p.cacheSize, Main: usage.Main.Bytes, Hot: usage.Hot.Bytes,
-			Index: usage.IndexBytes, InFlight: p.node.budget.Used(),
-			BodyLimit: usage.BodyLimit, IndexLimit: usage.IndexLimit, InFlightLimit: p.cacheSize / 16 * flightShare,
+			Index: usage.IndexBytes, InFlight: p.node.Budget.Used(),
+			BodyLimit: usage.BodyLimit, IndexLimit: usage.IndexLimit, InFlightLimit: p.cacheSize / 16 * node.FlightShare,
 		},
 	}
-	for _, space := range p.node.store.Namespaces() {
+	for _, space := range p.node.Store.Namespaces() {
 		c := p.counters.of(space.Name)
 		g := GroupStatus{
 			Name: space.Name, Entries: space.Entries.Load(), Bytes: space.Bytes.Load(),
@@ -172,13 +144,13 @@ func (p *process) memberStatus() []MemberStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.running == nil {
-		return []MemberStatus{{Name: p.node.name, State: "alive", Share: 1, Self: true}}
+		return []MemberStatus{{Name: p.node.Name, State: "alive", Share: 1, Self: true}}
 	}
-	ring := p.node.ring.Load()
+	ring := p.node.Ring.Load()
 	all := []MemberStatus{}
 	for _, m := range p.members.Members() {
 		share := 0.0
-		if m.usable() {
+		if usable(m) {
 			share = ring.Share(m.Name)
 		}
 		all = append(all, MemberStatus{
@@ -188,6 +160,143 @@ func (p *process) memberStatus() []MemberStatus {
 	}
 	slices.SortFunc(all, func(a, b MemberStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return all
+}
+
+// Report tells another node how this one is.
+func (p *process) Report() any { return p.report() }
+
+func (p *process) report() NodeReport {
+	now := time.Now()
+	applied, _ := p.node.Purger.Log.All()
+	return NodeReport{Status: p.status(), Busiest: p.node.HotKeys.Top(now), Purges: report.Purges(applied, now), History: p.samples.History()}
+}
+
+// sample returns what all groups have counted, for the history.
+func (p *process) sample() report.Sample {
+	s := report.Sample{Requests: make(map[string]int64, statusCount)}
+	for _, name := range statusNames {
+		s.Requests[name.(string)] = 0 // also without any group
+	}
+	p.counters.each(func(_ string, c *counters) {
+		for i, name := range statusNames {
+			s.Requests[name.(string)] += c.requests[i].Load()
+		}
+		for i := range c.fills {
+			s.Fills += c.fills[i].Load()
+		}
+	})
+	return s
+}
+
+// An Explanation is what GET /groupcache/explain answers: what the cache knows
+// of a URL, and what it would do with a request for it now.
+type Explanation = explain.Explanation
+
+// The parts of an Explanation.
+type (
+	GroupExplanation = explain.Group
+	NodeKnowledge    = explain.Knowledge
+	VariantKnowledge = explain.Variant
+	Uncacheable      = explain.Uncacheable
+	NotStored        = explain.NotStored
+	PurgeKnowledge   = explain.Purge
+)
+
+// maxExplainedURL is more than what has a key.
+const maxExplainedURL = 4 * inbound.MaxTarget
+
+func (api *adminAPI) explain(w http.ResponseWriter, r *http.Request) error {
+	q := r.URL.Query()
+	return answerGet(w, r, "explanations are", func(p *process) (any, error) {
+		return p.explain(r.Context(), cmp.Or(q.Get("method"), http.MethodGet), q.Get("url"), q.Get("group"), q["header"])
+	})
+}
+
+// explain explains what would become of a request, in one group or in all.
+func (p *process) explain(ctx context.Context, method, address, group string, fields []string) (Explanation, error) {
+	u, err := store.ParseURL(address, true, maxExplainedURL)
+	if err != nil {
+		return Explanation{}, fmt.Errorf("url %.200q: %w", address, err)
+	}
+	if !httpguts.ValidHeaderFieldName(method) { // both are tokens
+		return Explanation{}, fmt.Errorf("method %.50q is none", method)
+	}
+	header, err := inbound.ParseFields(fields)
+	if err != nil {
+		return Explanation{}, err
+	}
+	handlers := p.handlersOf(group)
+	switch {
+	case len(handlers) == 0 && group != "":
+		return Explanation{}, fmt.Errorf("group %q: no handler of the running config has it", group)
+	case len(handlers) == 0:
+		return Explanation{}, errors.New("the running config has no groupcache handler: add the groupcache directive to a site")
+	}
+	e := Explanation{Node: p.node.Name, Method: method, URL: u, Groups: []GroupExplanation{}}
+	r, err := explainedRequest(method, u, header)
+	if err != nil {
+		return Explanation{}, err
+	}
+	for _, h := range handlers.explained(r) {
+		g, err := explainGroup(ctx, h, method, u, header)
+		if err != nil {
+			return Explanation{}, err
+		}
+		e.Groups = append(e.Groups, g)
+	}
+	e.Sort()
+	return e, nil
+}
+
+// explainGroup explains the decision of one handler. Nothing is served or fetched, and
+// nothing stored changes.
+func explainGroup(ctx context.Context, h *Handler, method, u string, header http.Header) (GroupExplanation, error) {
+	r, err := explainedRequest(method, u, header)
+	if err != nil {
+		return GroupExplanation{}, err
+	}
+	r.TransferEncoding = r.Header["Transfer-Encoding"]
+	r.ContentLength, _ = strconv.ParseInt(r.Header.Get("Content-Length"), 10, 64)
+
+	h.Cookies.Cut(r.Header)
+	x := &exchange{h: h, r: r}
+	routed := h.route().Reaches(r)
+	why := x.receive()
+	if !routed {
+		why = rfc9111.NotRouted
+	}
+	if why != rfc9111.None { // it may be stored for others
+		x.Lookup = node.Lookup{Namespace: h.space, Header: r.Header, Request: rfc9111.Request{Credentials: len(r.Header["Authorization"]) > 0}}
+	}
+	q := &explain.Question{
+		Request: r, Group: h.Group, Purges: h.Purge != nil && slices.Contains(h.Purge.Methods, r.Method),
+		Lookup: &x.Lookup, Bypass: why,
+	}
+	if a, keyed := h.addressOf(r, inbound.FieldsOf(r.Header), requestURI(r)); keyed {
+		x.Key = a.Key
+		q.Keyed, q.Key, q.URL = true, keyText(h, r, a), urlOf(r)
+	}
+	return explain.Decide(ctx, h.node, q), nil
+}
+
+func explainedRequest(method, u string, header http.Header) (*http.Request, error) {
+	r, err := requestFor(method, u, header.Clone())
+	if err != nil {
+		return nil, err
+	}
+	if host := r.Header.Get("Host"); host != "" {
+		r.Host = host
+	}
+	return r, nil
+}
+
+// keyText returns the cache key for people to read.
+func keyText(h *Handler, r *http.Request, a inbound.Address) string {
+	if h.Key != "" {
+		return replacer(r).ReplaceAll(h.Key, "")
+	}
+	addresses := h.addressing(r)
+	return addresses.Describe(a, r, requestURI(r))
 }
 
 // Interface guards

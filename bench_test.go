@@ -15,6 +15,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -29,30 +31,6 @@ func (w *nullWriter) WriteHeader(int)     {}
 func (w *nullWriter) Write(p []byte) (int, error) {
 	w.n += len(p)
 	return len(p), nil
-}
-
-// typical is an upstream with a dozen response fields.
-func typical(size int) caddyhttp.HandlerFunc {
-	body := []byte(strings.Repeat("x", size))
-	length := strconv.Itoa(size)
-	date := time.Now().UTC().Format(http.TimeFormat)
-	return func(w http.ResponseWriter, _ *http.Request) error {
-		h := w.Header()
-		h.Set("Cache-Control", "public, max-age=3600")
-		h.Set("Content-Length", length)
-		h.Set("Content-Type", "text/html; charset=utf-8")
-		h.Set("Date", date)
-		h.Set("Etag", `"33a64df551425fcc55e4d42a148795d9f25f89d4"`)
-		h.Set("Last-Modified", "Sat, 21 Nov 2026 12:00:00 GMT")
-		h.Set("Server", "origin/1.0")
-		h.Set("Strict-Transport-Security", "max-age=31536000")
-		h.Set("Vary", "Accept-Encoding")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("X-Request-Time", "0.013")
-		_, err := w.Write(body)
-		return err
-	}
 }
 
 func benchmark(b *testing.B, h *Handler, up caddyhttp.Handler, target func(i int) string, size int) {
@@ -77,8 +55,44 @@ var sizes = []int{1 << 10, 10 << 10, 1 << 20}
 func BenchmarkLocalHit(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
-			h := newHandler(b, newNode("alone", 64<<20), nil)
+			h := newHandler(b, node.New("alone", 64<<20), nil)
 			benchmark(b, h, typical(size), func(int) string { return "/a" }, size)
+		})
+	}
+}
+
+// BenchmarkLongFields is a hit, without the HTTP server around it, of a response
+// with as many variants as there may be, for a request with 15 KB in a field that it
+// varies by, and how much longer that takes than for a browser's request. Both take
+// turns.
+func BenchmarkLongFields(b *testing.B) {
+	up := fixed(new(atomic.Int64), strings.Repeat("x", 1<<10), "Cache-Control", "max-age=3600", "Vary", "Accept-Encoding, Accept-Language")
+	for _, name := range []string{"Accept-Encoding", "Accept-Language"} {
+		b.Run(name, func(b *testing.B) {
+			h := newHandler(b, node.New("alone", 64<<20), nil)
+			w := &nullWriter{header: make(http.Header, 16)}
+			hits := func(value string) (each time.Duration) {
+				r := request(b.Context(), "/", name, value)
+				start := time.Now()
+				for range 100 {
+					clear(w.header)
+					if err := h.ServeHTTP(w, r, up); err != nil {
+						b.Fatal(err)
+					}
+				}
+				return time.Since(start) / 100
+			}
+			long := strings.Repeat("a;q=0.5, ", 15<<10/9)
+			for i := range store.MaxVariants {
+				hits("x" + strconv.Itoa(i))
+			}
+			var plain, hostile []time.Duration
+			for b.Loop() {
+				plain, hostile = append(plain, hits("x")), append(hostile, hits(long))
+			}
+			b.ReportMetric(float64(middle(plain)), "ns/hit")
+			b.ReportMetric(float64(middle(hostile)), "ns/hit-long")
+			b.ReportMetric(float64(middle(hostile))/float64(middle(plain)), "ratio")
 		})
 	}
 }
@@ -87,7 +101,7 @@ func BenchmarkLocalHit(b *testing.B) {
 // 10,000 purges of single tags a second come in, and what it is without them.
 // Both take turns, so that a machine which has other work too slows both.
 func BenchmarkHitDuringPurges(b *testing.B) {
-	h := newHandler(b, newNode("alone", 64<<20), nil)
+	h := newHandler(b, node.New("alone", 64<<20), nil)
 	up := typical(10 << 10)
 	r := request(b.Context(), "/", "Accept-Encoding", "gzip")
 	w := &nullWriter{header: make(http.Header, 16)}
@@ -109,7 +123,7 @@ func BenchmarkHitDuringPurges(b *testing.B) {
 	purge := func() {
 		for range 10 {
 			purged++
-			h.node.Purge([]store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.Tag, Value: "deploy" + strconv.Itoa(purged)}}}})
+			node.Owner{Node: h.node}.Purge([]store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.Tag, Value: "deploy" + strconv.Itoa(purged)}}}})
 		}
 	}
 	var quiet, purging []time.Duration
@@ -196,7 +210,7 @@ func BenchmarkRemoteHit(b *testing.B) {
 func (c *testCluster) secure(t testing.TB) {
 	t.Helper()
 	for _, n := range c.nodes {
-		if err := n.identity.SetSecrets(peerSecrets(keysOf(t, "s"))); err != nil {
+		if err := n.Identity.SetSecrets([]peer.Secret{{ID: "s", Seed: make([]byte, 32)}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -214,13 +228,13 @@ func (c *testCluster) remoteHits(b *testing.B, pages, size int) []func() {
 		target := "/" + strconv.Itoa(i)
 		r := request(b.Context(), target, "Accept-Encoding", "gzip")
 		k, _ := keyOf(h, r)
-		if owner, _ := n.ring.Load().Owner(k); owner.Name != c.nodes[0].name {
+		if owner, _ := n.Ring.Load().Owner(k); owner.Name != c.nodes[0].Name {
 			continue
 		}
 		do(c.handlers[0], typical(size), request(b.Context(), target, "Accept-Encoding", "gzip"))
 		w := &nullWriter{header: make(http.Header, 16)}
 		hits = append(hits, func() {
-			n.store.Drop(k, n.store.Lookup(k, r.Header, time.Now()).Entry) // or else the copy here would do
+			n.Store.Drop(k, n.Store.Lookup(k, r.Header, time.Now()).Entry) // or else the copy here would do
 			clear(w.header)
 			w.n = 0
 			if err := h.ServeHTTP(w, r, up); err != nil || w.n != size {
@@ -234,14 +248,14 @@ func (c *testCluster) remoteHits(b *testing.B, pages, size int) []func() {
 func BenchmarkMiss(b *testing.B) {
 	for _, size := range sizes {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
-			h := newHandler(b, newNode("alone", 64<<20), nil)
+			h := newHandler(b, node.New("alone", 64<<20), nil)
 			benchmark(b, h, typical(size), func(i int) string { return "/" + strconv.Itoa(i) }, size)
 		})
 	}
 }
 
 func BenchmarkPassThrough(b *testing.B) {
-	h := newHandler(b, newNode("alone", 64<<20), nil)
+	h := newHandler(b, node.New("alone", 64<<20), nil)
 	up := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Cache-Control", "private")
 		_, err := w.Write(make([]byte, 1024))

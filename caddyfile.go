@@ -8,12 +8,17 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/dustin/go-humanize"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
 )
 
 func init() {
 	httpcaddyfile.RegisterGlobalOption("groupcache", parseGlobal)
-	httpcaddyfile.RegisterHandlerDirective("groupcache", parseHandler)
+	httpcaddyfile.RegisterDirective("groupcache", parseDirective)
+	httpcaddyfile.RegisterHandlerDirective("groupcache_purge", parsePurgeHandler)
+	// After authentication, and, since it is registered first, before groupcache.
+	httpcaddyfile.RegisterDirectiveOrder("groupcache_purge", httpcaddyfile.Before, "encode")
 	// After authentication, so that a hit is never served to somebody who may
 	// not see it; before encode, so that a compressed response is stored
 	// compressed and not compressed again for every hit.
@@ -28,12 +33,24 @@ func parseGlobal(d *caddyfile.Dispenser, _ any) (any, error) {
 	return httpcaddyfile.App{Name: "groupcache", Value: caddyconfig.JSON(a, nil)}, nil
 }
 
-func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+// parseDirective parses the directive with its matcher.
+func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	if !h.Next() {
+		return nil, h.ArgErr()
+	}
+	matchers, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
+	if _, byMethod := matchers["method"]; byMethod {
+		h.Next() // for the line of the error
+		return nil, h.Err("a method matcher keeps PUT, POST and DELETE from the cache, so what they change would stay stored: remove it, since only GET, HEAD and QUERY are cached anyway")
+	}
 	handler := new(Handler)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
-	return handler, nil
+	return h.NewRoute(matchers, handler), nil
 }
 
 // UnmarshalCaddyfile sets up the app from the global option. Syntax:
@@ -68,30 +85,18 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 	case "cache_size":
 		return sizeArg(d, &a.CacheSize)
 	case "gossip":
-		return addressArg(d, option, &a.Gossip, gossipPort)
+		return addressArg(d, option, &a.Gossip, gossip.GossipPort)
 	case "peers":
-		return addressArg(d, option, &a.Peers, peersPort)
+		return addressArg(d, option, &a.Peers, gossip.PeersPort)
 	case "advertise":
-		args := d.RemainingArgs()
-		if len(args) < 1 || len(args) > 2 {
-			return d.Errf("advertise takes the gossip address and perhaps the peers address that other nodes dial")
-		}
-		a.Advertise = &Advertise{Gossip: args[0]}
-		if len(args) == 2 {
-			a.Advertise.Peers = args[1]
-		}
-		for i, arg := range args {
-			if _, err := parseAddress(option, arg, []string{gossipPort, peersPort}[i]); err != nil && !hasPlaceholder(arg) {
-				return d.WrapErr(err)
-			}
-		}
+		return a.unmarshalAdvertise(d)
 	case "join":
 		seeds, err := someArgs(d, "an address or DNS name of another node")
 		if err != nil {
 			return err
 		}
 		for _, seed := range seeds {
-			if err := checkSeed(seed); err != nil && !hasPlaceholder(seed) {
+			if err := gossip.CheckSeed(seed); err != nil && !hasPlaceholder(seed) {
 				return d.WrapErr(err)
 			}
 		}
@@ -111,17 +116,28 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 			return d.ArgErr()
 		}
 	case "show_keys":
-		if d.NextArg() {
-			return d.ArgErr()
-		}
-		a.ShowKeys = true
+		return flagArg(d, &a.ShowKeys)
 	case "insecure":
-		if d.NextArg() {
-			return d.ArgErr()
-		}
-		a.Insecure = true
+		return flagArg(d, &a.Insecure)
 	default:
 		return d.Errf("unknown option %q of groupcache: one of cache_size, gossip, peers, advertise, join, name, secret, insecure, show_keys, persist", option)
+	}
+	return nil
+}
+
+func (a *App) unmarshalAdvertise(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) < 1 || len(args) > 2 {
+		return d.Errf("advertise takes the gossip address and perhaps the peers address that other nodes dial")
+	}
+	a.Advertise = &Advertise{Gossip: args[0]}
+	if len(args) == 2 {
+		a.Advertise.Peers = args[1]
+	}
+	for i, arg := range args {
+		if _, err := gossip.ParseAddress("advertise", arg, []string{gossip.GossipPort, gossip.PeersPort}[i]); err != nil && !hasPlaceholder(arg) {
+			return d.WrapErr(err)
+		}
 	}
 	return nil
 }
@@ -132,11 +148,13 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 //		group              <name>
 //		key                <template>
 //		query              ignore <name or prefix*>... | only <name or prefix*>... | sort
+//		cookies            ignore <name or prefix*>... | only <name or prefix*>...
 //		ttl                <duration> [<status>...]
 //		stale              while_revalidate <duration> | if_error <duration>
 //		max_body_size      <size>
 //		tags               <field>...
 //		expose_tags
+//		targeted           <field>...
 //		purge              [<method>...] {
 //			token <secret>...
 //			from  <address or range>...
@@ -146,6 +164,7 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 //		authorization      honor|ignore
 //		fill_timeout       <duration>
 //		peer_timeout       <duration>
+//		query_method       on|off
 //		cache_status       <name>|off
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -154,7 +173,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	for d.NextBlock(0) {
-		if err := h.unmarshalOption(d, d.Val()); err != nil {
+		if err := unmarshalHandlerOption(d, h, d.Val()); err != nil {
 			return err
 		}
 	}
@@ -166,18 +185,20 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
+func unmarshalHandlerOption(d *caddyfile.Dispenser, h *Handler, option string) error {
 	switch option {
 	case "group":
 		return stringArg(d, &h.Group)
 	case "key":
 		return stringArg(d, &h.Key)
 	case "query":
-		return h.unmarshalQuery(d)
+		return unmarshalQuery(d, h)
+	case "cookies":
+		return unmarshalCookies(d, h)
 	case "ttl":
-		return h.unmarshalTTL(d)
+		return unmarshalTTL(d, h)
 	case "stale":
-		return h.unmarshalStale(d)
+		return unmarshalStale(d, h)
 	case "max_body_size":
 		return sizeArg(d, &h.MaxBodySize)
 	case "tags":
@@ -185,13 +206,13 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		h.Tags = append(h.Tags, fields...)
 		return err
 	case "expose_tags":
-		h.ExposeTags = true
-		if d.NextArg() {
-			return d.ArgErr()
-		}
-		return nil
+		return flagArg(d, &h.ExposeTags)
+	case "targeted":
+		fields, err := someArgs(d, "response fields that speak to this cache, as CDN-Cache-Control does, the most wanted first")
+		h.Targeted = append(h.Targeted, fields...)
+		return err
 	case "purge":
-		return h.unmarshalPurge(d)
+		return unmarshalPurge(d, h)
 	case "request_directives":
 		return stringArg(d, &h.RequestDirectives)
 	case "set_cookie":
@@ -202,13 +223,15 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		return durationArg(d, &h.FillTimeout)
 	case "peer_timeout":
 		return durationArg(d, &h.PeerTimeout)
+	case "query_method":
+		return stringArg(d, &h.QueryMethod)
 	case "cache_status":
 		return stringArg(d, &h.CacheStatus)
 	}
-	return d.Errf("unknown option %q of groupcache: one of group, key, query, ttl, stale, max_body_size, tags, expose_tags, purge, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, cache_status", option)
+	return d.Errf("unknown option %q of groupcache: one of group, key, query, cookies, ttl, stale, max_body_size, tags, expose_tags, targeted, purge, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, query_method, cache_status", option)
 }
 
-func (h *Handler) unmarshalQuery(d *caddyfile.Dispenser) error {
+func unmarshalQuery(d *caddyfile.Dispenser, h *Handler) error {
 	args := d.RemainingArgs()
 	if h.Query == nil {
 		h.Query = new(Query)
@@ -226,25 +249,33 @@ func (h *Handler) unmarshalQuery(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (h *Handler) unmarshalPurge(d *caddyfile.Dispenser) error {
+func unmarshalCookies(d *caddyfile.Dispenser, h *Handler) error {
+	args := d.RemainingArgs()
+	if h.Cookies == nil {
+		h.Cookies = new(Cookies)
+	}
+	switch {
+	case len(args) > 1 && args[0] == "ignore":
+		h.Cookies.Ignore = append(h.Cookies.Ignore, args[1:]...)
+	case len(args) > 1 && args[0] == "only":
+		h.Cookies.Only = append(h.Cookies.Only, args[1:]...)
+	default:
+		return d.Errf("cookies takes: ignore <name or prefix*>..., or only <name or prefix*>...")
+	}
+	return nil
+}
+
+func unmarshalPurge(d *caddyfile.Dispenser, h *Handler) error {
 	if h.Purge == nil {
 		h.Purge = new(InBandPurge)
 	}
 	h.Purge.Methods = append(h.Purge.Methods, d.RemainingArgs()...)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch d.Val() {
-		case "token":
-			tokens, err := someArgs(d, "a secret that whoever purges sends as Authorization: Bearer")
-			if err != nil {
+		case "token", "from":
+			if err := unmarshalPurgers(d, d.Val(), &h.Purge.Tokens, &h.Purge.From); err != nil {
 				return err
 			}
-			h.Purge.Tokens = append(h.Purge.Tokens, tokens...)
-		case "from":
-			ranges, err := someArgs(d, "addresses or ranges such as 10.0.0.0/8")
-			if err != nil {
-				return err
-			}
-			h.Purge.From = append(h.Purge.From, ranges...)
 		default:
 			return d.Errf("unknown option %q of purge: one of token, from", d.Val())
 		}
@@ -252,7 +283,7 @@ func (h *Handler) unmarshalPurge(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (h *Handler) unmarshalTTL(d *caddyfile.Dispenser) error {
+func unmarshalTTL(d *caddyfile.Dispenser, h *Handler) error {
 	var ttl TTL
 	if !d.NextArg() {
 		return d.Errf("ttl takes a duration and perhaps status codes, as in ttl 10m 200 301")
@@ -273,7 +304,7 @@ func (h *Handler) unmarshalTTL(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (h *Handler) unmarshalStale(d *caddyfile.Dispenser) error {
+func unmarshalStale(d *caddyfile.Dispenser, h *Handler) error {
 	if h.Stale == nil {
 		h.Stale = new(Stale)
 	}
@@ -303,6 +334,15 @@ func stringArg(d *caddyfile.Dispenser, dst *string) error {
 	return nil
 }
 
+// flagArg sets an option that takes no argument.
+func flagArg(d *caddyfile.Dispenser, dst *bool) error {
+	*dst = true
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
+}
+
 func someArgs(d *caddyfile.Dispenser, what string) ([]string, error) {
 	option, args := d.Val(), d.RemainingArgs()
 	if len(args) == 0 {
@@ -316,11 +356,11 @@ func sizeArg(d *caddyfile.Dispenser, dst *int64) error {
 	if err := stringArg(d, &arg); err != nil {
 		return err
 	}
-	n, err := parseSize(arg)
-	if err != nil || n == 0 {
+	n, err := humanize.ParseBytes(arg)
+	if err != nil || n == 0 || n > 1<<62 {
 		return d.Errf("%s: %q is not a size such as 512MiB", option, arg)
 	}
-	*dst = n
+	*dst = int64(n)
 	return nil
 }
 
@@ -341,7 +381,7 @@ func addressArg(d *caddyfile.Dispenser, option string, dst *string, port string)
 	if err := stringArg(d, dst); err != nil {
 		return err
 	}
-	if _, err := parseAddress(option, *dst, port); err != nil && !hasPlaceholder(*dst) {
+	if _, err := gossip.ParseAddress(option, *dst, port); err != nil && !hasPlaceholder(*dst) {
 		return d.WrapErr(err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,13 +66,36 @@ func validate(t *testing.T, caddyfile string) error {
 	return caddy.Validate(&config)
 }
 
+// Caddyfiles with one option in its place; the first %s is a folder for what Caddy stores.
+const (
+	globalOption    = "{\n\tstorage file_system %s\n\tgroupcache {\n\t\t%s\n\t}\n}\n:8080 {\n\tgroupcache\n}\n"
+	directiveOption = "{\n\tstorage file_system %s\n}\n:8080 {\n\tgroupcache {\n\t\t%s\n\t}\n}\n"
+	purgeAPIOption  = "{\n\tstorage file_system %s\n}\n:8080 {\n\tgroupcache_purge /purge {\n\t\t%s\n\t}\n}\n"
+)
+
+// wantRefusal fails the test unless a Caddyfile is refused with an error that says all
+// of wants, and leaves no node behind.
+func wantRefusal(t *testing.T, config string, wants []string) {
+	t.Helper()
+	err := validate(t, config)
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range wants {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+	if currentProcess() != nil {
+		t.Error("a node is left behind")
+	}
+}
+
 func TestWrongConfigurationIsRefused(t *testing.T) {
-	global := func(s string) string {
-		return "{\n\tstorage file_system " + t.TempDir() + "\n\tgroupcache {\n\t\t" + s + "\n\t}\n}\n:8080 {\n\tgroupcache\n}\n"
+	in := func(format string) func(string) string {
+		return func(option string) string { return fmt.Sprintf(format, t.TempDir(), option) }
 	}
-	directive := func(s string) string {
-		return "{\n\tstorage file_system " + t.TempDir() + "\n}\n:8080 {\n\tgroupcache {\n\t\t" + s + "\n\t}\n}\n"
-	}
+	global, directive, api := in(globalOption), in(directiveOption), in(purgeAPIOption)
 	const good = "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU="
 	for name, test := range map[string]struct {
 		config string
@@ -101,12 +125,16 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"no such directory":         {global("persist {env.GROUPCACHE_TEST_UNSET}"), []string{"GROUPCACHE_TEST_UNSET"}},
 		"argument to insecure":      {global("insecure yes"), []string{"Caddyfile:4"}},
 		"argument to the option":    {"{\n\tgroupcache fast\n}\n", []string{"Caddyfile:2"}},
+		"matcher of methods":        {"http://a.test {\n\t@reads method GET HEAD\n\tgroupcache @reads\n\trespond x\n}\n", []string{"Caddyfile:3", "method matcher", "PUT", "remove it"}},
+		"matcher of two things":     {"http://a.test {\n\t@reads {\n\t\tpath /a\n\t\tmethod GET\n\t}\n\tgroupcache @reads\n\trespond x\n}\n", []string{"Caddyfile:6", "method matcher"}},
 		"unknown option":            {directive("speed 9"), []string{"Caddyfile:6", "unknown option", "max_body_size"}},
 		"bad ttl":                   {directive("ttl soon"), []string{"Caddyfile:6", "soon", "10m"}},
 		"bad ttl status":            {directive("ttl 1m OK"), []string{"Caddyfile:6", "OK"}},
 		"impossible ttl status":     {directive("ttl 1m 100"), []string{"100"}},
 		"bad query":                 {directive("query none"), []string{"Caddyfile:6", "ignore"}},
 		"query ignore and only":     {directive("query ignore a\n\t\tquery only b"), []string{"exclude"}},
+		"cookies ignore and only":   {directive("cookies ignore a\n\t\tcookies only b"), []string{"cookies", "exclude"}},
+		"cookies of no name":        {directive("cookies ignore"), []string{"Caddyfile:6", "ignore <name or prefix*>"}},
 		"query and key":             {directive("query sort\n\t\tkey {uri}"), []string{"query"}},
 		"bad stale":                 {directive("stale always 1m"), []string{"Caddyfile:6", "while_revalidate"}},
 		"bad duration":              {directive("peer_timeout 10"), []string{"Caddyfile:6", "10s"}},
@@ -120,26 +148,21 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"no purge token":            {directive("purge {\n\t\t\ttoken\n\t\t}"), []string{"Caddyfile:7", "token"}},
 		"bad purge range":           {directive("purge {\n\t\t\tfrom localhost\n\t\t}"), []string{"localhost", "10.0.0.0/8"}},
 		"unknown option of purge":   {directive("purge {\n\t\t\tby bob\n\t\t}"), []string{"Caddyfile:7", "token, from"}},
+		"purge API for everybody":   {api(""), []string{"Caddyfile:7", "everybody", "token or from", "authenticated"}},
+		"unknown option of the API": {api("by bob"), []string{"Caddyfile:6", "group, token, from, authenticated"}},
+		"argument to authenticated": {api("authenticated yes"), []string{"Caddyfile:6"}},
+		"short token of the API":    {api("token short"), []string{"at least 16", "keygen"}},
+		"bad range of the API":      {api("from localhost"), []string{"localhost", "10.0.0.0/8"}},
+		"targeted nothing":          {directive("targeted"), []string{"Caddyfile:6", "CDN-Cache-Control"}},
+		"targeted at no field":      {directive(`targeted "a b"`), []string{"Caddyfile:7", `"a b"`, "CDN-Cache-Control"}},
+		"targeted at all caches":    {directive("targeted CDN-Cache-Control cache-control"), []string{"Cache-Control", "all caches", "CDN-Cache-Control"}},
+		"targeted twice":            {directive("targeted CDN-Cache-Control\n\t\ttargeted cdn-cache-control"), []string{"Cdn-Cache-Control", "twice"}},
 		"bad request_directives":    {directive("request_directives obey"), []string{"honor or ignore"}},
 		"bad cache_status":          {directive(`cache_status "a b"`), []string{"cache_status"}},
 		"too long a group":          {directive("group " + strings.Repeat("x", 65)), []string{"at most 64"}},
-		"two groups of a name":      {":8080 {\n\tgroupcache {\n\t\tttl 1m\n\t}\n}\n:8081 {\n\tgroupcache {\n\t\tttl 2m\n\t}\n}\n", []string{"group default", "different settings"}},
 		"placeholder without value": {global("name {env.GROUPCACHE_TEST_UNSET}"), []string{"GROUPCACHE_TEST_UNSET"}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			err := validate(t, test.config)
-			if err == nil {
-				t.Fatal("accepted")
-			}
-			for _, want := range test.want {
-				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%q is not in: %v", want, err)
-				}
-			}
-			if currentProcess() != nil {
-				t.Error("a node is left behind")
-			}
-		})
+		t.Run(name, func(t *testing.T) { wantRefusal(t, test.config, test.want) })
 	}
 }
 
@@ -164,27 +187,6 @@ func TestRightConfigurationIsAccepted(t *testing.T) {
 				t.Error("a node is left behind")
 			}
 		})
-	}
-}
-
-func TestQueryNormalisation(t *testing.T) {
-	for _, test := range []struct {
-		q         Query
-		uri, want string
-	}{
-		{Query{}, "/a?b=1&a=2", "/a?b=1&a=2"},
-		{Query{Sort: true}, "/a?b=1&a=2&a=1", "/a?a=1&a=2&b=1"},
-		{Query{Ignore: []string{"utm_*", "fbclid"}}, "/a?utm_source=x&b=1&fbclid=2&utm=3", "/a?b=1&utm=3"},
-		{Query{Ignore: []string{"a b"}}, "/a?a+b=1&a%20b=2&c", "/a?c"},
-		{Query{Ignore: []string{"*"}}, "/a?x=1", "/a"},
-		{Query{Only: []string{"id"}}, "/a?x=1&id=2&y", "/a?id=2"},
-		{Query{Only: []string{"id"}}, "/a?x=1", "/a"},
-		{Query{Only: []string{"id"}}, "/a", "/a"},
-		{Query{Ignore: []string{"x"}}, "/a?%zz=1&x=1", "/a?%zz=1"},
-	} {
-		if got := test.q.normalize(test.uri); got != test.want {
-			t.Errorf("%+v: %s became %s, want %s", test.q, test.uri, got, test.want)
-		}
 	}
 }
 

@@ -2,34 +2,33 @@ package caddygroupcache
 
 import (
 	"cmp"
-	"crypto/rand"
-	"encoding/hex"
+	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
-	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
-	"strconv"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
 	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/cachestatus"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/purging"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/storing"
 )
 
 const (
 	defaultGroup       = "default"
 	defaultMaxBodySize = 16 << 20
-	defaultFillTimeout = time.Minute
-	defaultPeerTimeout = 250 * time.Millisecond
 	defaultCacheName   = "groupcache"
 	ignoreDirectives   = "ignore"
 	honorDirectives    = "honor"
@@ -38,6 +37,8 @@ const (
 	ignoreCredentials  = "ignore"
 	honorCredentials   = "honor"
 	cacheStatusOff     = "off"
+	queryMethodOn      = "on"
+	queryMethodOff     = "off"
 	maxGroupName       = 64
 )
 
@@ -49,9 +50,10 @@ const (
 // revalidated, miss, collapsed, bypass) and `{http.groupcache.detail}` (where
 // a hit came from, or the reason why it is none).
 type Handler struct {
-	// Handlers of one group share entries; all groups share the node's
-	// memory. Handlers of one group must agree on all other fields. Default:
-	// default.
+	// Handlers of one group are purged together, and share entries if they
+	// agree on key, query, targeted, set_cookie, authorization, tags and
+	// expose_tags; in all else each goes by its own. All groups share the node's
+	// memory. Default: default.
 	Group string `json:"group,omitempty"`
 
 	// What tells responses apart, with placeholders. Default: scheme, host
@@ -61,11 +63,17 @@ type Handler struct {
 	// Which parts of the query belong to the default key.
 	Query *Query `json:"query,omitempty"`
 
+	// Which cookies of a request count: the upstream gets no others, so that responses
+	// which vary by Cookie are shared by all who differ in others. Default: all.
+	Cookies *Cookies `json:"cookies,omitempty"`
+
 	// Freshness for responses that state none. Default: none, so that such
 	// responses are stored only with what RFC 9111 §4.2.2 allows.
 	TTL []TTL `json:"ttl,omitempty"`
 
-	// What applies where the response does not say.
+	// What applies where the response does not say. must-revalidate,
+	// proxy-revalidate and no-cache say that it must not be served stale;
+	// s-maxage does so only if max-age has the same number.
 	Stale *Stale `json:"stale,omitempty"`
 
 	// Larger responses stream through and are not stored, nor are parts of
@@ -74,12 +82,19 @@ type Handler struct {
 	// At most 1 TiB. Default: 16 MiB.
 	MaxBodySize int64 `json:"max_body_size,omitempty"`
 
-	// Response fields that carry cache tags. Default: Surrogate-Key and
-	// Cache-Tag.
+	// Response fields that carry cache tags, which white space and commas
+	// separate. Default: Surrogate-Key and Cache-Tag.
 	Tags []string `json:"tags,omitempty"`
 
 	// Whether these fields are sent to clients. Default: false.
 	ExposeTags bool `json:"expose_tags,omitempty"`
+
+	// Response fields that speak to this cache instead of Cache-Control and
+	// Expires, most wanted first (RFC 9213 §2.2). The first of them that can be
+	// read and is not empty counts. Surrogate-Control, which has another syntax,
+	// may be among them. They are passed on. Default: Groupcache-Cache-Control,
+	// CDN-Cache-Control and Surrogate-Control.
+	Targeted []string `json:"targeted,omitempty"`
 
 	// Lets clients purge by requests with a method of its own. Default: nobody
 	// may, and such methods go upstream like any other.
@@ -89,8 +104,9 @@ type Handler struct {
 	// Default: honor.
 	RequestDirectives string `json:"request_directives,omitempty"`
 
-	// Whether responses that set a cookie are stored: refuse, or store. What
-	// is stored is served with the cookie, to every client. Default: refuse.
+	// Whether responses that set a cookie, or have Clear-Site-Data, are stored:
+	// refuse, or store. What is stored is served with the cookie, to every
+	// client. Default: refuse.
 	SetCookie string `json:"set_cookie,omitempty"`
 
 	// Whether the Authorization field of a request counts: honor, so that such
@@ -99,41 +115,46 @@ type Handler struct {
 	// Default: honor.
 	Authorization string `json:"authorization,omitempty"`
 
-	// A fill that takes longer is given up; its client is still served.
-	// Default: 60s.
+	// A fill that takes longer is given up; its client is still served. It is
+	// also how long a request waits for others, all in all. Default: 60s.
 	FillTimeout caddy.Duration `json:"fill_timeout,omitempty"`
 
 	// How long a request waits for a silent owner before it goes to the
 	// upstream itself. Default: 250ms.
 	PeerTimeout caddy.Duration `json:"peer_timeout,omitempty"`
 
+	// Whether responses to QUERY (RFC 10008) are stored: on, or off. Their
+	// key is the default one, or that of the template, with the request's content, its
+	// Content-Type, Content-Encoding and Content-Language. Requests of more than
+	// 64 KiB pass, and so do those with Range or Incremental; responses of more than
+	// 1 MiB are not stored. Default: on.
+	QueryMethod string `json:"query_method,omitempty"`
+
 	// The cache's name in the Cache-Status field, or off.
 	// Default: groupcache.
 	CacheStatus string `json:"cache_status,omitempty"`
 
-	logger    *zap.Logger
-	node      *node
-	space     *store.Namespace
-	counters  *counters
-	policy    rfc9111.Options
-	cacheName string // "": no Cache-Status
-	hitLines  *hitLines
-	purgers   purgers
+	logger     *zap.Logger
+	app        *App   // whose group this is one of; nil: it is alone in it
+	terms      string // what of the settings is part of the key
+	around     *lazyRoute
+	node       *node.Node
+	denials    *purgeRefusals
+	unnamed    *atomic.Bool // some handler leaves no Cache-Status
+	space      *store.Namespace
+	counters   *counters
+	policy     storing.Policy
+	cacheName  string // "": no Cache-Status
+	loopMember string // what it adds to CDN-Loop
+	hits       *cachestatus.Hits
+	purgers    purging.Senders
 }
 
-// Query says which parameters of the query belong to the key. At most one of
-// Ignore and Only.
-type Query struct {
-	// Names of parameters, or prefixes of names with a * at the end, that
-	// make no difference.
-	Ignore []string `json:"ignore,omitempty"`
+// Cookies says which cookies of a request the upstream gets.
+type Cookies = inbound.Cookies
 
-	// The only parameters that make a difference.
-	Only []string `json:"only,omitempty"`
-
-	// Whether the order of parameters makes no difference. Default: false.
-	Sort bool `json:"sort,omitempty"`
-}
+// Query says which parameters of the query belong to the key.
+type Query = inbound.Query
 
 // TTL is a freshness for responses that state none.
 type TTL struct {
@@ -168,7 +189,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	h.policy = h.options()
+	h.policy, h.terms = h.options(), h.keyTerms()
+	h.around = &lazyRoute{ctx: ctx}
 	app, err := ctx.App("groupcache")
 	if err != nil {
 		return fmt.Errorf("loading the groupcache app: %w", err)
@@ -179,35 +201,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	a := app.(*App)
-	if err := a.join(h); err != nil {
-		return err
-	}
-	h.node = a.process.node
+	a.join(h)
+	h.node, h.denials, h.unnamed = a.process.node, &a.process.denials, &a.process.unnamed
 	h.named()
 	h.counters = a.process.counters.of(h.Group)
-	if h.space = h.node.store.Namespace(h.Group); h.space == nil {
+	if h.space = h.node.Store.Namespace(h.Group); h.space == nil {
 		return fmt.Errorf("group %s: too many groups since Caddy started: restart it", h.Group)
 	}
 	return nil
-}
-
-// join makes sure that handlers of one group treat responses alike.
-func (a *App) join(h *Handler) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if other := a.groups[h.Group]; other != nil && !other.sameSettings(h) {
-		return fmt.Errorf("group %s is configured twice with different settings: give one of the handlers another group, or both the same settings", h.Group)
-	}
-	a.groups[h.Group] = h
-	return nil
-}
-
-func (h *Handler) sameSettings(o *Handler) bool {
-	return h.Key == o.Key && h.MaxBodySize == o.MaxBodySize && h.RequestDirectives == o.RequestDirectives &&
-		h.SetCookie == o.SetCookie && h.Authorization == o.Authorization &&
-		h.FillTimeout == o.FillTimeout && h.PeerTimeout == o.PeerTimeout && h.CacheStatus == o.CacheStatus &&
-		slices.Equal(h.Tags, o.Tags) && h.ExposeTags == o.ExposeTags && reflect.DeepEqual(h.Query, o.Query) &&
-		reflect.DeepEqual(h.Purge, o.Purge) && reflect.DeepEqual(h.TTL, o.TTL) && reflect.DeepEqual(h.Stale, o.Stale)
 }
 
 func (h *Handler) setDefaults() {
@@ -218,10 +219,17 @@ func (h *Handler) setDefaults() {
 		h.MaxBodySize = defaultMaxBodySize
 	}
 	if len(h.Tags) == 0 {
-		h.Tags = []string{"Surrogate-Key", "Cache-Tag"}
+		h.Tags = defaultTags()
 	}
 	for i, name := range h.Tags {
 		h.Tags[i] = http.CanonicalHeaderKey(name)
+	}
+	if len(h.Targeted) == 0 {
+		h.Targeted = rfc9111.DefaultTargets()
+	}
+	h.Targeted = slices.Clone(h.Targeted) // what the Caddyfile says stays as it is written
+	for i, name := range h.Targeted {
+		h.Targeted[i] = http.CanonicalHeaderKey(name)
 	}
 	if h.Purge != nil && len(h.Purge.Methods) == 0 {
 		h.Purge.Methods = []string{"PURGE"}
@@ -236,10 +244,13 @@ func (h *Handler) setDefaults() {
 		h.Authorization = honorCredentials
 	}
 	if h.FillTimeout == 0 {
-		h.FillTimeout = caddy.Duration(defaultFillTimeout)
+		h.FillTimeout = caddy.Duration(node.DefaultFillTimeout)
 	}
 	if h.PeerTimeout == 0 {
-		h.PeerTimeout = caddy.Duration(defaultPeerTimeout)
+		h.PeerTimeout = caddy.Duration(node.DefaultPeerTimeout)
+	}
+	if h.QueryMethod == "" {
+		h.QueryMethod = queryMethodOn
 	}
 	if h.CacheStatus == "" {
 		h.CacheStatus = defaultCacheName
@@ -264,14 +275,21 @@ func (h *Handler) check() error {
 		return fmt.Errorf("set_cookie %q: refuse or store", h.SetCookie)
 	case h.Authorization != honorCredentials && h.Authorization != ignoreCredentials:
 		return fmt.Errorf("authorization %q: honor or ignore", h.Authorization)
-	case !isToken(h.CacheStatus):
+	case h.QueryMethod != queryMethodOn && h.QueryMethod != queryMethodOff:
+		return fmt.Errorf("query_method %q: on or off", h.QueryMethod)
+	case !cachestatus.IsName(h.CacheStatus):
 		return fmt.Errorf("cache_status %q: a name of letters, digits and -_.*, beginning with a letter, or off", h.CacheStatus)
+	case h.Cookies != nil && len(h.Cookies.Ignore) > 0 && len(h.Cookies.Only) > 0:
+		return errors.New("cookies: ignore and only exclude each other")
 	case h.Query != nil && h.Key != "":
 		return fmt.Errorf("query is about the default key and has no effect on key %q: leave one of them out", h.Key)
 	case h.Query != nil && len(h.Query.Ignore) > 0 && len(h.Query.Only) > 0:
-		return fmt.Errorf("query ignore and query only exclude each other: leave one of them out")
+		return errors.New("query ignore and query only exclude each other: leave one of them out")
 	case h.Stale != nil && (h.Stale.IfError < 0 || h.Stale.WhileRevalidate < 0):
 		return fmt.Errorf("stale: a negative duration")
+	}
+	if err := checkTargeted(h.Targeted); err != nil {
+		return err
 	}
 	if h.Purge != nil {
 		if err := h.Purge.check(); err != nil {
@@ -291,23 +309,28 @@ func (h *Handler) check() error {
 	return nil
 }
 
-// isToken reports whether s may stand in Cache-Status as it is (sf-token, RFC
-// 8941 §3.3.4, a little stricter).
-func isToken(s string) bool {
-	for i, c := range []byte(s) {
-		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
-		if !letter && (i == 0 || !('0' <= c && c <= '9' || strings.IndexByte("-_.*", c) >= 0)) {
-			return false
+// checkTargeted checks a target list, whose names are canonical.
+func checkTargeted(names []string) error {
+	for i, name := range names {
+		switch {
+		case !httpguts.ValidHeaderFieldName(name):
+			return fmt.Errorf("targeted %q: no name of a response field, as CDN-Cache-Control is", name)
+		case name == "Cache-Control" || name == "Expires" || name == "Pragma":
+			return fmt.Errorf("targeted %s: it speaks to all caches, and counts where no targeted field does: name only fields such as CDN-Cache-Control", name)
+		case slices.Contains(names[:i], name):
+			return fmt.Errorf("targeted %s: named twice: the first one counts, leave the other out", name)
 		}
 	}
-	return s != "" && len(s) <= 64
+	return nil
 }
 
-func (h *Handler) options() rfc9111.Options {
+// options returns what the options say of which responses are stored, and how.
+func (h *Handler) options() storing.Policy {
 	o := rfc9111.Options{
 		TTL:                     make(map[int]time.Duration),
 		IgnoreRequestDirectives: h.RequestDirectives == ignoreDirectives,
 		StoreSetCookie:          h.SetCookie == storeCookies,
+		Targeted:                h.Targeted,
 		IgnoreAuthorization:     h.Authorization == ignoreCredentials,
 	}
 	for _, ttl := range h.TTL {
@@ -322,13 +345,12 @@ func (h *Handler) options() rfc9111.Options {
 		o.StaleWhileRevalidate = time.Duration(h.Stale.WhileRevalidate)
 		o.StaleIfError = time.Duration(h.Stale.IfError)
 	}
-	return o
+	return storing.Policy{Options: o, MaxBodySize: h.MaxBodySize, Tags: h.Tags, ExposeTags: h.ExposeTags}
 }
 
-// resolve fills in the defaults and placeholders of the cluster's options, and
-// checks them.
-func (a *App) resolve(repl *caddy.Replacer) (clusterConfig, error) {
-	var c clusterConfig
+// resolve fills in the placeholders and defaults of the cluster's options, and checks
+// them.
+func (a *App) resolve(repl *caddy.Replacer) (gossip.Cluster, error) {
 	var err error
 	fillIn := func(s string) string {
 		filled, replaceErr := repl.ReplaceOrErr(s, true, true)
@@ -337,143 +359,27 @@ func (a *App) resolve(repl *caddy.Replacer) (clusterConfig, error) {
 		}
 		return filled
 	}
+	fillInAll := func(all []string) (filled []string) {
+		for _, s := range all {
+			filled = append(filled, fillIn(s))
+		}
+		return filled
+	}
 	a.Name = fillIn(a.Name)
 	if a.Persist != nil {
 		a.Persist.Path = cmp.Or(fillIn(a.Persist.Path), filepath.Join(caddy.AppDataDir(), "groupcache"))
 	}
-	c.gossip, c.peers = fillIn(a.Gossip), fillIn(a.Peers)
+	c := gossip.Cluster{Gossip: fillIn(a.Gossip), Peers: fillIn(a.Peers), Insecure: a.Insecure}
+	c.Enabled = a.Advertise != nil
 	if a.Advertise != nil {
-		c.advertiseGossip, c.advertisePeers = fillIn(a.Advertise.Gossip), fillIn(a.Advertise.Peers)
+		c.AdvertiseGossip, c.AdvertisePeers = fillIn(a.Advertise.Gossip), fillIn(a.Advertise.Peers)
 	}
-	for _, seed := range a.Join {
-		c.join = append(c.join, fillIn(seed))
-	}
-	var secrets []string
-	for _, s := range a.Secret {
-		secrets = append(secrets, fillIn(s))
-	}
+	c.Join = fillInAll(a.Join)
+	secrets := fillInAll(a.Secret)
 	if err != nil {
 		return c, err
 	}
-	c.insecure = a.Insecure
-	c.enabled = c.gossip != "" || c.peers != "" || a.Advertise != nil || len(c.join) > 0 ||
-		a.Name != "" || len(secrets) > 0 || c.insecure
-	if !c.enabled {
-		return c, nil
-	}
-	if c.keys, err = readSecrets(secrets); err != nil {
-		return c, err
-	}
-	if err := c.addresses(); err != nil {
-		return c, err
-	}
-	for _, seed := range c.join {
-		if err := checkSeed(seed); err != nil {
-			return c, err
-		}
-	}
-	if a.Name != "" {
-		if err := checkNodeName(a.Name); err != nil {
-			return c, fmt.Errorf("name %q: %w", a.Name, err)
-		}
-	}
-	return c, nil
-}
-
-// addresses settles what is bound and what is advertised.
-func (c *clusterConfig) addresses() error {
-	if c.gossip == "" {
-		c.gossip = defaultGossip
-	}
-	gossip, err := parseAddress("gossip", c.gossip, gossipPort)
-	if err != nil {
-		return err
-	}
-	if c.peers == "" {
-		c.peers = net.JoinHostPort(gossip.Addr().String(), peersPort)
-	}
-	peers, err := parseAddress("peers", c.peers, peersPort)
-	if err != nil {
-		return err
-	}
-	for option, bound := range map[string]netip.AddrPort{"gossip": gossip, "peers": peers} {
-		if !bound.Addr().IsLoopback() && len(c.keys) == 0 && !c.insecure {
-			return fmt.Errorf("%s %s is not a loopback address, and without a secret whoever reaches it could read and write the cache: add a secret, made with caddy groupcache keygen, or use 127.0.0.1 or [::1], or add insecure if nobody else can reach this network", option, bound)
-		}
-	}
-	c.gossip, c.peers = gossip.String(), peers.String()
-	if c.advertiseGossip, err = advertised("gossip", c.advertiseGossip, gossip, gossipPort); err != nil {
-		return err
-	}
-	c.advertisePeers, err = advertised("peers", c.advertisePeers, peers, peersPort)
-	return err
-}
-
-// advertised returns the address that other nodes dial.
-func advertised(option, advertise string, bound netip.AddrPort, port string) (string, error) {
-	if advertise == "" {
-		if bound.Addr().IsUnspecified() {
-			return "", fmt.Errorf("%s %s is no address that other nodes can dial: add an advertise line that says which they can", option, bound)
-		}
-		return bound.String(), nil
-	}
-	addr, err := parseAddress("advertise", advertise, port)
-	if err != nil {
-		return "", err
-	}
-	if addr.Addr().IsUnspecified() {
-		return "", fmt.Errorf("advertise %s is no address that other nodes can dial", addr)
-	}
-	return addr.String(), nil
-}
-
-// parseAddress reads host, host:port or :port, where the host is an IP address
-// or localhost.
-func parseAddress(option, s, defaultPort string) (netip.AddrPort, error) {
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
-		host, port = strings.Trim(s, "[]"), defaultPort
-	}
-	if host == "localhost" {
-		host = "127.0.0.1"
-	}
-	if host == "" {
-		host = "0.0.0.0"
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("%s %q: the host must be an IP address or localhost, as in 10.0.0.1:%s", option, s, defaultPort)
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return netip.AddrPort{}, fmt.Errorf("%s %q: the port must be a number from 1 to 65535", option, s)
-	}
-	return netip.AddrPortFrom(ip, uint16(n)), nil
-}
-
-func checkSeed(seed string) error {
-	_, _, err := parseSeed(seed)
-	return err
-}
-
-// uniqueName returns a readable name that no other process has.
-func uniqueName() string {
-	host, err := os.Hostname()
-	if err != nil || checkNodeName(host) != nil {
-		host = "node"
-	}
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return host[:min(len(host), 100)] + "-" + hex.EncodeToString(b[:])
-}
-
-// parseSize reads a size as Caddy writes it.
-func parseSize(s string) (int64, error) {
-	n, err := humanize.ParseBytes(s)
-	if err != nil || n > 1<<62 {
-		return 0, fmt.Errorf("%q is not a size such as 512MiB", s)
-	}
-	return int64(n), nil
+	return c, c.Resolve(a.Name, secrets)
 }
 
 // Interface guards

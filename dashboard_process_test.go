@@ -3,23 +3,18 @@
 package caddygroupcache_test
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	caddygroupcache "github.com/caddy-groupcache/caddy-groupcache"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 // shop is an origin with pages that can be stored and some that cannot.
@@ -39,143 +34,19 @@ func shop(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, strings.Repeat("x", 4<<10))
 }
 
-// visit has visitors ask all nodes for pages, until the test ends.
-func (c cluster) visit(t *testing.T) {
-	ctx, stop := context.WithCancel(context.Background())
-	var visitors sync.WaitGroup
-	for range 4 {
-		visitors.Go(func() {
-			tick := time.NewTicker(25 * time.Millisecond)
-			defer tick.Stop()
-			for ctx.Err() == nil {
-				path := fmt.Sprintf("/page/%d", int(40*rand.Float64()*rand.Float64()))
-				switch rand.IntN(12) {
-				case 0:
-					path = "/account/orders"
-				case 1:
-					path = "/basket/1"
-				}
-				_ = c[rand.IntN(len(c))].get(path) // one of them may be gone
-				<-tick.C
-			}
-		})
-	}
-	t.Cleanup(func() {
-		stop()
-		visitors.Wait()
-	})
-}
-
 // gate runs caddy groupcache dashboard, and returns the address that it prints.
 func (p *process) gate() string {
 	p.t.Helper()
-	self, err := os.Executable()
+	command, err := harness.Start(p.node.Command("groupcache", "dashboard", "--address", p.admin), "dashboard", filepath.Join(p.dir, "dashboard"))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), caddyArgsEnv+"=groupcache\ndashboard\n--address\n"+p.admin, "HOME="+p.dir, "XDG_CONFIG_HOME="+p.dir, "XDG_DATA_HOME="+p.dir)
-	out, err := cmd.StdoutPipe()
+	p.t.Cleanup(command.Kill)
+	address, err := command.AwaitLine(p.t.Context(), "http://")
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	address := make(chan string, 1)
-	go func() {
-		for s := bufio.NewScanner(out); s.Scan(); {
-			if text := strings.TrimSpace(s.Text()); strings.HasPrefix(text, "http://") {
-				address <- text
-			}
-		}
-	}()
-	select {
-	case a := <-address:
-		return a
-	case <-time.After(hang):
-		p.t.Fatal("the command prints no address")
-		return ""
-	}
-}
-
-// TestDashboardInABrowser needs Chromium, Node and npm; browser/run looks after
-// that.
-func TestDashboardInABrowser(t *testing.T) {
-	if os.Getenv("GROUPCACHE_BROWSER") == "" {
-		t.Skip("LEFT OUT: it takes a browser; browser/run runs it")
-	}
-	chromium := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil && chromium == "" {
-			chromium = found
-		}
-	}
-	if chromium == "" {
-		t.Skip("LEFT OUT: no chromium is installed")
-	}
-	dir := t.TempDir()
-	for _, name := range []string{"package.json", "package-lock.json", ".npmrc", "look.mjs"} {
-		if err := os.WriteFile(filepath.Join(dir, name), readFile(t, "browser/"+name), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	install := exec.Command("npm", "ci", "--loglevel=error", "--prefer-offline")
-	install.Dir = dir
-	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci: %v\n%s", err, out)
-	}
-	shots := os.Getenv("GROUPCACHE_SCREENSHOTS")
-	if shots == "" {
-		shots = t.TempDir()
-	}
-	look := func(told map[string]any) {
-		t.Helper()
-		told["executable"], told["shots"] = chromium, shots
-		arg, _ := json.Marshal(told)
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, "node", "look.mjs", string(arg))
-		cmd.Dir = dir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%v: %v\n%s", told["name"], err, out)
-		}
-	}
-
-	o := startOrigin(t, shop)
-	c := newCluster(t, 3, o, patient)
-	for _, p := range c {
-		p.app = "show_keys"
-		p.start()
-	}
-	c.awaitMembers()
-	c.visit(t)
-	address := c[0].gate()
-	page := "http://" + clientHost + "/account/orders"
-	look(map[string]any{
-		"url": address, "name": "three", "health": "all 3 nodes are well", "nodes": 3, "tag": "page",
-		"explain": page, "verdict": "fetch, private",
-	})
-	// The admin endpoint itself lets a browser in that comes from nowhere if its
-	// config says so.
-	config := strings.Replace(c[1].caddyfile(""), "\tadmin "+c[1].admin+"\n", "\tadmin "+c[1].admin+" {\n\t\torigins "+c[1].admin+" \"\"\n\t}\n", 1)
-	if code, answer := c[1].load(config); code != 200 {
-		t.Fatal(answer)
-	}
-	look(map[string]any{
-		"url": "http://" + c[1].admin + "/groupcache/", "name": "direct", "health": "all 3 nodes are well", "nodes": 3,
-		"explain": page, "verdict": "fetch, private",
-	})
-	c[2].kill()
-	eventually(t, "the others know that one is dead", func() bool { return c[0].states()[c[2].name] == "dead" })
-	look(map[string]any{
-		"url": address, "name": "stopped", "health": "2 of 3 nodes are well", "nodes": 3,
-		"explain": page, "verdict": "fetch, private",
-	})
+	return address
 }
 
 // TestClusterStatus: what the dashboard shows, from any node.

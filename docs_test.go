@@ -82,7 +82,7 @@ func TestDocumentedCommands(t *testing.T) {
 // scriptOf is a block as it is run: what is a program of the repository only has
 // to be there, and what is left for the reader to fill in is.
 func scriptOf(block string) string {
-	own := regexp.MustCompile(`(?m)^(\.ci/run|browser/run)\b`)
+	own := regexp.MustCompile(`(?m)^(\.ci/run)\b`)
 	block = own.ReplaceAllString(block, `test -x "$$REPO/$1" # `)
 	return strings.ReplaceAll(block, "=…", "="+exampleSecret)
 }

@@ -7,9 +7,16 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
+
+// The process tells what happens to the log and to the events app of whatever config is
+// running.
 
 // Events that the groupcache app emits through Caddy's events app.
 const (
@@ -74,7 +81,7 @@ func (e *events) run(ctx context.Context) {
 		select {
 		case one := <-e.queue:
 			to := e.current.Load()
-			to.app.Emit(to.ctx, one.name, one.data)
+			guard.Run(func() { to.app.Emit(to.ctx, one.name, one.data) })
 		case <-ctx.Done():
 			return
 		}
@@ -91,7 +98,10 @@ type starter struct {
 // Handle takes the event "started" of Caddy itself.
 func (s starter) Handle(context.Context, caddy.Event) error {
 	s.events.current.Store(&s.emitter)
-	poke(s.events.started)
+	select {
+	case s.events.started <- struct{}{}:
+	default: // run has not looked since the last one
+	}
 	return nil
 }
 
@@ -106,35 +116,107 @@ func (e *events) subscribe(ctx caddy.Context) error {
 	return to.On("started", starter{emitter{ctx, to}, e})
 }
 
-// memberEvent tells of a member that comes or goes.
-func (p *process) memberEvent(was, is member) {
+// member tells of a member that comes or goes.
+func (e *events) member(was, is gossip.Member) {
 	name := ""
 	switch {
 	case is.Self:
 		return
-	case is.present() && !was.present():
+	case is.Present() && !was.Present():
 		name = eventJoined
-	case was.present() && is.State == stateLeft:
+	case was.Present() && is.State == gossip.StateLeft:
 		name = eventLeft
-	case was.present() && is.State == stateDead:
+	case was.Present() && is.State == gossip.StateDead:
 		name = eventDied
 	default:
 		return
 	}
-	p.events.emit(name, map[string]any{"member": is.Name, "gossip": is.Gossip, "peers": is.Peers})
+	e.emit(name, map[string]any{"member": is.Name, "gossip": is.Gossip, "peers": is.Peers})
 }
 
-// purgeEvent tells of a purge that this node has applied.
-func (p *process) purgeEvent(one store.Purge) {
+// purged tells of a purge that this node has applied.
+func (e *events) purged(one store.Purge) {
 	named := make(map[store.Kind][]string)
 	for _, s := range one.Selectors {
 		named[s.Kind] = append(named[s.Kind], s.Value)
 	}
-	p.events.emit(eventPurged, map[string]any{
-		"id": purgeID(one.ID), "group": one.Group, "soft": one.Soft, "all": named[store.All] != nil,
+	e.emit(eventPurged, map[string]any{
+		"id": one.ID.String(), "group": one.Group, "soft": one.Soft, "all": named[store.All] != nil,
 		"urls": named[store.URL], "prefixes": named[store.Prefix], "hosts": named[store.Host], "tags": named[store.Tag],
 	})
 }
 
+// Above the level debug no log line has a key, a URL or a tag.
+
+// runningLog is the log of whatever config is running: what outlives a reload
+// must not go on writing to the files of the config before.
+type runningLog struct {
+	p      *process
+	fields []zapcore.Field
+}
+
+// logger returns a logger that follows the running config.
+func (p *process) logger() *zap.Logger { return zap.New(runningLog{p: p}) }
+
+func (l runningLog) core() zapcore.Core {
+	if a := l.p.app.Load(); a != nil && a.logger != nil {
+		return a.logger.Core()
+	}
+	return zapcore.NewNopCore()
+}
+
+// Enabled reports whether the running config logs a level.
+func (l runningLog) Enabled(level zapcore.Level) bool { return l.core().Enabled(level) }
+
+// With returns the log with fields added to each line.
+func (l runningLog) With(fields []zapcore.Field) zapcore.Core {
+	l.fields = append(l.fields[:len(l.fields):len(l.fields)], fields...)
+	return l
+}
+
+// Check has the running config's log write a line if it wants it.
+func (l runningLog) Check(line zapcore.Entry, to *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if a := l.p.app.Load(); a != nil && a.logger != nil {
+		line.LoggerName = a.logger.Name()
+	}
+	return l.core().With(l.fields).Check(line, to)
+}
+
+// Write is not called: Check names the core that writes.
+func (l runningLog) Write(line zapcore.Entry, fields []zapcore.Field) error {
+	return l.core().With(l.fields).Write(line, fields)
+}
+
+// Sync flushes the running config's log.
+func (l runningLog) Sync() error { return l.core().Sync() }
+
+// logPurge writes the line of a purge that another node has asked for. The node
+// that was asked itself writes one that says who has acknowledged it.
+func logPurge(logger *zap.Logger, one store.Purge) {
+	logger.Info("purged for another node", zap.String("id", one.ID.String()), zap.String("group", one.Group),
+		zap.Bool("soft", one.Soft), zap.Object("named", kindCounts(one.Selectors)))
+}
+
+// kindCounts says of how many of each kind selectors name, and not what.
+type kindCounts []store.Selector
+
+// MarshalLogObject writes a number for each kind that is there.
+func (s kindCounts) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	var counts [store.KindCount]int
+	for _, one := range s {
+		counts[one.Kind]++
+	}
+	for kind, n := range counts {
+		if n > 0 && store.Kind(kind) != store.OfKey { // these only accompany others
+			enc.AddInt(store.Kind(kind).String(), n)
+		}
+	}
+	return nil
+}
+
 // Interface guards
-var _ caddyevents.Handler = starter{}
+var (
+	_ caddyevents.Handler     = starter{}
+	_ zapcore.Core            = runningLog{}
+	_ zapcore.ObjectMarshaler = kindCounts{}
+)

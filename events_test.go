@@ -111,7 +111,6 @@ func TestEvents(t *testing.T) {
 
 	leaver.signal(syscall.SIGTERM)
 	leaver.awaitEnd()
-	leaver.stdin.Close()
 	awaitEvent("member_left", "member", leaver.name)
 
 	silent.signal(syscall.SIGSTOP)

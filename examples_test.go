@@ -4,9 +4,7 @@ package caddygroupcache_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path"
@@ -15,35 +13,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
-
-const exampleSecret = "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU="
-
-// exampleEnv is what the examples want in their environment.
-func exampleEnv(t *testing.T) {
-	t.Setenv("GROUPCACHE_SECRET", exampleSecret)
-	t.Setenv("NODE_ADDRESS", "127.0.0.1")
-	t.Setenv("PURGE_TOKEN", exampleSecret)
-}
 
 // TestExamplesAreValid: the real binary takes every Caddyfile as it stands.
 func TestExamplesAreValid(t *testing.T) {
 	exampleEnv(t)
 	for _, name := range repoFiles(t, func(name string) bool { return path.Base(name) == "Caddyfile" || name == "Caddyfile.example" }) {
 		validate(t, name)
-	}
-}
-
-func validate(t *testing.T, name string) {
-	t.Helper()
-	absolute, err := filepath.Abs(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, exit := caddyCommand(t, "validate", "--adapter", "caddyfile", "--config", absolute); exit != 0 {
-		t.Errorf("%s: %s", name, out[max(0, len(out)-1000):])
 	}
 }
 
@@ -65,64 +44,10 @@ func TestExamplesHaveAReadme(t *testing.T) {
 	}
 }
 
-// objects reads all documents of a YAML file.
-func objects(t *testing.T, name string) (all []map[string]any) {
+// checkSelectors looks whether everything is about the pods of the one set.
+func checkSelectors(t *testing.T, byKind map[string][]map[string]any) {
 	t.Helper()
-	d := yaml.NewDecoder(bytes.NewReader(readFile(t, name)))
-	for {
-		var one map[string]any
-		err := d.Decode(&one)
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		all = append(all, one)
-	}
-}
-
-// at returns what stands at a path of keys and indexes, or nil.
-func at(v any, keys ...any) any {
-	for _, key := range keys {
-		switch k := key.(type) {
-		case string:
-			m, _ := v.(map[string]any)
-			v = m[k]
-		case int:
-			s, _ := v.([]any)
-			if k >= len(s) {
-				return nil
-			}
-			v = s[k]
-		}
-	}
-	return v
-}
-
-// list returns what stands at a path as a list, which may be empty.
-func list(v any, keys ...any) []any {
-	s, _ := at(v, keys...).([]any)
-	return s
-}
-
-func TestKubernetesExample(t *testing.T) {
-	exampleEnv(t)
-	known := map[string]string{
-		"ConfigMap": "v1", "Service": "v1", "StatefulSet": "apps/v1", "PodDisruptionBudget": "policy/v1", "NetworkPolicy": "networking.k8s.io/v1",
-	}
-	byKind := make(map[string][]map[string]any)
-	for _, o := range objects(t, "examples/kubernetes/groupcache.yaml") {
-		kind := fmt.Sprint(o["kind"])
-		if known[kind] == "" || o["apiVersion"] != known[kind] || !regexp.MustCompile(`^[a-z0-9-]{1,63}$`).MatchString(fmt.Sprint(at(o, "metadata", "name"))) {
-			t.Errorf("%v %v called %v", o["apiVersion"], kind, at(o, "metadata", "name"))
-		}
-		byKind[kind] = append(byKind[kind], o)
-	}
-	if len(byKind["StatefulSet"]) != 1 || len(byKind["Service"]) != 2 || len(byKind["ConfigMap"]) != 1 {
-		t.Fatalf("%d StatefulSets, %d Services, %d ConfigMaps", len(byKind["StatefulSet"]), len(byKind["Service"]), len(byKind["ConfigMap"]))
-	}
-	set := byKind["StatefulSet"][0]
+	set, headless := byKind["StatefulSet"][0], byKind["Service"][0]
 	labels := fmt.Sprint(at(set, "spec", "template", "metadata", "labels"))
 	for what, selector := range map[string]any{
 		"StatefulSet":         at(set, "spec", "selector", "matchLabels"),
@@ -135,13 +60,14 @@ func TestKubernetesExample(t *testing.T) {
 			t.Errorf("the %s selects %v, and the pods are %v", what, selector, labels)
 		}
 	}
-	headless := byKind["Service"][0]
 	if at(headless, "spec", "clusterIP") != "None" || at(headless, "spec", "publishNotReadyAddresses") != true || at(set, "spec", "serviceName") != at(headless, "metadata", "name") {
 		t.Error("the first Service does not lead to all pods of the set")
 	}
+}
 
-	pod := at(set, "spec", "template", "spec")
-	container := at(pod, "containers", 0)
+// checkPorts looks whether all ports that are named are the container's.
+func checkPorts(t *testing.T, container any, headless map[string]any) {
+	t.Helper()
 	ports := make(map[string]string) // of the container, by name: number/protocol
 	for _, p := range list(container, "ports") {
 		protocol := at(p, "protocol")
@@ -165,12 +91,12 @@ func TestKubernetesExample(t *testing.T) {
 			t.Errorf("the %s asks port %s", probe, port)
 		}
 	}
-	config := byKind["ConfigMap"][0]
-	if at(pod, "volumes", 0, "configMap", "name") != at(config, "metadata", "name") || at(container, "volumeMounts", 0, "name") != at(pod, "volumes", 0, "name") {
-		t.Error("the config is not mounted")
-	}
+}
 
-	caddyfile := fmt.Sprint(at(config, "data", "Caddyfile"))
+// checkPodsCaddyfile looks whether Caddy takes the pods' configuration, and has what it
+// asks the environment for.
+func checkPodsCaddyfile(t *testing.T, caddyfile string, container any, headless map[string]any) {
+	t.Helper()
 	t.Run("Caddyfile", func(t *testing.T) { adapt(t, []byte(caddyfile)) })
 	if !strings.Contains(caddyfile, "join "+fmt.Sprint(at(headless, "metadata", "name"))+"\n") {
 		t.Error("nodes do not join by the headless Service")
@@ -191,7 +117,85 @@ func TestKubernetesExample(t *testing.T) {
 	validate(t, file)
 	t.Setenv("NODE_ADDRESS", "::1") // a cluster with IPv6 only
 	validate(t, file)
+}
+
+func TestKubernetesExample(t *testing.T) {
+	exampleEnv(t)
+	known := map[string]string{
+		"ConfigMap": "v1", "Service": "v1", "StatefulSet": "apps/v1", "PodDisruptionBudget": "policy/v1", "NetworkPolicy": "networking.k8s.io/v1",
+	}
+	byKind := make(map[string][]map[string]any)
+	for _, o := range objects(t, "examples/kubernetes/groupcache.yaml") {
+		kind := fmt.Sprint(o["kind"])
+		if known[kind] == "" || o["apiVersion"] != known[kind] || !regexp.MustCompile(`^[a-z0-9-]{1,63}$`).MatchString(fmt.Sprint(at(o, "metadata", "name"))) {
+			t.Errorf("%v %v called %v", o["apiVersion"], kind, at(o, "metadata", "name"))
+		}
+		byKind[kind] = append(byKind[kind], o)
+	}
+	if len(byKind["StatefulSet"]) != 1 || len(byKind["Service"]) != 2 || len(byKind["ConfigMap"]) != 1 {
+		t.Fatalf("%d StatefulSets, %d Services, %d ConfigMaps", len(byKind["StatefulSet"]), len(byKind["Service"]), len(byKind["ConfigMap"]))
+	}
+	set := byKind["StatefulSet"][0]
+	headless := byKind["Service"][0]
+	checkSelectors(t, byKind)
+	pod := at(set, "spec", "template", "spec")
+	container := at(pod, "containers", 0)
+	checkPorts(t, container, headless)
+	config := byKind["ConfigMap"][0]
+	if at(pod, "volumes", 0, "configMap", "name") != at(config, "metadata", "name") || at(container, "volumeMounts", 0, "name") != at(pod, "volumes", 0, "name") {
+		t.Error("the config is not mounted")
+	}
+	checkPodsCaddyfile(t, fmt.Sprint(at(config, "data", "Caddyfile")), container, headless)
 	checkArgs(t, list(container, "args"))
+}
+
+// TestHelmExample: the README of the chart names values that there are, and the
+// chart has the version of the image. tools/chartcheck, which .ci/run calls,
+// renders the chart.
+func TestHelmExample(t *testing.T) {
+	values := objects(t, "examples/helm/caddy-groupcache/values.yaml")[0]
+	readme := string(readFile(t, "examples/helm/README.md"))
+	named := regexp.MustCompile(`--set(?:-file)? ([A-Za-z.]+)=`).FindAllStringSubmatch(readme, -1)
+	if len(named) == 0 || !strings.Contains(readme, "helm install groupcache ./caddy-groupcache ") {
+		t.Error("the README does not install the chart")
+	}
+	for _, m := range named {
+		var keys []any
+		for key := range strings.SplitSeq(m[1], ".") {
+			keys = append(keys, key)
+		}
+		if at(values, keys...) == nil {
+			t.Errorf("there is no value %s", m[1])
+		}
+	}
+	chart := objects(t, "examples/helm/caddy-groupcache/Chart.yaml")[0]
+	if chart["version"] != chart["appVersion"] {
+		t.Errorf("the chart has the version %v, and the image %v", chart["version"], chart["appVersion"])
+	}
+}
+
+// TestRelease: the newest version of the changelog is that of chart and image, and
+// docs/releasing.md names the Go and the platforms of tools/release.
+func TestRelease(t *testing.T) {
+	m := regexp.MustCompile(`(?m)^## (\d\S*)`).FindStringSubmatch(string(readFile(t, "CHANGELOG.md")))
+	if m == nil {
+		t.Fatal("CHANGELOG.md has no version")
+	}
+	for _, name := range []string{"examples/helm/caddy-groupcache/Chart.yaml", "examples/kubernetes/groupcache.yaml", "docs/releasing.md"} {
+		if !strings.Contains(string(readFile(t, name)), m[1]) {
+			t.Errorf("%s does not name the version %s", name, m[1])
+		}
+	}
+	release, told := string(readFile(t, "tools/release/main.go")), string(readFile(t, "docs/releasing.md"))
+	names := regexp.MustCompile(`"(go1\.[\d.]+|(?:linux|darwin|windows|freebsd)/[a-z0-9/]+)"`).FindAllStringSubmatch(release, -1)
+	if len(names) < 4 {
+		t.Errorf("tools/release names %v", names)
+	}
+	for _, name := range names {
+		if !strings.Contains(told, name[1]) {
+			t.Errorf("docs/releasing.md does not name %s", name[1])
+		}
+	}
 }
 
 func TestComposeExample(t *testing.T) {
@@ -297,6 +301,33 @@ func TestSystemdExample(t *testing.T) {
 			if strings.Contains(line, "Unknown") || strings.Contains(line, "Invalid") || strings.Contains(line, "Failed to parse") {
 				t.Error(line)
 			}
+		}
+	}
+}
+
+// TestExamplesStopBeforeTheyAreKilled: an open response must not take the time in
+// which a node that stops hands over (3 seconds) and leaves (2 seconds).
+func TestExamplesStopBeforeTheyAreKilled(t *testing.T) {
+	const afterGrace = 5 * time.Second
+	for config, supervisor := range map[string]struct {
+		file, setting string
+		byDefault     time.Duration
+	}{
+		"examples/systemd/Caddyfile":          {"examples/systemd/caddy-groupcache.service", `TimeoutStopSec=(\d+)`, 90 * time.Second},
+		"examples/compose/Caddyfile":          {"examples/compose/compose.yaml", `stop_grace_period: (\d+)`, 10 * time.Second},
+		"examples/kubernetes/groupcache.yaml": {"examples/kubernetes/groupcache.yaml", `terminationGracePeriodSeconds: (\d+)`, 30 * time.Second},
+	} {
+		patience := supervisor.byDefault
+		if m := regexp.MustCompile(supervisor.setting).FindStringSubmatch(string(readFile(t, supervisor.file))); m != nil {
+			patience, _ = time.ParseDuration(m[1] + "s")
+		}
+		m := regexp.MustCompile(`(?m)^\s*grace_period (\S+)$`).FindStringSubmatch(string(readFile(t, config)))
+		if m == nil {
+			t.Errorf("%s: no grace_period: it is without end", config)
+			continue
+		}
+		if grace, err := time.ParseDuration(m[1]); err != nil || grace+afterGrace >= patience {
+			t.Errorf("%s: grace_period %s and %v are not less than the %v after which it is killed", config, m[1], afterGrace, patience)
 		}
 	}
 }

@@ -16,41 +16,6 @@ import (
 	caddygroupcache "github.com/caddy-groupcache/caddy-groupcache"
 )
 
-// explain asks the node's admin API about a request for a path. Arguments are
-// parameters of the query, in pairs.
-func (p *process) explain(path string, params ...string) caddygroupcache.Explanation {
-	p.t.Helper()
-	query := url.Values{"url": {"http://" + clientHost + path}}
-	for i := 0; i < len(params); i += 2 {
-		query.Add(params[i], params[i+1])
-	}
-	resp, err := adminClient.Get("http://" + p.admin + "/groupcache/explain?" + query.Encode())
-	if err != nil {
-		p.t.Fatalf("%s: explain: %v", p.name, err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != http.StatusOK {
-		p.t.Fatalf("%s: explain: %d %s %v", p.name, resp.StatusCode, b, err)
-	}
-	var e caddygroupcache.Explanation
-	if err := json.Unmarshal(b, &e); err != nil {
-		p.t.Fatalf("%s: explain: %v", p.name, err)
-	}
-	return e
-}
-
-// saying returns a handler that sets fields and writes a body.
-func saying(status int, body string, fields ...string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		for i := 0; i < len(fields); i += 2 {
-			w.Header().Add(fields[i], fields[i+1])
-		}
-		w.WriteHeader(status)
-		_, _ = io.WriteString(w, body)
-	}
-}
-
 // unannounced writes a body without saying how long it is.
 func unannounced(n int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
@@ -83,8 +48,6 @@ type explained struct {
 	verdict, detail, reason string
 	cause                   string // what the cause begins with
 }
-
-var cached = saying(200, "body", "Cache-Control", "max-age=3600", "ETag", `"1"`)
 
 // asked is a client's request without fields of its own.
 var asked = []string{}
@@ -290,7 +253,7 @@ func TestExplainSeveralGroups(t *testing.T) {
 	}
 	p.get("/list?page=2&utm=x").is(t, "the first", "body")
 	e := p.explain("/list?utm=y&page=2")
-	if len(e.Groups) != 2 || e.Groups[0].Group != "pages" || e.Groups[0].Verdict != "hit" || e.Groups[1].Verdict != "fetch" {
+	if len(e.Groups) != 2 || e.Groups[0].Group != "pages" || e.Groups[0].Verdict != "hit" || e.Groups[1].Reason != "not-routed" { // its site is another one
 		t.Fatalf("%+v", e.Groups)
 	}
 	if key := e.Groups[0].Key; key != clientHost+"|/list|2" {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/seed"
 )
 
 // A steadyLoad asks random nodes for random pages, until end.
@@ -21,6 +23,7 @@ type steadyLoad struct {
 
 	mu       sync.Mutex // guards below
 	nodes    cluster    // that are asked
+	random   *rand.Rand
 	requests int
 	failed   []string
 	slow     []string
@@ -28,8 +31,11 @@ type steadyLoad struct {
 }
 
 // startLoad begins with so many requests a second.
-func startLoad(nodes cluster, pages []string, perSecond int) *steadyLoad {
-	l := &steadyLoad{stop: make(chan struct{}), nodes: nodes, alone: make(map[string]int)}
+func startLoad(t *testing.T, nodes cluster, pages []string, perSecond int) *steadyLoad {
+	t.Helper()
+	seeds := seed.Of(t)
+	random := seeds.Rand()
+	l := &steadyLoad{stop: make(chan struct{}), nodes: nodes, random: seeds.Rand(), alone: make(map[string]int)}
 	l.done.Go(func() {
 		ticks := time.NewTicker(time.Second / time.Duration(perSecond))
 		defer ticks.Stop()
@@ -38,7 +44,8 @@ func startLoad(nodes cluster, pages []string, perSecond int) *steadyLoad {
 			case <-l.stop:
 				return
 			case <-ticks.C:
-				l.done.Go(func() { l.ask(pages[rand.IntN(len(pages))]) })
+				page := pages[random.IntN(len(pages))]
+				l.done.Go(func() { l.ask(page) })
 			}
 		}
 	})
@@ -47,7 +54,7 @@ func startLoad(nodes cluster, pages []string, perSecond int) *steadyLoad {
 
 func (l *steadyLoad) ask(page string) {
 	l.mu.Lock()
-	p := l.nodes[rand.IntN(len(l.nodes))]
+	p := l.nodes[l.random.IntN(len(l.nodes))]
 	l.mu.Unlock()
 	a := p.get(page)
 	l.note(a)
@@ -140,7 +147,7 @@ func TestRestartsKeepTheCache(t *testing.T) {
 		t.Fatalf("%d fetches of %d pages", warm, pages)
 	}
 	victim, others := c[nodes-1], c[:nodes-1]
-	load := startLoad(c, all, 200)
+	load := startLoad(t, c, all, 200)
 	gone := func(end func()) int {
 		t.Helper()
 		before := o.fetches("")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
@@ -19,15 +20,13 @@ import (
 func newGrowingCluster(t *testing.T, n int) (c *testCluster, grow func()) {
 	c = newCluster(t, n)
 	for _, node := range c.nodes {
-		node.setRing(c.addrs[:n-1])
-		node.past.mu.Lock()
-		node.past.rings, node.past.joined = nil, time.Time{}
-		node.past.mu.Unlock()
+		node.SetRing(c.addrs[:n-1])
+		node.Previous.Forget()
 	}
-	c.nodes[n-1].setRing(nil)
+	c.nodes[n-1].SetRing(nil)
 	return c, func() {
 		for _, node := range c.nodes {
-			node.setRing(c.addrs)
+			node.SetRing(c.addrs)
 		}
 	}
 }
@@ -37,30 +36,12 @@ func (c *testCluster) movingTargets(n int) (targets []string) {
 	grown := peer.NewRing("", c.addrs)
 	for i := 0; len(targets) < n; i++ {
 		target := fmt.Sprintf("/%d", i)
-		k, _ := keyOf(c.handlers[0], request(c.nodes[0].over, target))
+		k, _ := keyOf(c.handlers[0], request(c.nodes[0].Over, target))
 		if owner, _ := grown.Owner(k); owner == grown.Nodes()[len(c.addrs)-1] {
 			targets = append(targets, target)
 		}
 	}
 	return targets
-}
-
-// A variedPage is different for each language, and says whether it was asked in
-// full.
-type variedPage struct{ full, validated atomic.Int64 }
-
-func (p *variedPage) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
-	w.Header().Set("Cache-Control", r.URL.Query().Get("cc"))
-	w.Header().Set("Etag", `"`+r.Header.Get("X-Kind")+`"`)
-	w.Header().Set("Vary", "X-Kind")
-	if r.Header.Get("If-None-Match") == w.Header().Get("Etag") {
-		p.validated.Add(1)
-		w.WriteHeader(http.StatusNotModified)
-		return nil
-	}
-	p.full.Add(1)
-	fmt.Fprint(w, r.URL.Path, " in ", r.Header.Get("X-Kind"))
-	return nil
 }
 
 func TestNewOwnerAsksThePreviousOne(t *testing.T) {
@@ -84,7 +65,7 @@ func TestNewOwnerAsksThePreviousOne(t *testing.T) {
 					for _, kind := range []string{"a", "b"} {
 						k, _ := keyOf(c.handlers[0], request(t.Context(), target+"?cc="+cc))
 						owner := 0
-						if o, _ := c.nodes[0].ring.Load().Owner(k); o == c.nodes[0].ring.Load().Nodes()[1] {
+						if o, _ := c.nodes[0].Ring.Load().Owner(k); o == c.nodes[0].Ring.Load().Nodes()[1] {
 							owner = 1
 						}
 						ask(owner, target, kind)
@@ -124,18 +105,18 @@ func TestWhatHasMovedIsAMainValue(t *testing.T) {
 		do(c.handlers[1], up, request(t.Context(), target)) // one of them owns it
 	}
 	grow()
-	before := c.nodes[2].store.Usage() // nodes of other tests may have used the same Group
+	before := c.nodes[2].Store.Usage() // nodes of other tests may have used the same Group
 	for _, target := range targets {
 		wantStatus(t, do(c.handlers[2], up, request(t.Context(), target)), "hit")
 	}
-	asked := c.nodes[0].served.Load() + c.nodes[1].served.Load()
+	asked := c.nodes[0].Served.Load() + c.nodes[1].Served.Load()
 	for _, target := range targets {
 		wantStatus(t, do(c.handlers[2], up, request(t.Context(), target)), "detail=local")
 	}
-	if n := c.nodes[0].served.Load() + c.nodes[1].served.Load() - asked; n != 0 {
+	if n := c.nodes[0].Served.Load() + c.nodes[1].Served.Load() - asked; n != 0 {
 		t.Errorf("the previous owners were asked %d times more", n)
 	}
-	u := c.nodes[2].store.Usage()
+	u := c.nodes[2].Store.Usage()
 	if main, hot := u.Main.Items-before.Main.Items, u.Hot.Items-before.Hot.Items; main != int64(len(targets)) || hot != 0 {
 		t.Errorf("%d main values and %d hot ones of %d", main, hot, len(targets))
 	}
@@ -164,8 +145,8 @@ func TestWhatWasPurgedDoesNotMove(t *testing.T) {
 		for _, target := range targets {
 			k, _ := keyOf(c.handlers[0], request(t.Context(), target))
 			for _, n := range c.nodes[:2] {
-				if owner, _ := c.nodes[0].ring.Load().Owner(k); owner.Name == n.name {
-					stored += len(n.store.Inspect(k, nil, time.Now()).Variants)
+				if owner, _ := c.nodes[0].Ring.Load().Owner(k); owner.Name == n.Name {
+					stored += len(n.Store.Inspect(k, nil, time.Now()).Variants)
 				}
 			}
 		}
@@ -173,17 +154,17 @@ func TestWhatWasPurgedDoesNotMove(t *testing.T) {
 	})
 	grow()
 	for _, n := range c.nodes {
-		poll(t, n.name+" has asked the others for purges", func() bool { return !n.catcher.lag.Load() })
+		poll(t, n.Name+" has asked the others for purges", func() bool { return !n.Purger.Sync.Lag.Load() })
 	}
 	version = "2"
 	all := store.Purge{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.All}}}
-	c.nodes[2].apply([]store.Purge{all}, true) // nobody else hears of it
+	node.Owner{Node: c.nodes[2]}.Purge([]store.Purge{all}) // nobody else hears of it
 	for _, target := range targets {
 		if w := do(c.handlers[2], up, request(t.Context(), target)); w.Body.String() != "2" {
 			t.Errorf("%s: %q: %s", target, w.Body, w.Header().Get("Cache-Status"))
 		}
 	}
-	if c.nodes[0].purged.Knows(all.ID) || c.nodes[1].purged.Knows(all.ID) {
+	if c.nodes[0].Purger.Log.Knows(all.ID) || c.nodes[1].Purger.Log.Knows(all.ID) {
 		t.Error("somebody has heard of it")
 	}
 }
@@ -196,8 +177,8 @@ func TestSilentPreviousOwnerHoldsUpNobodyForLong(t *testing.T) {
 	targets := c.movingTargets(20)
 	grow()
 	for _, n := range c.nodes[:2] {
-		n.catcher.begin() // it makes who asks wait
-		t.Cleanup(n.catcher.end)
+		n.Purger.Sync.Begin() // it makes who asks wait
+		t.Cleanup(n.Purger.Sync.End)
 	}
 	start := time.Now()
 	for _, target := range targets {
@@ -205,7 +186,7 @@ func TestSilentPreviousOwnerHoldsUpNobodyForLong(t *testing.T) {
 			t.Errorf("%s: %d %q", target, w.Code, w.Body)
 		}
 	}
-	if took := time.Since(start); took > time.Duration(len(targets))*inheritPatience {
+	if took := time.Since(start); took > time.Duration(len(targets))*node.PreviousTimeout {
 		t.Errorf("%d fetches took %v", len(targets), took)
 	}
 }
@@ -228,41 +209,17 @@ func TestChunksMoveToo(t *testing.T) {
 		t.Errorf("the upstream was asked for %q", asked)
 	}
 	// Now the new owners have them.
-	ring := c.nodes[2].ring.Load()
+	ring := c.nodes[2].Ring.Load()
 	k, _ := keyOf(c.handlers[2], request(t.Context(), target))
-	e := c.nodes[2].store.Inspect(k, http.Header{}, time.Now()).Variants[0].Entry
+	e := c.nodes[2].Store.Inspect(k, http.Header{}, time.Now()).Variants[0].Entry
 	for i := 1; i < store.Chunks(e.Size); i++ {
 		owner, _ := ring.Owner(store.ChunkKey(k, i))
 		for j, addr := range c.addrs {
 			if addr.Name == owner.Name {
-				if _, err := c.nodes[j].store.Chunk(k, e.Generation, i); err != nil {
+				if _, err := c.nodes[j].Store.Chunk(k, e.Generation, i); err != nil {
 					t.Errorf("chunk %d is not with its owner, node %d", i, j)
 				}
 			}
 		}
-	}
-}
-
-func TestPreviousOwnersAreForgotten(t *testing.T) {
-	nodes := []peer.Node{{Name: "a", Addr: "a"}, {Name: "b", Addr: "b"}, {Name: "c", Addr: "c"}}
-	n := newNode("c", 1<<20)
-	t.Cleanup(n.close)
-	n.setRing(nodes)
-	var k store.Key
-	for ; ; k[0]++ {
-		if _, self := n.ring.Load().Owner(k); self {
-			break
-		}
-	}
-	now := time.Now()
-	if got, _ := peer.NewRing("", nodes[:2]).Owner(k); len(n.previousOwners(k, now)) != 1 || n.previousOwners(k, now)[0].Name != got.Name {
-		t.Errorf("%v, want %v", n.previousOwners(k, now), got)
-	}
-	if got := n.previousOwners(k, now.Add(inheritFor+time.Second)); len(got) != 0 {
-		t.Errorf("much later: %v", got)
-	}
-	n.setRing(nodes[2:])
-	if got := n.previousOwners(k, now); len(got) != 0 {
-		t.Errorf("who is not there any more: %v", got)
 	}
 }

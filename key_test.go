@@ -5,35 +5,51 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
-func TestQueryOptionsKeepWhatUpstreamMayReadOtherwise(t *testing.T) {
-	ignore, only := &Query{Ignore: []string{"utm_*", "x"}}, &Query{Only: []string{"id", "p_*"}}
-	for _, tt := range []struct {
-		q        *Query
-		uri, was string
-	}{
-		{ignore, "/?a=1&utm_a=2&x", "/?a=1"},
-		{ignore, "/?%78=1&%75tm_a", "/"},
-		{ignore, "/?a=1&utm_a=2;a=3", "/?a=1&utm_a=2;a=3"},
-		{ignore, "/?utm_%zz=1", "/?utm_%zz=1"},
-		{ignore, "/?X=1", "/?X=1"},
-		{only, "/?id=1&z=2&p_a=3", "/?id=1&p_a=3"},
-		{only, "/?ID=1", "/?ID=1"},
-		{only, "/?z=1;id=2", "/?z=1;id=2"},
-		{only, "/?+id=1", "/?+id=1"},
-		{only, "/?id[]=1&i%64%00=2", "/?id[]=1&i%64%00=2"},
-		{only, "/?p.a=1", "/?p.a=1"},
+func TestKeysKeepRequestsApart(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	seen := map[store.Key]string{}
+	for _, target := range []string{
+		"http://a.test/", "https://a.test/", "http://a.test:8080/", "http://b.test/", "http://A.test/",
+		"http://a.test/a", "http://a.test/a/", "http://a.test//a", "http://a.test/%61", "http://a.test/a%2Fb", "http://a.test/a/b",
+		"http://a.test/?", "http://a.test/?a", "http://a.test/?a=", "http://a.test/?a=1&b=2", "http://a.test/?b=2&a=1",
+		"http://a.test/a+b", "http://a.test/a%20b", "http://a.test/%0a", "http://a.test/;a",
 	} {
-		if got := tt.q.normalize(tt.uri); got != tt.was {
-			t.Errorf("%+v: %s became %s, not %s", *tt.q, tt.uri, got, tt.was)
+		r := request(t.Context(), target)
+		r.RequestURI = strings.TrimPrefix(strings.TrimPrefix(target, "http://"+r.Host), "https://"+r.Host)
+		k, ok := keyOf(h, r)
+		if !ok {
+			t.Errorf("%s has no key", target)
+		}
+		if other, dup := seen[k]; dup {
+			t.Errorf("%s and %s have one key", target, other)
+		}
+		seen[k] = target
+	}
+	for _, fields := range [][]string{
+		{"X-Forwarded-Host", "b.test"}, {"X-Host", "b.test"}, {"X-Forwarded-Proto", "https"}, {"X-Original-Url", "/b"},
+		{"X-Host", "a", "X-Host", "b"}, {"X-Host", "a, b"}, {"X-Host", ""}, {"X-Http-Method-Override", "DELETE"}, {"Forwarded", "host=b.test"},
+	} {
+		k, _ := keyOf(h, request(t.Context(), "http://a.test/", fields...))
+		if other, dup := seen[k]; dup {
+			t.Errorf("%q and %s have one key", fields, other)
+		}
+		seen[k] = fields[0]
+	}
+	plain, _ := keyOf(h, request(t.Context(), "/a"))
+	for _, name := range []string{"Cookie", "User-Agent", "X-Forwarded-For", "X-Request-Id"} {
+		if k, _ := keyOf(h, request(t.Context(), "/a", name, "x")); k != plain {
+			t.Errorf("%s makes another key", name)
 		}
 	}
 }
@@ -41,8 +57,8 @@ func TestQueryOptionsKeepWhatUpstreamMayReadOtherwise(t *testing.T) {
 // TestLongTargetsHaveNoKey, whatever the key is made of: other nodes must be able to
 // take the URL.
 func TestLongTargetsHaveNoKey(t *testing.T) {
-	n := newNode("alone", 1<<20)
-	t.Cleanup(n.close)
+	n := node.New("alone", 1<<20)
+	t.Cleanup(n.Close)
 	for _, h := range []*Handler{
 		newHandler(t, n, nil),
 		newHandler(t, n, func(h *Handler) { h.Key = "one for all" }),
@@ -52,24 +68,21 @@ func TestLongTargetsHaveNoKey(t *testing.T) {
 			host, uri string
 			ok        bool
 		}{
-			{strings.Repeat("h", maxHost), "/?x=" + strings.Repeat("x", maxTarget-4), true},
-			{"h", "/?x=" + strings.Repeat("x", maxTarget-3), false},
-			{strings.Repeat("h", maxHost+1), "/", false},
+			{strings.Repeat("h", inbound.MaxHost), "/?x=" + strings.Repeat("x", inbound.MaxTarget-4), true},
+			{"h", "/?x=" + strings.Repeat("x", inbound.MaxTarget-3), false},
+			{strings.Repeat("h", inbound.MaxHost+1), "/", false},
 		} {
 			r := request(t.Context(), "/")
 			r.Host = tt.host
-			if _, ok := h.addressOf(r, fieldsOf(r.Header), tt.uri); ok != tt.ok {
+			if _, ok := h.addressOf(r, inbound.FieldsOf(r.Header), tt.uri); ok != tt.ok {
 				t.Errorf("key %q, query %v: %d bytes of host and %d of target: %v", h.Key, h.Query, len(tt.host), len(tt.uri), ok)
 			}
 		}
 	}
 }
 
-// FuzzKeys reads two requests as they come from a connection. If their keys are
-// equal, they must be requests that the upstream cannot tell apart: same scheme,
-// host, target and overriding fields, byte for byte as reverse_proxy sends them,
-// but for what query options and No-Vary-Search allow.
-func FuzzKeys(f *testing.F) {
+// seedKeys adds pairs of requests that are nearly the same.
+func seedKeys(f *testing.F) {
 	seed := func(options uint8, a, b string) { f.Add(options, []byte(a), []byte(b)) }
 	for options := range uint8(16) {
 		seed(options, "GET /a?x=1&utm_a=2 HTTP/1.1\r\nHost: a.test\r\n\r\n", "GET /a?x=1 HTTP/1.1\r\nHost: a.test\r\n\r\n")
@@ -94,30 +107,38 @@ func FuzzKeys(f *testing.F) {
 	} {
 		seed(0, "GET / HTTP/1.1\r\n"+pair[0]+"\r\n\r\n", "GET / HTTP/1.1\r\n"+pair[1]+"\r\n\r\n")
 	}
+}
+
+// FuzzKeys reads two requests as they come from a connection. If their keys are
+// equal, they must be requests that the upstream cannot tell apart: same scheme,
+// host, target and overriding fields, byte for byte as reverse_proxy sends them,
+// but for what query options and No-Vary-Search allow.
+func FuzzKeys(f *testing.F) {
+	seedKeys(f)
 	n := newLoneNode(f)
 	queries := []*Query{nil, {Ignore: []string{"utm_*", "x"}}, {Only: []string{"x", "y*"}}, {Sort: true}}
-	searches := []string{"", "key-order", `params=("x" "utm_a")`, `params, except=("x")`}
+	searches := []string{"", "key-order", `params=("x" "utm_a")`, `except=("x")`}
 	f.Fuzz(func(t *testing.T, options uint8, first, second []byte) {
 		query, search := queries[options%4], searches[options/4%4]
 		h := newHandler(t, n, func(h *Handler) { h.Query, h.Group = query, fmt.Sprint("g", options%16) })
 		var requests [2]*http.Request
-		var addresses [2]address
+		var addresses [2]inbound.Address
 		for i, raw := range [][]byte{first, second} {
 			r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(raw)))
 			if err != nil {
 				return
 			}
 			said := rfc9111.ParseSearchVariance(http.Header{"No-Vary-Search": {search}})
-			n.store.LearnSearchVariance(h.space, h.pathOf(r), said)
+			n.Store.LearnSearchVariance(h.space, pathOf(h, r, nil), said)
 			var ok bool
-			if addresses[i], ok = h.addressOf(r, fieldsOf(r.Header), requestURI(r)); !ok {
+			if addresses[i], ok = h.addressOf(r, inbound.FieldsOf(r.Header), requestURI(r)); !ok {
 				return
 			}
 			requests[i] = r
 		}
 		a, b := requests[0], requests[1]
-		if addresses[0].key != addresses[1].key {
-			if a.Host == b.Host && a.RequestURI == b.RequestURI && overrides(a.Header) == overrides(b.Header) {
+		if addresses[0].Key != addresses[1].Key {
+			if a.Host == b.Host && a.RequestURI == b.RequestURI && inbound.OverridingKey(a.Header) == inbound.OverridingKey(b.Header) {
 				t.Errorf("%q and %q have two keys", first, second)
 			}
 			return
@@ -125,7 +146,7 @@ func FuzzKeys(f *testing.F) {
 		if a.Host != b.Host {
 			t.Errorf("hosts %q and %q", a.Host, b.Host)
 		}
-		for _, name := range overriding {
+		for _, name := range slices.Concat(inbound.Overriding(a.Header), inbound.Overriding(b.Header)) {
 			valuesA, valuesB := a.Header[name], b.Header[name]
 			if name == "Forwarded" {
 				valuesA, valuesB = withoutNodes(valuesA), withoutNodes(valuesB)
@@ -164,7 +185,7 @@ func countsInKey(q *Query, search, name string) bool {
 	switch search {
 	case `params=("x" "utm_a")`:
 		return name != "x" && name != "utm_a"
-	case `params, except=("x")`:
+	case `except=("x")`:
 		return name == "x"
 	}
 	return true
@@ -184,15 +205,6 @@ func matters(query string, counts func(string) bool) []string {
 	return kept
 }
 
-var escaped = regexp.MustCompile(`\+|%[0-9a-fA-F]{2}`)
-
-func decoded(s string) string {
-	return escaped.ReplaceAllStringFunc(s, func(code string) string {
-		plain, _ := url.QueryUnescape(code) // never fails
-		return plain
-	})
-}
-
 var node7239 = regexp.MustCompile(`(?i)\b(for|by)=[\w.:\[\]"-]*|[,;]`)
 
 // withoutNodes leaves of Forwarded lines what must be the same where only the
@@ -205,27 +217,36 @@ func withoutNodes(lines []string) []string {
 	return left
 }
 
-func TestForwardedCountsWithoutItsAddresses(t *testing.T) {
-	key := func(forwarded string) string { return overrides(http.Header{"Forwarded": {forwarded}}) }
-	for _, same := range [][2]string{
-		{"for=1.2.3.4", `for="[2001:db8::1]:80"`},
-		{"for=1.2.3.4;proto=https", "proto=https; For=_hidden"},
-		{"for=a, for=b;by=c;host=d", "host=d"},
+// TestManyParametersPushOutNone: upstreams that read no more than some would be asked
+// without the parameter that counts, and the answer stored as if with it.
+func TestManyParametersPushOutNone(t *testing.T) {
+	for _, tt := range []struct {
+		name, search string
+		q            *Query
+	}{
+		{"ignore", "", &Query{Ignore: []string{"x"}}},
+		{"only", "", &Query{Only: []string{"id"}}},
+		{"params", `params=("x")`, nil},
+		{"except", `except=("id")`, nil},
 	} {
-		if key(same[0]) != key(same[1]) {
-			t.Errorf("%q and %q differ", same[0], same[1])
-		}
-	}
-	for _, other := range [][2]string{
-		{"host=a", "host=b"},
-		{"for=1;host=a", "for=1"},
-		{`for="1;host=a"`, "for=1"},
-		{"for=1 host=a", "for=1"},
-		{"for=1=host", "for=1"},
-		{"for", "for=1"},
-	} {
-		if key(other[0]) == key(other[1]) {
-			t.Errorf("%q and %q are taken for one", other[0], other[1])
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHandler(t, newLoneNode(t), func(h *Handler) { h.Query = tt.q })
+			h.node.Store.LearnSearchVariance(h.space, pathOf(h, request(t.Context(), "/"), nil), rfc9111.ParseSearchVariance(http.Header{"No-Vary-Search": {tt.search}}))
+			key := func(ignored int, separator string) inbound.Address {
+				r := request(t.Context(), "/?"+strings.Repeat("x"+separator, ignored)+"id=7")
+				a, _ := h.addressOf(r, inbound.FieldsOf(r.Header), requestURI(r))
+				return a
+			}
+			plain := key(0, "")
+			if few := key(63, "&"); few.Key != plain.Key || !few.Unkeyed {
+				t.Errorf("63 that make no difference: same key %v, unkeyed %v", few.Key == plain.Key, few.Unkeyed)
+			}
+			if many := key(64, "&"); many.Key == plain.Key || many.Unkeyed {
+				t.Errorf("64 that make no difference: same key %v, unkeyed %v", many.Key == plain.Key, many.Unkeyed)
+			}
+			if key(1000, "&").Key == key(1001, "&").Key {
+				t.Error("1,000 and 1,001 that make no difference have one key")
+			}
+		})
 	}
 }

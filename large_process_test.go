@@ -4,7 +4,6 @@ package caddygroupcache_test
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -13,35 +12,6 @@ import (
 	"testing"
 	"time"
 )
-
-// An endless is a body whose bytes follow from where they are, so that no test
-// has to hold it.
-type endless struct{ size, at int64 }
-
-func (e *endless) Read(p []byte) (int, error) {
-	n := int(min(int64(len(p)), e.size-e.at))
-	if n == 0 {
-		return 0, io.EOF
-	}
-	var word [8]byte
-	for i := 0; i < n; {
-		binary.LittleEndian.PutUint64(word[:], uint64(e.at/8)*0x9e3779b97f4a7c15)
-		k := copy(p[i:n], word[e.at%8:])
-		i, e.at = i+k, e.at+int64(k)
-	}
-	return n, nil
-}
-
-func (e *endless) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += e.at
-	case io.SeekEnd:
-		offset += e.size
-	}
-	e.at = offset
-	return offset, nil
-}
 
 // digestOf returns the digest of so many bytes of an endless from start.
 func digestOf(start, length int64) [sha256.Size]byte {

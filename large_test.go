@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,83 +14,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 const mib = 1 << 20
-
-// randomBody returns a body in which no two chunks are alike.
-func randomBody(size int) []byte {
-	b := make([]byte, size)
-	_, _ = rand.NewChaCha8([32]byte{byte(size)}).Read(b) // never fails
-	return b
-}
-
-// A file is an upstream that has one body, as file servers have it.
-type file struct {
-	body   []byte
-	tag    string
-	length bool // announces its length
-	ranges bool // answers with parts
-	pause  chan struct{}
-
-	mu    sync.Mutex
-	asked []string // Range of each request
-}
-
-func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
-	f.mu.Lock()
-	f.asked = append(f.asked, r.Header.Get("Range"))
-	body, tag := f.body, f.tag
-	f.mu.Unlock()
-	w.Header().Set("Cache-Control", "max-age=60")
-	w.Header().Set("Content-Type", "application/octet-stream")
-	if tag != "" {
-		w.Header().Set("Etag", tag)
-	}
-	if f.ranges {
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
-		return nil
-	}
-	if f.length {
-		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
-	}
-	for len(body) > 0 {
-		n := min(len(body), 100_000)
-		if _, err := w.Write(body[:n]); err != nil {
-			return err
-		}
-		body = body[n:]
-		if f.pause != nil {
-			<-f.pause
-		}
-	}
-	return nil
-}
-
-// requests returns how many there were, and forgets them.
-func (f *file) requests() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	asked := f.asked
-	f.asked = nil
-	return asked
-}
-
-func getLarge(t *testing.T, h *Handler, up caddyhttp.Handler, target string, fields ...string) *httptest.ResponseRecorder {
-	t.Helper()
-	return do(h, up.ServeHTTP, request(t.Context(), target, fields...))
-}
-
-func wantBody(t *testing.T, what string, w *httptest.ResponseRecorder, want []byte) {
-	t.Helper()
-	if !bytes.Equal(w.Body.Bytes(), want) {
-		t.Errorf("%s: %d, %d bytes, want %d: %s", what, w.Code, w.Body.Len(), len(want), w.Header().Get("Cache-Status"))
-	}
-}
 
 // chunksOf counts the chunks beyond the first of a body that nodes hold.
 func (c *testCluster) chunksOf(t *testing.T, target string) (perNode []int) {
@@ -99,14 +27,14 @@ func (c *testCluster) chunksOf(t *testing.T, target string) (perNode []int) {
 	for i, n := range c.nodes {
 		r := request(t.Context(), target)
 		k, _ := keyOf(c.handlers[i], r)
-		known := n.store.Lookup(k, r.Header, time.Now())
+		known := n.Store.Lookup(k, r.Header, time.Now())
 		if known.Entry == nil {
 			perNode = append(perNode, 0)
 			continue
 		}
 		have := 0
 		for j := 1; j < store.Chunks(known.Entry.Size); j++ {
-			if n.Chunk(peer.ChunkID{Key: k, Generation: known.Entry.Generation, Index: j}) != nil {
+			if (node.Owner{Node: n}).Chunk(peer.ChunkID{Key: k, Generation: known.Entry.Generation, Index: j}) != nil {
 				have++
 			}
 		}
@@ -161,7 +89,7 @@ func testLargeBody(t *testing.T, size int, length bool, leader int) {
 		t.Errorf("nodes hold %v of %d chunks", have, store.Chunks(int64(size)))
 	}
 	for i, n := range c.nodes {
-		poll(t, fmt.Sprint("nothing is in flight on node ", i), func() bool { return n.budget.Used() == 0 })
+		poll(t, fmt.Sprint("nothing is in flight on node ", i), func() bool { return n.Budget.Used() == 0 })
 	}
 }
 
@@ -211,7 +139,7 @@ func TestSlowReaderOfALargeFillHoldsNothingBack(t *testing.T) {
 		_ = h.ServeHTTP(slowBody{httptest.NewRecorder(), &got, release}, r, up)
 	}()
 	waitForCommit(t, n, 1) // all has come in before the client takes a second byte
-	poll(t, "only the first chunk is held", func() bool { return n.budget.Used() <= store.ChunkSize })
+	poll(t, "only the first chunk is held", func() bool { return n.Budget.Used() <= store.ChunkSize })
 	close(release)
 	<-done
 	if !bytes.Equal(got.Bytes(), up.body) {
@@ -234,7 +162,7 @@ func TestPartFarIntoAColdBodyIsAskedForByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClusterInBubble(t, 3)
 		for _, h := range c.handlers {
-			h.MaxBodySize = 32 * mib
+			limitBodies(h, 32*mib)
 		}
 		up := &file{body: randomBody(20*mib + 1), tag: `"1"`, ranges: true}
 		target := c.target(1)
@@ -314,33 +242,6 @@ func TestUpstreamsThatDoNotAnswerWithParts(t *testing.T) {
 	}
 }
 
-// forget makes a chunk of a large body vanish, as eviction does: the entry gets
-// a generation under which the other chunks are stored.
-func forget(t *testing.T, n *node, h *Handler, target string, gone int) {
-	t.Helper()
-	r := request(t.Context(), target)
-	k, _ := keyOf(h, r)
-	e := *n.store.Lookup(k, r.Header, time.Now()).Entry
-	first, err := n.store.Body(k, &e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	was := e.Generation
-	e.Generation = store.NewGeneration()
-	for i := 1; i < store.Chunks(e.Size); i++ {
-		if i != gone {
-			b, err := n.store.Chunk(k, was, i)
-			if err != nil {
-				t.Fatal(err)
-			}
-			n.store.PutChunk(k, e.Generation, i, b, true)
-		}
-	}
-	if n.store.Commit(h.space, k, &e, first) == nil {
-		t.Fatal("not stored")
-	}
-}
-
 func TestChunkThatWasEvictedIsFetchedAgain(t *testing.T) {
 	n := newLoneNode(t)
 	h := newHandler(t, n, nil)
@@ -381,7 +282,7 @@ func TestChunkThatIsLost(t *testing.T) {
 					t.Errorf("a part that begins with what is lost: %d, %d bytes", w.Code, len(got))
 				}
 			}()
-			forgotten := n.store.Usage().Resources == 0
+			forgotten := n.Store.Usage().Resources == 0
 			w := httptest.NewRecorder()
 			cut := func() (cut bool) {
 				defer func() { cut = recover() == http.ErrAbortHandler }()
@@ -423,11 +324,11 @@ func TestLargeBodySurvivesADeadOwnerOfChunks(t *testing.T) {
 func TestBodyThatWouldThrowOutAllOthersIsNotStored(t *testing.T) {
 	n := newLoneNode(t)
 	h := newHandler(t, n, func(h *Handler) { h.MaxBodySize = 1 << 30 })
-	up := &file{body: randomBody(int(n.largestBody()) + 1), tag: `"1"`, ranges: true}
+	up := &file{body: randomBody(int(n.LargestBody()) + 1), tag: `"1"`, ranges: true}
 	for range 2 {
 		w := getLarge(t, h, up, "/")
 		wantBody(t, "the whole", w, up.body)
-		if s := w.Header().Get("Cache-Status"); !strings.Contains(s, "too-large") && !strings.Contains(s, "hit-for-miss") {
+		if s := w.Header().Get("Cache-Status"); !strings.Contains(s, "parts-only") && !strings.Contains(s, "hit-for-miss") {
 			t.Error(s)
 		}
 	}
@@ -446,3 +347,6 @@ func TestBodyThatWouldThrowOutAllOthersIsNotStored(t *testing.T) {
 		t.Errorf("the upstream was asked for %q", got)
 	}
 }
+
+// limitBodies changes max_body_size of a handler that has been set up.
+func limitBodies(h *Handler, size int64) { h.MaxBodySize, h.policy.MaxBodySize = size, size }

@@ -15,9 +15,9 @@ import (
 func TestEachDegradedPeerHasItsLine(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	p := newProcess("n1", 8<<20)
-	defer p.node.close()
+	defer p.node.Close()
 	p.app.Store(&App{logger: zap.New(core)})
-	p.node.setRing([]peer.Node{{Name: "n1", Addr: "127.0.0.1:1"}, {Name: "n2", Addr: "127.0.0.1:2"}, {Name: "n3", Addr: "127.0.0.1:3"}})
+	p.node.SetRing([]peer.Node{{Name: "n1", Addr: "127.0.0.1:1"}, {Name: "n2", Addr: "127.0.0.1:2"}, {Name: "n3", Addr: "127.0.0.1:3"}})
 	for range 10 {
 		for _, addr := range []string{"127.0.0.1:2", "127.0.0.1:3"} {
 			p.onHealth(addr, true)

@@ -96,24 +96,6 @@ func (h *hoard) stall(i int, path, bytes string) {
 	}
 }
 
-// each calls f for 0 to n-1, some at a time.
-func each(n, atATime int, f func(i int)) {
-	var all sync.WaitGroup
-	next := make(chan int)
-	for range atATime {
-		all.Go(func() {
-			for i := range next {
-				f(i)
-			}
-		})
-	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
-	all.Wait()
-}
-
 // TestMemoryIsBounded: whatever clients ask for, and however slowly they take it,
 // a node takes no more than twice its cache_size and 128 MiB.
 //

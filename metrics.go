@@ -8,7 +8,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/purging"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
@@ -33,39 +35,10 @@ var (
 	}, []string{"operation"})
 )
 
-// Operations between nodes, as label values.
-const (
-	operationLookup  = "lookup"
-	operationPublish = "publish"
-	operationRefresh = "refresh"
-	operationRelease = "release"
-	operationPurge   = "purge"
-	operationPurges  = "purges"
-	operationLearn   = "learn"
-	operationChunk   = "chunk"
-	operationStore   = "store"
-
-	operationHandOver = "hand_over"
-)
-
-func observePeer(operation string, err error, took time.Duration) {
-	peerRequests.WithLabelValues(operation, peerResult(err)).Inc()
+// observeCall counts a call to another node.
+func observeCall(operation string, err error, took time.Duration) {
+	peerRequests.WithLabelValues(operation, node.CallResult(err)).Inc()
 	peerSeconds.WithLabelValues(operation).Observe(took.Seconds())
-}
-
-// peerResult says how a request to another node ended.
-func peerResult(err error) string {
-	switch {
-	case err == nil:
-		return "ok"
-	case errors.As(err, new(peer.Broken)):
-		return "refused"
-	case errors.Is(err, peer.ErrDown):
-		return "skipped"
-	case errors.Is(err, peer.ErrTimeout):
-		return "timeout"
-	}
-	return "error"
 }
 
 // A fillResult is how a fetch ended.
@@ -137,8 +110,10 @@ var (
 	entriesDesc   = desc("entries", "Stored responses that this node knows of.", "group")
 	evictionsDesc = desc("evictions_total", "Bodies and entries thrown out to make room.", "group", "cache")
 	purgesDesc    = desc("purges_total", "What was named in purges that this node has applied, by kind.", "kind")
+	purgeNoDesc   = desc("purges_refused_total", "In-band purges that were refused, by reason.", "reason")
 	restoredDesc  = desc("restored_total", "What was kept over the last restart, by what became of it.", "result")
-	refusedDesc   = desc("refused_total", "Connections, requests and packets from strangers that were refused.", "port")
+	panicsDesc    = desc("panics_total", "Panics of goroutines that were recovered, so that the process goes on. Each is a bug.")
+	refusedDesc   = desc("refused_total", "Connections, requests and packets of unauthenticated peers that were refused.", "port")
 )
 
 // collector reads what the process has counted.
@@ -148,7 +123,7 @@ type collector struct{ p *process }
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		requestsDesc, notStoredDesc, fillsDesc, membersDesc, shareDesc,
-		bytesDesc, entriesDesc, evictionsDesc, purgesDesc, restoredDesc, refusedDesc,
+		bytesDesc, entriesDesc, evictionsDesc, purgesDesc, purgeNoDesc, restoredDesc, refusedDesc, panicsDesc,
 	} {
 		ch <- d
 	}
@@ -175,32 +150,36 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	})
-	for _, space := range c.p.node.store.Namespaces() {
+	for _, space := range c.p.node.Store.Namespaces() {
 		gauge(entriesDesc, float64(space.Entries.Load()), space.Name)
 	}
-	usage := c.p.node.store.Usage()
+	usage := c.p.node.Store.Usage()
 	gauge(bytesDesc, float64(usage.Main.Bytes), allGroups, "main")
 	gauge(bytesDesc, float64(usage.Hot.Bytes), allGroups, "hot")
 	gauge(bytesDesc, float64(usage.IndexBytes), allGroups, "index")
-	gauge(bytesDesc, float64(c.p.node.budget.Used()), allGroups, "inflight")
+	gauge(bytesDesc, float64(c.p.node.Budget.Used()), allGroups, "inflight")
 	count(evictionsDesc, usage.Main.Evictions, allGroups, "main")
 	count(evictionsDesc, usage.Hot.Evictions, allGroups, "hot")
 	count(evictionsDesc, usage.IndexEvicted, allGroups, "index")
 	for _, kind := range store.Kinds() {
 		if kind != store.OfKey { // these only accompany others
-			count(purgesDesc, c.p.node.purges[kind].Load(), kind.String())
+			count(purgesDesc, c.p.node.Purger.Counts[kind].Load(), kind.String())
 		}
 	}
-	gauge(membersDesc, float64(max(1, len(c.p.node.ring.Load().Nodes()))))
+	for _, why := range purging.AllRefusals() {
+		count(purgeNoDesc, c.p.denials.Count(why), why.String())
+	}
+	gauge(membersDesc, float64(max(1, len(c.p.node.Ring.Load().Nodes()))))
 	gauge(shareDesc, c.p.share())
 	if c.p.persist != nil {
-		for result, name := range restoreResultNames {
-			count(restoredDesc, c.p.persist.results[result].Load(), name)
+		for result, name := range node.RestoreResultNames {
+			count(restoredDesc, c.p.persist.Results[result].Load(), name)
 		}
 	}
 	gossip, peers := c.p.refused()
 	count(refusedDesc, gossip, "gossip")
 	count(refusedDesc, peers, "peers")
+	count(panicsDesc, guard.Panics())
 }
 
 // allGroups is the group label of memory that groups share.

@@ -39,23 +39,23 @@ func metricLabels(t *testing.T) map[string][]string {
 	return labels
 }
 
-// TestGrafanaDashboard: it uses all of our metrics and nothing else, and no
-// label that they don't have.
-func TestGrafanaDashboard(t *testing.T) {
-	type position struct{ X, Y, W, H int }
-	var dashboard struct {
-		Title, UID    string
-		SchemaVersion int
-		Templating    struct {
-			List []struct{ Name, Definition string }
-		}
-		Panels []struct {
-			ID          int
-			Title, Type string
-			GridPos     position
-			Targets     []struct{ Expr, RefID string }
-		}
+// grafana is what matters here of a dashboard in Grafana's JSON.
+type grafana struct {
+	Title, UID    string
+	SchemaVersion int
+	Templating    struct {
+		List []struct{ Name, Definition string }
 	}
+	Panels []struct {
+		ID          int
+		Title, Type string
+		GridPos     struct{ X, Y, W, H int }
+		Targets     []struct{ Expr, RefID string }
+	}
+}
+
+func readGrafana(t *testing.T) (dashboard grafana) {
+	t.Helper()
 	b, err := os.ReadFile("docs/grafana.json")
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +66,35 @@ func TestGrafanaDashboard(t *testing.T) {
 	if dashboard.Title == "" || dashboard.UID == "" || dashboard.SchemaVersion == 0 {
 		t.Error("Grafana wants a title, a uid and a schema version")
 	}
+	return dashboard
+}
+
+// checkLayout looks whether each panel has an id and a place of its own.
+func checkLayout(t *testing.T, dashboard grafana) {
+	t.Helper()
+	ids := make(map[int]bool)
+	taken := make(map[string]string)
+	for _, p := range dashboard.Panels {
+		if ids[p.ID] {
+			t.Errorf("two panels have id %d", p.ID)
+		}
+		ids[p.ID] = true
+		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+				at := fmt.Sprint(x, ",", y)
+				if other := taken[at]; other != "" || x >= 24 {
+					t.Fatalf("%s lies on %q, or beside the page", p.Title, other)
+				}
+				taken[at] = p.Title
+			}
+		}
+	}
+}
+
+// TestGrafanaDashboard: it uses all of our metrics and nothing else, and no
+// label that they don't have.
+func TestGrafanaDashboard(t *testing.T) {
+	dashboard := readGrafana(t)
 	labels, used := metricLabels(t), make(map[string]bool)
 	variables := []string{"__rate_interval"}
 	for _, v := range dashboard.Templating.List {
@@ -93,22 +122,8 @@ func TestGrafanaDashboard(t *testing.T) {
 			t.Errorf("%s: brackets in %s", where, expr)
 		}
 	}
-	ids := make(map[int]bool)
-	taken := make(map[string]string)
+	checkLayout(t, dashboard)
 	for _, p := range dashboard.Panels {
-		if ids[p.ID] {
-			t.Errorf("two panels have id %d", p.ID)
-		}
-		ids[p.ID] = true
-		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
-			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
-				at := fmt.Sprint(x, ",", y)
-				if other := taken[at]; other != "" || x >= 24 {
-					t.Fatalf("%s lies on %q, or beside the page", p.Title, other)
-				}
-				taken[at] = p.Title
-			}
-		}
 		if len(p.Targets) == 0 {
 			t.Errorf("%s shows nothing", p.Title)
 		}
@@ -135,35 +150,6 @@ func labelsIn(expr string) (labels []string) {
 		labels = append(labels, strings.Split(m[1], ", ")...)
 	}
 	return labels
-}
-
-// series returns what a registry has of ours: the values of counters and the
-// counts of histograms, by name and labels.
-func series(t *testing.T, r prometheus.Gatherer) map[string]float64 {
-	t.Helper()
-	families, err := r.Gather() // fails if there is one twice
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := make(map[string]float64)
-	for _, f := range families {
-		if !strings.HasPrefix(f.GetName(), "caddy_groupcache_") {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			name := f.GetName()
-			for _, l := range m.GetLabel() {
-				name += " " + l.GetName() + "=" + l.GetValue()
-			}
-			switch {
-			case m.GetCounter() != nil:
-				all[name] = m.GetCounter().GetValue()
-			case m.GetHistogram() != nil:
-				all[name] = float64(m.GetHistogram().GetSampleCount())
-			}
-		}
-	}
-	return all
 }
 
 // TestCountersGoOnOverReloads: each config has a registry of its own, with every

@@ -1,106 +1,17 @@
 package caddygroupcache
 
 import (
-	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 )
-
-// load makes a Caddyfile the running config of this process, as a reload does.
-func load(t *testing.T, caddyfile string) error {
-	t.Helper()
-	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		return err
-	}
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return caddy.Load(adapted, true)
-}
-
-// A testSite is a cache in front of an upstream, which answers everything with
-// something new. That is no part of the config, because a server that is reloaded
-// may refuse a connection that it has not accepted.
-type testSite struct{ front, upstream, storage string }
-
-func newSite(t *testing.T) testSite {
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Cache-Control", "max-age=60")
-		_, _ = io.WriteString(w, rand.Text()) // a client that is gone needs no error
-	}))
-	t.Cleanup(upstream.Close)
-	return testSite{freePort(t), upstream.Listener.Addr().String(), t.TempDir()}
-}
-
-func (s testSite) url(path string) string { return "http://127.0.0.1:" + s.front + path }
-
-// config returns a Caddyfile with the given global options of groupcache. Its
-// responses carry header.
-func (s testSite) config(global, header string) string {
-	return fmt.Sprintf(`{
-		admin off
-		auto_https off
-		persist_config off
-		storage file_system %q
-		metrics
-		groupcache {
-			%s
-		}
-	}
-	:%s {
-		bind 127.0.0.1
-		handle /metrics {
-			metrics
-		}
-		header X-Config %s
-		groupcache
-		reverse_proxy %s
-	}`, s.storage, global, s.front, header, s.upstream)
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	_, port, _ := net.SplitHostPort(freeAddr(t))
-	return port
-}
-
-// fetchURL asks again when there was no answer at all: a reload returns
-// before Caddy has closed the old configuration's listeners, and a connection
-// in the queue of one of them is then reset, or closed if it was just taken,
-// whatever the handlers are.
-func fetchURL(t *testing.T, url string) (body string, header http.Header) {
-	t.Helper()
-	unanswered := func(err error) bool { return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) }
-	resp, err := http.Get(url)
-	for deadline := time.Now().Add(10 * time.Second); unanswered(err) && time.Now().Before(deadline); {
-		resp, err = http.Get(url)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b), resp.Header
-}
 
 func TestReloadKeepsTheNode(t *testing.T) {
 	s := newSite(t)
@@ -205,8 +116,8 @@ func TestPortInUseFailsTheStart(t *testing.T) {
 }
 
 func TestStatusIsReadable(t *testing.T) {
-	p := &process{node: newNode("n", 64<<20), cacheSize: 64 << 20}
-	t.Cleanup(p.node.close)
+	p := &process{node: node.New("n", 64<<20), cacheSize: 64 << 20}
+	t.Cleanup(p.node.Close)
 	h := newHandler(t, p.node, nil)
 	h.counters = p.counters.of(h.Group)
 	up := typical(1000)
@@ -221,7 +132,7 @@ func TestStatusIsReadable(t *testing.T) {
 		t.Error(err)
 	}
 	var out strings.Builder
-	if err := printStatus(&out, s); err != nil || !strings.Contains(out.String(), "n (this node)") {
+	if err := s.Print(&out); err != nil || !strings.Contains(out.String(), "n (this node)") {
 		t.Errorf("%v: %s", err, out.String())
 	}
 }
@@ -234,8 +145,8 @@ func TestReloadThatFailsLaterLeavesTheSecretsAsTheyWere(t *testing.T) {
 		t.Fatal(err)
 	}
 	held := func() (ids []string) {
-		for _, k := range currentProcess().running.keys {
-			ids = append(ids, k.peers.ID)
+		for _, k := range currentProcess().running.Keys {
+			ids = append(ids, k.Peers.ID)
 		}
 		return ids
 	}

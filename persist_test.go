@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/seed"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -27,8 +28,9 @@ type life struct {
 
 func newLife(t *testing.T, dir string) life {
 	t.Helper()
-	p := &process{node: newLoneNode(t), persist: &persistence{dir: dir}}
-	if err := p.persist.prepare(); err != nil {
+	p := &process{node: newLoneNode(t)}
+	p.persist = node.NewPersistence(p.node, dir)
+	if err := p.persist.Prepare(); err != nil {
 		t.Fatal(err)
 	}
 	return life{p, newHandler(t, p.node, nil)}
@@ -36,7 +38,7 @@ func newLife(t *testing.T, dir string) life {
 
 func (l life) saves(t *testing.T) {
 	t.Helper()
-	if err := l.save(); err != nil {
+	if err := l.persist.Save(false); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -44,16 +46,16 @@ func (l life) saves(t *testing.T) {
 // restores returns how many entries or chunks, or files, met each fate.
 func (l life) restores(t *testing.T) (results map[string]int64) {
 	t.Helper()
-	if file := l.persist.take(); file != nil {
-		l.restore(file, false)
+	if file := l.persist.Take(); file != nil {
+		l.persist.Restore(file, false)
 	}
 	results = make(map[string]int64)
-	for r, name := range restoreResultNames {
-		if n := l.persist.results[r].Load(); n > 0 {
+	for r, name := range node.RestoreResultNames {
+		if n := l.persist.Results[r].Load(); n > 0 {
 			results[name] = n
 		}
 	}
-	left, err := os.ReadDir(l.persist.dir)
+	left, err := os.ReadDir(l.persist.Dir)
 	if err != nil || len(left) > 0 {
 		t.Errorf("left in the directory: %v, %v", left, err)
 	}
@@ -84,7 +86,7 @@ func TestStoredResponsesSurviveARestart(t *testing.T) {
 		getLarge(t, before.h, large, "/large")
 		time.Sleep(10 * time.Second)
 		before.saves(t)
-		if info, err := os.Stat(filepath.Join(dir, savedName)); err != nil || info.Mode().Perm() != 0o600 {
+		if info, err := os.Stat(filepath.Join(dir, node.SavedName)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%v, %v", info, err)
 		}
 		time.Sleep(20 * time.Second)
@@ -119,9 +121,9 @@ func TestWhatWasPurgedIsNotRestored(t *testing.T) {
 			w := do(l.h, fixed(&calls, path, "Cache-Control", "max-age=100", "Surrogate-Key", path[1:]), request(t.Context(), path))
 			wantBody(t, path, w, []byte(path))
 		}
-		purge := func(n *node, soft bool, kind store.Kind, value string) store.Purge {
+		purge := func(n *node.Node, soft bool, kind store.Kind, value string) store.Purge {
 			p := store.Purge{ID: store.NewPurgeID(), Soft: soft, Selectors: []store.Selector{{Kind: kind, Value: value}}}
-			n.Purge([]store.Purge{p})
+			node.Owner{Node: n}.Purge([]store.Purge{p})
 			return p
 		}
 		page(before, "/old")
@@ -137,7 +139,7 @@ func TestWhatWasPurgedIsNotRestored(t *testing.T) {
 		time.Sleep(time.Second)
 
 		after := newLife(t, dir)
-		after.node.Purge([]store.Purge{old}) // another node tells of it, and of later ones
+		node.Owner{Node: after.node}.Purge([]store.Purge{old}) // another node tells of it, and of later ones
 		purge(after.node, false, store.Tag, "b")
 		purge(after.node, true, store.URL, "http://example.com/c")
 		time.Sleep(time.Millisecond) // of two things at one time, the purge is taken to be later
@@ -158,30 +160,30 @@ func TestWhatWasPurgedIsNotRestored(t *testing.T) {
 
 func TestFilesThatCannotBeJudgedAreNotRead(t *testing.T) {
 	for name, test := range map[string]struct {
-		change func(*savedHead, life)
+		change func(*node.SavedHead, life)
 		want   string
 	}{
-		"as it is":                   {func(*savedHead, life) {}, "restored:1"},
-		"the clock was set back":     {func(h *savedHead, _ life) { h.written = time.Now().Add(time.Minute) }, "unverified:1"},
-		"written in a cluster":       {func(h *savedHead, _ life) { h.marker = 1 }, "unverified:1"},
-		"purges are forgotten":       {func(_ *savedHead, l life) { l.node.purged.Dropped(time.Now()) }, "unverified:1"},
-		"those of before are":        {func(_ *savedHead, l life) { l.node.purged.Dropped(time.Now().Add(-time.Hour)) }, "restored:1"},
-		"they may be of right after": {func(_ *savedHead, l life) { l.node.purged.Dropped(time.Now().Add(-5 * time.Second)) }, "unverified:1"},
+		"as it is":                   {func(*node.SavedHead, life) {}, "restored:1"},
+		"the clock was set back":     {func(h *node.SavedHead, _ life) { h.Written = time.Now().Add(time.Minute) }, "unverified:1"},
+		"written in a cluster":       {func(h *node.SavedHead, _ life) { h.Marker = 1 }, "unverified:1"},
+		"purges are forgotten":       {func(_ *node.SavedHead, l life) { l.node.Purger.Log.Dropped(time.Now()) }, "unverified:1"},
+		"those of before are":        {func(_ *node.SavedHead, l life) { l.node.Purger.Log.Dropped(time.Now().Add(-time.Hour)) }, "restored:1"},
+		"they may be of right after": {func(_ *node.SavedHead, l life) { l.node.Purger.Log.Dropped(time.Now().Add(-5 * time.Second)) }, "unverified:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLife(t, t.TempDir())
-			head := savedHead{written: time.Now()}
+			head := node.SavedHead{Written: time.Now()}
 			test.change(&head, l)
-			writeSaved(t, l.persist.dir, head)
+			writeSaved(t, l.persist.Dir, head)
 			wantResults(t, l.restores(t), test.want)
 		})
 	}
 }
 
 // writeSaved writes a file of one entry.
-func writeSaved(t testing.TB, dir string, head savedHead) {
+func writeSaved(t testing.TB, dir string, head node.SavedHead) {
 	t.Helper()
-	w, err := createSaved(dir, head)
+	w, err := node.CreateSaved(dir, head)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +191,7 @@ func writeSaved(t testing.TB, dir string, head savedHead) {
 	e.SetLabels("http://example.com/", nil, nil)
 	body := randomBody(1000)
 	e.Digest = store.Digest(body)
-	if err := w.finish(w.entry("default", store.Key{1}, e, body)); err != nil {
+	if err := w.Finish(w.Entry("default", store.Key{1}, e, body)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -200,15 +202,16 @@ func TestOneThatRemembersVouches(t *testing.T) {
 	c := newCluster(t, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	marker := c.nodes[0].leaveMarker()
+	kept := node.NewPersistence(c.nodes[0], "")
+	marker := kept.LeaveMarker()
 	meanwhile := store.Purge{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.Tag, Value: "x"}}}
-	c.nodes[1].Purge([]store.Purge{meanwhile}) // which node 0 has not heard of
-	if !c.nodes[0].vouched(ctx, marker) || !c.nodes[0].purged.Knows(meanwhile.ID) {
+	node.Owner{Node: c.nodes[1]}.Purge([]store.Purge{meanwhile}) // which node 0 has not heard of
+	if !kept.Vouched(ctx, marker) || !c.nodes[0].Purger.Log.Knows(meanwhile.ID) {
 		t.Error("nobody has vouched, or not told all")
 	}
-	gone, cancelGone := context.WithTimeout(t.Context(), 3*retryVouch)
+	gone, cancelGone := context.WithTimeout(t.Context(), 3*node.RetryVouch)
 	defer cancelGone()
-	if c.nodes[0].vouched(gone, store.NewPurgeID()) {
+	if kept.Vouched(gone, store.NewPurgeID()) {
 		t.Error("somebody has vouched for a marker that nobody has")
 	}
 }
@@ -224,21 +227,22 @@ func TestDamagedFile(t *testing.T) {
 		getLarge(t, before.h, up, fmt.Sprintf("/%d", i))
 	}
 	before.saves(t)
-	good, err := os.ReadFile(filepath.Join(dir, savedName))
+	good, err := os.ReadFile(filepath.Join(dir, node.SavedName))
 	if err != nil {
 		t.Fatal(err)
 	}
+	random := seed.Of(t).Rand()
 	for i := range 200 {
 		b := bytes.Clone(good)
-		switch at := rand.IntN(len(b)); i % 3 {
+		switch at := random.IntN(len(b)); i % 3 {
 		case 0:
-			b[at] ^= 1 << rand.IntN(8)
+			b[at] ^= 1 << random.IntN(8)
 		case 1:
 			b = b[:at]
 		default:
 			b = append(b[:at:at], b[at+1:]...)
 		}
-		if err := os.WriteFile(filepath.Join(dir, savedName), b, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, node.SavedName), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		after := newLife(t, dir)
@@ -257,7 +261,7 @@ func TestDirectoryThatCannotBeWrittenTo(t *testing.T) {
 	if err := os.WriteFile(occupied, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := (&persistence{dir: filepath.Join(occupied, "dir")}).prepare()
+	err := (&node.Persistence{Dir: filepath.Join(occupied, "dir")}).Prepare()
 	if err == nil || !strings.Contains(err.Error(), "persist") || !strings.Contains(err.Error(), occupied) {
 		t.Errorf("the error is %v", err)
 	}
@@ -265,20 +269,20 @@ func TestDirectoryThatCannotBeWrittenTo(t *testing.T) {
 
 func FuzzSavedFile(f *testing.F) {
 	dir := f.TempDir()
-	writeSaved(f, dir, savedHead{written: time.Now(), marker: 1, known: []store.PurgeID{1, 2}})
-	good, err := os.ReadFile(filepath.Join(dir, savedName))
+	writeSaved(f, dir, node.SavedHead{Written: time.Now(), Marker: 1, Known: []store.PurgeID{1, 2}})
+	good, err := os.ReadFile(filepath.Join(dir, node.SavedName))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(good)
 	f.Add(good[:len(good)-9])
-	f.Add([]byte(savedMagic + "\xff\xff\xff\xff\x00\x00\x00\x00"))
+	f.Add([]byte(node.SavedMagic + "\xff\xff\xff\xff\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		in, _, err := newSavedReader(bytes.NewReader(b))
+		in, _, err := node.NewSavedReader(bytes.NewReader(b))
 		if err == nil {
 			for {
-				record, err := in.next()
-				if err != nil && !errors.Is(err, errUnreadable) {
+				record, err := in.Next()
+				if err != nil && !errors.Is(err, node.ErrUnreadable) {
 					if err != io.EOF && !errors.Is(err, io.ErrUnexpectedEOF) {
 						t.Error(err)
 					}
@@ -286,8 +290,8 @@ func FuzzSavedFile(f *testing.F) {
 				}
 				_, _ = peer.DecodeSaved(record, time.Now())
 			}
-			if len(in.record) > peer.MaxSaved {
-				t.Errorf("%d bytes for a record", len(in.record))
+			if len(in.Record) > peer.MaxSaved {
+				t.Errorf("%d bytes for a record", len(in.Record))
 			}
 		}
 		_, _ = peer.DecodeSaved(b, time.Now()) // as if the checksum were right

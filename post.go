@@ -1,43 +1,44 @@
 package caddygroupcache
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
-	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/front"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
-// A keeper stores the response to a POST that says it is what a GET of the same
+// A postRecorder stores the response to a POST that says it is what a GET of the same
 // target would give: it has explicit freshness, and the target as its
 // Content-Location (RFC 9110 §9.3.3). Nobody else waits for such a response, so
 // it needs no flight; it is handed over when it is complete.
-type keeper struct {
+type postRecorder struct {
 	h         *Handler
 	r         *http.Request // as it came
 	templated []store.Key   // what its target has, if a template makes it
 	sent      time.Time
-	before    []lines // what other handlers had set
+	before    front.Fields // what other handlers had set
 
 	key   store.Key
 	entry *store.Entry
 	body  *fill.Fill[*store.Entry] // nil: nothing to keep
 }
 
-func newKeeper(h *Handler, r *http.Request, w http.ResponseWriter) *keeper {
-	return &keeper{h: h, r: r, sent: time.Now(), before: linesOf(w.Header())}
+func newPostRecorder(h *Handler, r *http.Request, w http.ResponseWriter) *postRecorder {
+	return &postRecorder{h: h, r: r, sent: time.Now(), before: front.FieldsOf(w.Header())}
 }
 
 // wants looks at the header, and reports whether the body is to be kept. What
 // was stored has been invalidated under the given ID by then.
-func (k *keeper) wants(status int, header http.Header, id store.PurgeID) bool {
-	own := ownFields(header, k.before)
-	if status != http.StatusOK || len(own["Trailer"]) > 0 || len(k.r.Header["Authorization"]) > 0 || rfc9111.NamesFields(k.r.Header["Connection"]) {
+func (k *postRecorder) wants(status int, header http.Header, id store.PurgeID) bool {
+	own := k.before.Own(header)
+	appends, ok := k.before.Edits(header)
+	if status != http.StatusOK || !ok || len(own["Trailer"]) > 0 || len(k.r.Header["Authorization"]) > 0 || rfc9111.NamesFields(k.r.Header["Connection"]) {
 		return false
 	}
 	location := http.Header{"Content-Location": own["Content-Location"]}
@@ -46,36 +47,38 @@ func (k *keeper) wants(status int, header http.Header, id store.PurgeID) bool {
 	}
 	keys := k.templated
 	if k.h.Key == "" {
-		keys = k.h.keysOf(k.r, requestURI(k.r))
+		keys = ownKeysOf(k.h, k.r, requestURI(k.r))
 	}
 	if len(keys) != 1 || len(own["No-Vary-Search"]) > 0 { // it is of several queries
 		return false
 	}
-	policy := k.h.policy
+	policy := k.h.policy.Options
 	policy.TTL = nil // it takes explicit freshness
-	fresh, why := rfc9111.Storable(rfc9111.Exchange{
-		Method: http.MethodGet, Request: k.r.Header,
+	answer := rfc9111.Exchange{
+		Method: http.MethodGet, Request: k.r.Header, Credentials: authenticated(k.r),
 		Status: status, Response: own, Sent: k.sent, Received: time.Now(),
-	}, policy)
+	}
+	fresh, why := rfc9111.Storable(answer, policy)
 	if why != rfc9111.None || fresh.Heuristic || fresh.TTL(time.Now()) <= 0 {
 		return false
 	}
-	e, why := k.h.newEntry(k.r, status, own, fresh, k.sent)
+	e, why := k.h.policy.NewEntry(answer, fresh, k.r, requestURI(k.r))
 	if why != rfc9111.None {
 		return false
 	}
-	body := fill.New[*store.Entry](min(k.h.MaxBodySize, store.ChunkSize), store.ChunkSize, k.h.node.budget)
-	if n, ok := contentLength(e); ok && body.Expect(n) != nil {
+	body := fill.New[*store.Entry](min(k.h.MaxBodySize, store.ChunkSize), store.ChunkSize, k.h.node.Budget)
+	if n, ok := e.ContentLength(); ok && body.Expect(n) != nil {
 		body.Release()
 		return false
 	}
+	e.Appends = appends
 	e.SetMadeBy(id)
 	k.key, k.entry, k.body = keys[0], e, body
 	return true
 }
 
 // Write takes some of the body. It never fails: what is too large is not kept.
-func (k *keeper) Write(p []byte) (int, error) {
+func (k *postRecorder) Write(p []byte) (int, error) {
 	if k.body != nil {
 		if _, err := k.body.Write(p); err != nil {
 			k.close()
@@ -85,35 +88,27 @@ func (k *keeper) Write(p []byte) (int, error) {
 }
 
 // store hands the response over to the owner, if all of it has come.
-func (k *keeper) store() {
+func (k *postRecorder) store() {
 	if k.body == nil {
 		return
 	}
-	if n, ok := contentLength(k.entry); ok && k.body.Size() != n {
+	if n, ok := k.entry.ContentLength(); ok && k.body.Size() != n {
 		return
 	}
 	n, h := k.h.node, k.h
-	owner, self := n.ring.Load().Owner(k.key)
-	if self {
-		n.store.Commit(h.space, k.key, k.entry, k.body.Bytes())
-		return
-	}
 	body := k.body.NewReader()
 	defer body.Close()
 	k.body.Close(nil)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(h.PeerTimeout))
-	defer cancel()
-	start := time.Now()
-	_, err := n.client.Publish(ctx, owner, peer.NewQuery(h.space.Name, k.key, k.r.Header, k.entry.Vary()), peer.Ticket{}, k.entry, outgoing{body, nil})
-	observePeer(operationPublish, err, time.Since(start))
+	q := node.Lookup{Namespace: h.space, Key: k.key, Header: k.r.Header, PeerTimeout: time.Duration(h.PeerTimeout)}
+	n.StoreAtOwner(&q, k.entry, k.body.Bytes(), node.Outgoing{Follower: body})
 }
 
 // close lets go of what was kept.
-func (k *keeper) close() {
+func (k *postRecorder) close() {
 	if k.body != nil {
 		k.body.Release()
 		k.body = nil
 	}
 }
 
-var _ io.Writer = (*keeper)(nil)
+var _ io.Writer = (*postRecorder)(nil)

@@ -5,8 +5,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"reflect"
@@ -16,94 +14,40 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
-
 	caddygroupcache "github.com/caddy-groupcache/caddy-groupcache"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
 
 // What this repository promises to those who work on it, as tests.
 
-const modulePath = "github.com/caddy-groupcache/caddy-groupcache"
-
-// repoFiles returns the files of this module that want accepts, as
-// slash-separated paths.
-func repoFiles(t *testing.T, want func(name string) bool) []string {
-	t.Helper()
-	var files []string
-	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && d.Name() == ".git":
-			return fs.SkipDir
-		case d.Type().IsRegular() && want(filepath.ToSlash(name)):
-			files = append(files, filepath.ToSlash(name))
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) == 0 {
-		t.Fatal("found no files")
-	}
-	return files
-}
-
-func readFile(t *testing.T, name string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(filepath.FromSlash(name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// A goFile is a source file as far as its imports.
-type goFile struct {
-	name    string
-	dir     string // "." for the root
-	imports []string
-	ast     *ast.File
-}
-
-func goFiles(t *testing.T) []goFile {
-	t.Helper()
-	var files []goFile
-	fset := token.NewFileSet()
-	for _, name := range repoFiles(t, func(name string) bool { return strings.HasSuffix(name, ".go") }) {
-		parsed, err := parser.ParseFile(fset, filepath.FromSlash(name), nil, parser.ImportsOnly|parser.ParseComments)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := goFile{name: name, dir: path.Dir(name), ast: parsed}
-		for _, spec := range parsed.Imports {
-			imported, err := strconv.Unquote(spec.Path.Value)
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			f.imports = append(f.imports, imported)
-		}
-		files = append(files, f)
-	}
-	return files
-}
-
-func (f goFile) isTest() bool { return strings.HasSuffix(f.name, "_test.go") }
-
 // TestImportsGoDown: root, peer, store, rfc9111, each only on those after it;
-// fill knows nothing of ours.
+// fill and guard know nothing of ours.
 func TestImportsGoDown(t *testing.T) {
 	allowed := map[string][]string{
-		".":                 {"internal/peer", "internal/store", "internal/rfc9111", "internal/fill"},
-		"internal/peer":     {"internal/store", "internal/rfc9111"},
-		"internal/store":    {"internal/rfc9111"},
-		"internal/rfc9111":  nil,
-		"internal/fill":     nil,
-		"internal/freeport": nil,
+		"internal/node":              {"internal/peer", "internal/store", "internal/rfc9111", "internal/fill", "internal/guard", "internal/span"},
+		"internal/report":            {"internal/node", "internal/peer", "internal/store", "internal/guard"},
+		"command":                    {"internal/dashboard", "internal/explain", "internal/gossip", "internal/guard", "internal/inbound", "internal/purging", "internal/report", "internal/warm"},
+		"internal/cachestatus":       nil,
+		"internal/storing":           {"internal/inbound", "internal/node", "internal/store", "internal/rfc9111"},
+		"internal/span":              nil,
+		"routes":                     {"internal/inbound", "internal/store"},
+		".":                          {"command", "routes", "internal/gossip", "internal/peer", "internal/store", "internal/rfc9111", "internal/fill", "internal/inbound", "internal/front", "internal/explain", "internal/report", "internal/cachestatus", "internal/storing", "internal/purging", "internal/warm", "internal/dashboard", "internal/guard", "internal/node", "internal/span", "internal/delivery"},
+		"internal/delivery":          {"internal/node", "internal/peer", "internal/store", "internal/rfc9111", "internal/fill"},
+		"internal/explain":           {"internal/node", "internal/peer", "internal/store", "internal/rfc9111", "internal/guard"},
+		"internal/gossip":            {"internal/peer", "internal/guard"},
+		"internal/gossip/gossiptest": nil,
+		"internal/peer":              {"internal/store", "internal/rfc9111", "internal/guard"},
+		"internal/store":             {"internal/rfc9111", "internal/guard"},
+		"internal/guard":             nil,
+		"internal/rfc9111":           nil,
+		"internal/fill":              nil,
+		"internal/inbound":           {"internal/store", "internal/rfc9111"},
+		"internal/front":             {"internal/rfc9111"},
+		"internal/dashboard":         nil,
+		"internal/purging":           {"internal/node", "internal/peer", "internal/inbound", "internal/store", "internal/rfc9111"},
+		"internal/warm":              {"internal/guard"},
+		"internal/harness":           nil,
+		"internal/seed":              nil,
 	}
 	for _, f := range goFiles(t) {
 		if f.isTest() {
@@ -125,24 +69,22 @@ func TestImportsGoDown(t *testing.T) {
 	}
 }
 
-// TestWhoKnowsWhom: internal packages know no Caddy, no membership, and do not
-// log; the net/http server of peer has to be given a log.Logger. memberlist
-// stays behind membership.go and its gossip files.
+// TestWhoKnowsWhom: internal packages know no Caddy and no membership, and do not
+// log; the net/http server of peer has to be given a log.Logger. memberlist and
+// its log stay in internal/gossip.
 func TestWhoKnowsWhom(t *testing.T) {
 	for _, f := range goFiles(t) {
 		internal := strings.HasPrefix(f.dir, "internal/")
 		for _, imported := range f.imports {
 			switch {
 			case f.isTest():
-			case internal && (strings.HasPrefix(imported, "go.uber.org/zap") || imported == "log/slog"),
-				internal && imported == "log" && f.dir != "internal/peer":
+			case internal && f.dir != "internal/gossip" && (strings.HasPrefix(imported, "go.uber.org/zap") || imported == "log/slog"),
+				internal && imported == "log" && f.dir != "internal/peer" && f.dir != "internal/gossip":
 				t.Errorf("%s imports %s: internal packages return errors and count", f.name, imported)
 			case internal && strings.HasPrefix(imported, "github.com/caddyserver/"):
 				t.Errorf("%s imports %s: internal packages know no Caddy", f.name, imported)
-			case strings.HasPrefix(imported, "github.com/hashicorp/memberlist") && f.name != "membership.go" && !strings.HasPrefix(f.name, "gossip_"):
-				t.Errorf("%s imports memberlist, which is for membership.go and its gossip files", f.name)
-			case f.name == "node.go" && strings.HasPrefix(imported, "github.com/caddyserver/"):
-				t.Errorf("node.go imports %s: a node knows no configuration", imported)
+			case strings.HasPrefix(imported, "github.com/hashicorp/memberlist") && f.dir != "internal/gossip":
+				t.Errorf("%s imports memberlist, which is for internal/gossip", f.name)
 			case f.dir == "internal/rfc9111" && strings.Contains(imported, ".") && imported != "github.com/dunglas/httpsfv":
 				t.Errorf("%s imports %s: the law needs the standard library and a parser of structured fields only", f.name, imported)
 			}
@@ -183,18 +125,19 @@ func TestGoMod(t *testing.T) {
 	}
 }
 
-// adapt checks that a Caddyfile has no error, no warning and caddy fmt's form.
-func adapt(t *testing.T, config []byte) {
-	t.Helper()
-	_, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(config, map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		t.Error(err)
-	}
-	for _, w := range warnings {
-		t.Errorf("warning: %s", w)
-	}
-	if formatted := caddyfile.Format(config); !bytes.Equal(formatted, config) {
-		t.Errorf("not in the form that caddy fmt gives it:\n%s", formatted)
+// TestModules: laboratories and tools are modules of their own, so that those who
+// build Caddy with this one get neither their code nor their dependencies. The
+// laboratories are run from here, which takes a workspace; tools stays out of it,
+// since a workspace has one version of each dependency.
+func TestModules(t *testing.T) {
+	work := string(readFile(t, "go.work"))
+	for _, dir := range []string{"bench", "browser", "conformance", "lab", "tools"} {
+		if mod := string(readFile(t, dir+"/go.mod")); !strings.HasPrefix(mod, "module "+modulePath+"/"+dir+"\n") {
+			t.Errorf("the module in %s is not %s/%[1]s", dir, modulePath)
+		}
+		if joined := strings.Contains(work, "\t./"+dir+"\n"); joined != (dir != "tools") {
+			t.Errorf("%s is in go.work: %v", dir, joined)
+		}
 	}
 }
 
@@ -204,23 +147,28 @@ func TestExampleConfigs(t *testing.T) {
 	}
 }
 
-var fence = regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$")
-
 // TestDocumentedConfigs: what stands in the README and in docs can be copied.
 func TestDocumentedConfigs(t *testing.T) {
-	for _, name := range append(repoFiles(t, func(name string) bool { return path.Dir(name) == "docs" && path.Ext(name) == ".md" }), "README.md") {
+	for _, name := range append(repoFiles(t, func(name string) bool { return strings.HasPrefix(name, "docs/") && path.Ext(name) == ".md" }), "README.md") {
 		for i, snippet := range fence.FindAllSubmatch(readFile(t, name), -1) {
 			t.Run(name+"/"+strconv.Itoa(i+1), func(t *testing.T) { adapt(t, snippet[1]) })
 		}
 	}
 }
 
-// TestReadmeIsComplete: whatever can be set or seen is in the README.
-func TestReadmeIsComplete(t *testing.T) {
-	readme := string(readFile(t, "README.md"))
+// TestReadmeIsShort: a page that is read whole.
+func TestReadmeIsShort(t *testing.T) {
+	if n := len(readFile(t, "README.md")); n > 9<<10 {
+		t.Errorf("README.md has %d bytes: more than 9 KiB belongs into docs", n)
+	}
+}
+
+// TestReferenceIsComplete: whatever can be set or seen is in docs/reference.md.
+func TestReferenceIsComplete(t *testing.T) {
+	reference := string(readFile(t, "docs/reference.md"))
 	mentions := func(kind, name string) {
-		if !strings.Contains(readme, "`"+name+"`") && !strings.Contains(readme, "`"+name+" ") {
-			t.Errorf("README.md does not mention %s `%s`", kind, name)
+		if !strings.Contains(reference, "`"+name+"`") && !strings.Contains(reference, "`"+name+" ") {
+			t.Errorf("docs/reference.md does not mention %s `%s`", kind, name)
 		}
 	}
 	for _, module := range []reflect.Type{reflect.TypeFor[caddygroupcache.App](), reflect.TypeFor[caddygroupcache.Handler]()} {
@@ -230,15 +178,21 @@ func TestReadmeIsComplete(t *testing.T) {
 			}
 		}
 	}
+	for option := range reflect.TypeFor[caddygroupcache.PurgeHandler]().Fields() {
+		name, _, _ := strings.Cut(option.Tag.Get("json"), ",")
+		if name != "" && !strings.Contains(string(readFile(t, "docs/purge.md")), `"`+name+`": `) {
+			t.Errorf("docs/purge.md does not mention the option %s of groupcache_purge", name)
+		}
+	}
 	for _, why := range rfc9111.Reasons() {
 		mentions("reason", why.String())
 	}
 	for _, m := range regexp.MustCompile(`Pattern: "(/groupcache/[a-z]*)"`).FindAllSubmatch(readFile(t, "admin.go"), -1) {
-		if !strings.Contains(readme, " "+string(m[1])+"`") && !strings.Contains(readme, " "+string(m[1])+"?") {
-			t.Errorf("README.md does not mention the route %s", m[1])
+		if !strings.Contains(reference, " "+string(m[1])+"`") && !strings.Contains(reference, " "+string(m[1])+"?") {
+			t.Errorf("docs/reference.md does not mention the route %s", m[1])
 		}
 	}
-	for _, name := range repoFiles(t, func(name string) bool { return strings.HasPrefix(name, "command") && strings.HasSuffix(name, ".go") }) {
+	for _, name := range repoFiles(t, func(name string) bool { return strings.HasPrefix(name, "command/") && strings.HasSuffix(name, ".go") }) {
 		for _, m := range regexp.MustCompile(`Use:\s+"([a-z]+)`).FindAllSubmatch(readFile(t, name), -1) {
 			mentions("command", "caddy groupcache "+string(m[1]))
 		}
@@ -258,7 +212,7 @@ func TestReadmeIsComplete(t *testing.T) {
 // TestNothingLeftForLater: what is missing is an issue, not a comment.
 func TestNothingLeftForLater(t *testing.T) {
 	later := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|X` + `XX)\b`)
-	for _, name := range repoFiles(t, func(name string) bool { return path.Base(name) != "go.sum" }) {
+	for _, name := range repoFiles(t, func(name string) bool { return path.Ext(name) != ".sum" }) {
 		b := readFile(t, name)
 		if bytes.IndexByte(b, 0) >= 0 {
 			continue // not text
@@ -266,5 +220,69 @@ func TestNothingLeftForLater(t *testing.T) {
 		if loc := later.FindIndex(b); loc != nil {
 			t.Errorf("%s:%d: %s", name, 1+bytes.Count(b[:loc[0]], []byte("\n")), b[loc[0]:loc[1]])
 		}
+	}
+}
+
+// TestTestsCanBeFound: a test stands in a short file that is named after what it tests,
+// and what several tests share stands in files called helpers.
+func TestTestsCanBeFound(t *testing.T) {
+	const maxFile, maxFunction = 600, 80 // lines
+	isTest := regexp.MustCompile(`^(Test|Fuzz|Benchmark|Example)`)
+	isShared := regexp.MustCompile(`^(helpers(_\w+)?|export|race|norace)_test\.go$`)
+	fset := token.NewFileSet()
+	for _, name := range repoFiles(t, func(name string) bool { return strings.HasSuffix(name, "_test.go") }) {
+		f, err := parser.ParseFile(fset, filepath.FromSlash(name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := fset.File(f.FileStart).LineCount(); n > maxFile {
+			t.Errorf("%s has %d lines: move tests to another file, named after what they test, until it has %d", name, n, maxFile)
+		}
+		tests := 0
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			begin, end := fset.Position(fn.Pos()), fset.Position(fn.End())
+			if n := end.Line - begin.Line + 1; n > maxFunction {
+				t.Errorf("%s:%d: %s has %d lines: make its table a variable, and its parts functions, until it has %d", name, begin.Line, fn.Name.Name, n, maxFunction)
+			}
+			if fn.Recv == nil && fn.Name.Name != "TestMain" && isTest.MatchString(fn.Name.Name) {
+				tests++
+			}
+		}
+		if shared := isShared.MatchString(path.Base(name)); shared != (tests == 0) {
+			t.Errorf("%s has %d tests: what tests share stands in helpers_test.go or helpers_WHAT_test.go, and tests do not", name, tests)
+		}
+	}
+}
+
+// TestRandomTestsHaveASeed: what fails once can be seen again. Random numbers of the
+// package math/rand have no seed that a test could print.
+func TestRandomTestsHaveASeed(t *testing.T) {
+	fset := token.NewFileSet()
+	for _, name := range repoFiles(t, func(name string) bool { return strings.HasSuffix(name, "_test.go") }) {
+		f, err := parser.ParseFile(fset, filepath.FromSlash(name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return strings.HasPrefix(i.Path.Value, `"math/rand`) }) {
+			continue
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			fn, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if of, ok := fn.X.(*ast.Ident); ok && of.Name == "rand" && !strings.HasPrefix(fn.Sel.Name, "New") {
+				t.Errorf("%s: rand.%s has no seed: use seed.Of(t).Rand() of internal/seed", fset.Position(call.Pos()), fn.Sel.Name)
+			}
+			return true
+		})
 	}
 }

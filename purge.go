@@ -1,465 +1,280 @@
 package caddygroupcache
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
-	"math/rand/v2"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
 	"slices"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/purging"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
-// A purge is a promise: when it reports success, no live node serves anything
-// that was fetched before it began. Three things hold it up:
-//
-//   - every live node acknowledges it (node.purge), and compares with it what it
-//     has and what still comes in (store.Purge);
-//   - an entry never passes for younger than it is, also between nodes: ages are
-//     rounded up, and count from before the question was asked (peer.Reply), or
-//     from when the lease was given (ticket);
-//   - a node that may have missed one learns it from another before it serves a
-//     hit again (catcher): after it was frozen, and whenever it sees a member
-//     that it did not see before, as when a partition heals.
-//
-// A purge that has failed on some nodes is told to them again as long as they
-// are on the ring, and all purges are told to nodes that are new there
-// (reminders): one that the others had given up need not know of it.
+// A PurgeRequest is what POST /groupcache/purge takes.
+type PurgeRequest = purging.Request
 
-const (
-	// purgeDeadline is how long a node may take to acknowledge a purge.
-	purgeDeadline = 2 * time.Second
+// A PurgeResult is what it answers.
+type PurgeResult = purging.Result
 
-	// beat is how often a node notes that it is running. After maxSilence
-	// without, which is less than purgeDeadline, it may have missed a purge.
-	beat       = 100 * time.Millisecond
-	maxSilence = time.Second
-
-	// retryPurge is how soon a purge is told again to a node that has not
-	// acknowledged it, and remindEvery after the purge has failed there.
-	retryPurge  = 100 * time.Millisecond
-	remindEvery = time.Second
-
-	// catchUpFor is how long a node waits for others to tell what it may have
-	// missed, and lonelyFor if it was away itself and nobody has answered yet.
-	catchUpFor = time.Second
-	lonelyFor  = 10 * time.Second
-)
-
-// An Acknowledgement is what a node answered to a purge.
-type Acknowledgement struct {
-	// The node's name.
-	Name string `json:"name"`
-
-	// Whether it serves nothing any more that was fetched before.
-	Acknowledged bool `json:"acknowledged"`
-
-	// Why it did not acknowledge.
-	Error string `json:"error,omitempty"`
-}
-
-// purge applies purges here and on all live nodes.
-func (n *node) purge(purges []store.Purge) []Acknowledgement {
-	n.apply(purges, true)
-	acks := []Acknowledgement{{Name: n.name, Acknowledged: true}}
-	for _, name := range *n.foreign.Load() {
-		acks = append(acks, Acknowledgement{Name: name, Error: "it speaks another version of the protocol: purge it by its own admin API"})
+func (api *adminAPI) purge(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodPost {
+		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("purge with POST, not %s", r.Method)}
 	}
-	var mu sync.Mutex // guards acks
-	n.tellOthers(operationPurge, purgeDeadline, func(ctx context.Context, to peer.Node) error {
-		err := n.tellPurges(ctx, to, purges)
-		ack := Acknowledgement{Name: to.Name, Acknowledged: err == nil}
-		if err != nil {
-			ack.Error = err.Error()
-			n.remind(to)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		acks = append(acks, ack)
-		return err
-	})
-	return acks
+	p := currentProcess()
+	if p == nil {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errNoApp}
+	}
+	return p.servePurge(w, r)
 }
 
-// tellPurges has another node apply purges, and tries again until ctx ends: a
-// connection may break that was idle or busy for too long.
-func (n *node) tellPurges(ctx context.Context, to peer.Node, purges []store.Purge) error {
-	for {
-		err := n.client.Purge(ctx, to, purges)
-		if err == nil || !pause(ctx, retryPurge) {
+func (p *process) servePurge(w http.ResponseWriter, r *http.Request) error {
+	req, err := purging.ReadRequest(w, r)
+	if err != nil {
+		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
+	}
+	purges, err := p.purgesOf(req)
+	if err != nil {
+		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
+	}
+	return purgeAll(p.node, purges, p.logger()).Write(w)
+}
+
+// purgeAll applies purges in the whole cluster.
+func purgeAll(n *node.Node, purges []store.Purge, logger *zap.Logger) PurgeResult {
+	result := purging.Everywhere(&n.Purger, purges)
+	var named kindCounts
+	for _, one := range purges {
+		named = append(named, one.Selectors...)
+	}
+	logger.Info("purged", zap.String("id", result.ID), zap.String("group", purges[0].Group), zap.Bool("soft", purges[0].Soft),
+		zap.Object("named", named), zap.Int("nodes", len(result.Nodes)), zap.Strings("not_acknowledged", result.Missing()))
+	return result
+}
+
+// purgesOf makes purges of a request. Nothing has been purged if it fails.
+func (p *process) purgesOf(req PurgeRequest) ([]store.Purge, error) {
+	handlers := p.handlersOf(req.Group)
+	if req.Group != "" && len(handlers) == 0 {
+		return nil, fmt.Errorf("group %q: no handler of the running config has it", req.Group)
+	}
+	selectors, err := req.Selectors(peer.MaxSelectorLength)
+	if err != nil {
+		return nil, err
+	}
+	return req.Purges(withKeys(selectors, handlers.distinct())), nil
+}
+
+// withKeys adds to each URL the keys that handlers have for it: what a key template
+// ignores of the URL may have been another in the request that fetched the response.
+func withKeys(selectors []store.Selector, from handlers) (all []store.Selector) {
+	seen := make(map[store.Key]bool)
+	for _, s := range selectors {
+		all = append(all, s)
+		if s.Kind != store.URL {
+			continue
+		}
+		for _, h := range from {
+			for _, k := range keysOfURL(h, s.Value) {
+				if !seen[k] {
+					seen[k] = true
+					all = append(all, node.SelectorOf(k))
+				}
+			}
+		}
+	}
+	return all
+}
+
+// keysOfURL returns the keys under which a URL's responses can be stored, as far
+// as the URL decides about that.
+func keysOfURL(h *Handler, u string) []store.Key {
+	r, err := requestFor(http.MethodGet, u, nil)
+	if err != nil {
+		return nil
+	}
+	return append(h.group().keysOf(r, r.RequestURI), h.group().templatedKeysOf(r)...)
+}
+
+// requestFor returns a request for a URL of store.URLOf, as it would come from a
+// client. Nobody has sent it.
+func requestFor(method, u string, header http.Header) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(context.Background(), method, u, nil)
+	if err != nil {
+		return nil, err
+	}
+	_, rest, _ := strings.Cut(u, "://")
+	r.RequestURI = rest[strings.IndexByte(rest, '/'):]
+	if r.URL.Scheme == "https" {
+		r.TLS = new(tls.ConnectionState)
+	}
+	if header != nil {
+		r.Header = header
+	}
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), discard{make(http.Header)}, nil), nil
+}
+
+// InBandPurge lets clients purge with requests such as PURGE /path, as plugins
+// of content management systems send them. Such a request purges its own URL
+// under both schemes; URLs that begin with it, if it ends in * or .*; or if it has
+// a field of cache tags (see Handler.Tags), responses with these tags. It purges
+// the handler's group, on all nodes. With Fastly-Soft-Purge: 1 it makes stale. A
+// request that is not understood gets 400 or 501 and purges nothing; docs/purge.md
+// has the requests that are understood.
+//
+// It takes Tokens or From, or one might as well switch the cache off. If both
+// are there, both must fit.
+type InBandPurge struct {
+	// The methods that purge. Default: PURGE.
+	Methods []string `json:"methods,omitempty"`
+
+	// Who sends one of these as Authorization: Bearer may purge. Placeholders
+	// are allowed. At least 16 bytes each.
+	Tokens []string `json:"tokens,omitempty"`
+
+	// Who comes from one of these addresses or ranges may purge. The client's
+	// address is that which Caddy takes it for, but a request by way of one of
+	// trusted_proxies only counts with trusted_proxies_strict: without it, Caddy
+	// takes the client's word for its address.
+	From []string `json:"from,omitempty"`
+}
+
+func (p *InBandPurge) check() error {
+	for _, m := range p.Methods {
+		switch {
+		case !httpguts.ValidHeaderFieldName(m): // both are tokens
+			return fmt.Errorf("purge: %q is no method", m)
+		case slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "QUERY"}, strings.ToUpper(m)):
+			return fmt.Errorf("purge: %s means something else already: take a method of its own, such as PURGE", m)
+		}
+	}
+	if len(p.Tokens) == 0 && len(p.From) == 0 {
+		return errors.New("purge: everybody could: say who may, by token or from")
+	}
+	return checkRanges(p.From)
+}
+
+// checkRanges checks what can be read before placeholders are filled in.
+func checkRanges(from []string) error {
+	for _, s := range from {
+		if _, err := purging.ParseRange(s); err != nil && !hasPlaceholder(s) {
 			return err
 		}
 	}
+	return nil
 }
 
-// pause waits, and reports false if ctx ends before.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
+func (p *InBandPurge) resolve(repl *caddy.Replacer) (purging.Senders, error) {
+	return sendersOf(repl, p.Tokens, p.From)
+}
+
+// sendersOf returns who may purge by options that may have placeholders.
+func sendersOf(repl *caddy.Replacer, tokens, from []string) (allowed purging.Senders, err error) {
+	for _, s := range tokens {
+		token, err := repl.ReplaceOrErr(s, true, true)
+		if err != nil {
+			return allowed, fmt.Errorf("purge token: %w", err)
+		}
+		if err := allowed.AddToken(token); err != nil {
+			return allowed, err
+		}
+	}
+	for _, s := range from {
+		text, err := repl.ReplaceOrErr(s, true, true)
+		if err != nil {
+			return allowed, fmt.Errorf("purge from: %w", err)
+		}
+		if err := allowed.AddRange(text); err != nil {
+			return allowed, err
+		}
+	}
+	return allowed, nil
+}
+
+// answeredWhy is the cause where the client knows more than the log may have.
+const answeredWhy = "the answer says what would be right"
+
+// whyForbidden returns why the sender of a request is not among those who may purge; "":
+// it is.
+func whyForbidden(r *http.Request, allowed purging.Senders) string {
+	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return allowed.Forbid(r, client, forgeable(r))
+}
+
+// forgeable reports whether a client may have chosen its own address. Caddy takes
+// the leftmost address of X-Forwarded-For, to which proxies only append, unless
+// trusted_proxies_strict is set. The proxy's own address is no substitute: it would
+// let all its clients in. A handler is told of trusted_proxies only with a request.
+func forgeable(r *http.Request) bool {
+	proxied, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	if !proxied {
 		return false
 	}
+	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return server == nil || server.TrustedProxiesStrict == 0
 }
 
-// reminders are the nodes on the ring that have not acknowledged a purge or are
-// new there, and whether that has happened since they were last told.
-type reminders struct {
-	mu    sync.Mutex // guards nodes
-	nodes map[peer.Node]bool
-}
-
-// remind tells another node again what it has not acknowledged.
-func (n *node) remind(to peer.Node) {
-	r := &n.reminders
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, going := r.nodes[to]; !going {
-		go n.keepReminding(to)
+// servePurge answers a request that purges.
+func (h *Handler) servePurge(w http.ResponseWriter, r *http.Request) error {
+	if cause := whyForbidden(r, h.purgers); cause != "" {
+		h.denials.refuse(h.logger, r, purging.Forbidden, cause)
+		return caddyhttp.Error(http.StatusForbidden, errors.New("who asked for a purge may not"))
 	}
-	if r.nodes == nil {
-		r.nodes = make(map[peer.Node]bool)
-	}
-	r.nodes[to] = true
-}
-
-// keepReminding tells another node all purges that this one remembers, until it
-// has taken them in or is not on the ring any more. If it comes back there, that
-// begins anew (setRing).
-func (n *node) keepReminding(to peer.Node) {
-	r := &n.reminders
-	for acknowledged := false; ; {
-		r.mu.Lock()
-		if acknowledged && !r.nodes[to] || n.over.Err() != nil || !slices.Contains(n.others(), to) {
-			delete(r.nodes, to)
-			r.mu.Unlock()
-			return
-		}
-		r.nodes[to] = false
-		r.mu.Unlock()
-		purges, _ := n.Purges()
-		ctx, cancel := context.WithTimeoutCause(n.over, purgeDeadline, peer.ErrTimeout)
-		acknowledged = len(purges) == 0 || n.client.Purge(ctx, to, purges) == nil
-		cancel()
-		if !acknowledged {
-			pause(n.over, remindEvery)
-		}
-	}
-}
-
-// invalidate drops what selectors name, here and on all other nodes, because a
-// request has changed it. It waits for their answers, so that the client who
-// changed it doesn't see the old one afterwards; what a silent node has stored
-// it may serve until that is stale, as RFC 9111 §4.4 allows.
-func (n *node) invalidate(id store.PurgeID, space *store.Namespace, selectors []store.Selector, patience time.Duration) {
-	purges := []store.Purge{{ID: id, Group: space.Name, Selectors: selectors, Fleeting: true}}
-	n.Purge(purges)
-	n.tellOthers(operationPurge, patience, func(ctx context.Context, to peer.Node) error {
-		return n.client.Purge(ctx, to, purges)
-	})
-}
-
-// Purge applies purges on this node that another one has told it of.
-func (n *node) Purge(purges []store.Purge) { n.apply(purges, false) }
-
-func (n *node) apply(purges []store.Purge, asked bool) {
-	for _, p := range purges {
-		p.At = time.Now()
-		if !n.purged.Announce(p.ID, p.At) {
-			continue
-		}
-		n.store.Purge(p)
-		for _, s := range p.Selectors {
-			if !p.Fleeting {
-				n.purges[s.Kind].Add(1)
-			}
-			if s.Kind == store.OfKey && !p.Soft {
-				k := store.Key([]byte(s.Value))
-				n.fills.detach(k)
-				n.asks.detach(k)
-			}
-		}
-		n.purged.Add(p)
-		if n.onPurge != nil && !p.Fleeting {
-			n.onPurge(p, asked)
-		}
-	}
-}
-
-// Purges returns the purges that this node remembers.
-func (n *node) Purges() ([]store.Purge, time.Time) { return n.purged.All() }
-
-// learnPurges takes in what another node remembers. If older purges are gone
-// there, and this node knows none of those that are left, it has missed some
-// that nobody can tell any more: then it drops everything.
-func (n *node) learnPurges(purges []store.Purge, dropped time.Time) {
-	if !dropped.IsZero() {
-		knows := false
-		for _, p := range purges {
-			knows = knows || n.purged.Knows(p.ID)
-		}
-		if !knows {
-			n.store.Purge(store.Purge{Selectors: []store.Selector{{Kind: store.All}}})
-		}
-		n.purged.Dropped(dropped)
-	}
-	n.Purge(purges)
-}
-
-// knowsAll reports whether this node knows all purges that a query tells of.
-func (n *node) knowsAll(q *peer.Query) bool {
-	for _, id := range q.Purges {
-		if !n.purged.Knows(id) {
-			return false
-		}
-	}
-	return q.Told
-}
-
-// selectorOf names the responses stored under a key.
-func selectorOf(k store.Key) store.Selector {
-	return store.Selector{Kind: store.OfKey, Value: string(k[:])}
-}
-
-// A clock gives other nodes times of this node, to be handed back.
-type clock struct {
-	nonce uint64 // of this process: times of an earlier one are no good
-	start time.Time
-}
-
-func newClock() clock { return clock{nonce: rand.Uint64(), start: time.Now()} }
-
-// ticket is what goes with an answer at this time.
-func (c clock) ticket(lease uint64) peer.Ticket {
-	t := peer.Ticket{Lease: lease}
-	binary.BigEndian.PutUint64(t.At[:8], c.nonce)
-	binary.BigEndian.PutUint64(t.At[8:], uint64(time.Since(c.start)))
-	return t
-}
-
-// date dates an entry that came with a ticket: it was not asked for before the
-// ticket was given, but perhaps right after that, however long it was on its
-// way. One without a ticket of this node was on its way for less than the
-// grace that purges have.
-func (c clock) date(e *store.Entry, t peer.Ticket) {
-	if e.MadeBy() != 0 {
-		return // it is dated by the purge that its request caused
-	}
-	since := time.Duration(binary.BigEndian.Uint64(t.At[8:]))
-	if binary.BigEndian.Uint64(t.At[:8]) == c.nonce && since >= 0 && since <= time.Since(c.start) {
-		given := c.start.Add(since)
-		e.Sent, e.Fetched = earlier(e.Sent, given), earlier(e.Fetched, given)
-	} else {
-		e.Sent, e.Fetched = e.Sent.Add(-store.PurgeGrace), e.Fetched.Add(-store.PurgeGrace)
-	}
-	e.Checked, e.Compared = e.Sent, false
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-// A catcher knows whether this node may have missed purges.
-type catcher struct {
-	beat atomic.Pointer[time.Time] // when this node was last seen to run; nil: nobody looks
-
-	mu     sync.Mutex    // guards below
-	behind int           // how many rounds of asking are under way
-	done   chan struct{} // closed when behind is 0 again
-	lag    atomic.Bool   // behind > 0
-}
-
-func (c *catcher) begin() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.behind++; c.behind == 1 {
-		c.done = make(chan struct{})
-		c.lag.Store(true)
-	}
-}
-
-func (c *catcher) end() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.behind--; c.behind == 0 {
-		c.lag.Store(false)
-		close(c.done)
-	}
-}
-
-// wait returns when no round is under way, or reports false.
-func (c *catcher) wait(ctx context.Context, patience time.Duration) bool {
-	c.mu.Lock()
-	behind, done := c.behind, c.done
-	c.mu.Unlock()
-	if behind == 0 {
-		return true
-	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return true
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return false
-}
-
-// upToDate reports whether this node has heard of all purges that it could have
-// missed. It waits for that for a while.
-func (n *node) upToDate(ctx context.Context, now time.Time, patience time.Duration) bool {
-	return !n.behind(now) || n.catcher.wait(ctx, patience)
-}
-
-// behind reports whether the node may have missed a purge.
-func (n *node) behind(now time.Time) bool {
-	if n.slept(now) {
-		n.wake(now)
-	}
-	return n.catcher.lag.Load()
-}
-
-func (n *node) slept(now time.Time) bool {
-	last := n.catcher.beat.Load()
-	if last == nil {
-		return false
-	}
-	// By the clock that stands still while a machine is suspended, and by the
-	// one that may be set.
-	return now.Sub(*last) > maxSilence || now.Round(0).Sub(last.Round(0)) > maxSilence
-}
-
-// wake is called when this node was seen to have been frozen.
-func (n *node) wake(now time.Time) {
-	n.waking.Lock()
-	defer n.waking.Unlock()
-	if !n.slept(now) || !n.slept(time.Now()) {
-		return // somebody else was faster
-	}
-	n.catchUp(n.others(), true)
-	n.noteBeat() // after catchUp: whoever sees it sees that we are behind
-}
-
-func (n *node) noteBeat() {
-	now := time.Now()
-	n.catcher.beat.Store(&now)
-}
-
-// keepBeat notes that this node runs, until ctx ends.
-func (n *node) keepBeat(ctx context.Context) {
-	ticks := time.NewTicker(beat)
-	defer ticks.Stop()
-	n.noteBeat()
-	for {
-		select {
-		case <-ctx.Done():
-			n.catcher.beat.Store(nil)
-			return
-		case <-ticks.C:
-			n.tick()
-		}
-	}
-}
-
-func (n *node) tick() {
-	if now := time.Now(); n.slept(now) {
-		n.wake(now)
-	} else {
-		n.noteBeat()
-	}
-}
-
-// others are the other nodes on the ring.
-func (n *node) others() []peer.Node {
-	var others []peer.Node
-	for _, o := range n.ring.Load().Nodes() {
-		if o.Name != n.name {
-			others = append(others, o)
-		}
-	}
-	return others
-}
-
-// catchUp learns what purges some nodes know of. No hit is served until all of
-// them have answered or have been silent for catchUpFor. A node that was away
-// needs an answer, and waits longer for the first: those that it asks may all
-// have been away with it, but not for long.
-func (n *node) catchUp(nodes []peer.Node, away bool) {
-	if len(nodes) == 0 {
-		return
-	}
-	n.catcher.begin()
-	go func() {
-		defer n.catcher.end()
-		ctx, cancel := context.WithTimeoutCause(n.over, lonelyFor, peer.ErrTimeout)
-		defer cancel()
-		answers := make(chan bool, len(nodes))
-		for _, from := range nodes {
-			go func() { answers <- n.learnFrom(ctx, from) }()
-		}
-		patience := time.NewTimer(catchUpFor)
-		defer patience.Stop()
-		for waiting, expired := len(nodes), false; waiting > 0 && !(expired && !away); {
-			select {
-			case answered := <-answers:
-				waiting--
-				away = away && !answered
-			case <-patience.C:
-				expired = true
-			}
-		}
-	}()
-}
-
-// learnFrom asks a node until it answers, or is not on the ring any more.
-func (n *node) learnFrom(ctx context.Context, from peer.Node) bool {
-	for {
-		if n.askPurges(ctx, from) {
-			return true
-		}
-		if !pause(ctx, retryPurge) || !slices.Contains(n.others(), from) {
-			return false
-		}
-	}
-}
-
-func (n *node) askPurges(ctx context.Context, from peer.Node) bool {
-	start := time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, catchUpFor, peer.ErrTimeout)
-	defer cancel()
-	purges, dropped, err := n.client.Purges(ctx, from)
-	observePeer(operationPurges, err, time.Since(start))
+	selectors, soft, err := purgeOf(h, r)
 	if err != nil {
-		return false
+		h.denials.refuse(h.logger, r, purging.NotUnderstood, answeredWhy)
+		h.logger.Debug("purge not understood", zap.Error(err))
+		return purging.WriteError(w, err)
 	}
-	n.learnPurges(purges, dropped)
-	return true
+	req := PurgeRequest{Group: h.Group, Soft: soft}
+	return purgeAll(h.node, req.Purges(selectors), h.logger).Write(w)
 }
 
-// mergePurges takes in the purges that memberlist brings from another node.
-func (n *node) mergePurges(state []byte) {
-	if purges, dropped, err := peer.DecodePurges(bytes.NewReader(state)); err == nil {
-		n.learnPurges(purges, dropped)
+// purgeOf returns what a request to a handler purges, and whether softly.
+func purgeOf(h *Handler, r *http.Request) (selectors []store.Selector, soft bool, err error) {
+	if hasBody(r) {
+		return nil, false, purging.Malformed("a %s has no body: name what to purge by the URL or a field, or send JSON to POST /groupcache/purge or a route of groupcache_purge", r.Method)
 	}
+	p, err := purging.ReadInband(r, requestURI(r), h.Tags)
+	if err != nil {
+		return nil, false, err
+	}
+	selectors = withKeys(p.Selectors, handlers{h})
+	if p.Own { // a key template may have fields in it
+		for _, k := range append(h.group().keysOf(r, requestURI(r)), h.group().templatedKeysOf(r)...) {
+			selectors = append(selectors, node.SelectorOf(k))
+		}
+	}
+	return selectors, p.Soft, nil
 }
 
-// purgedSince reports whether a response that is still on its way has been
-// purged, if only softly: then it may not be fresh for who comes after that.
-// Nobody follows it any more but who does already.
-func (n *node) purgedSince(q *question, f *flight, e *store.Entry) bool {
-	if _, purged := n.store.Purged(q.space, q.key, e); !purged {
-		return false
+// purgeRefusals counts the purges that were refused, and logs them.
+type purgeRefusals struct{ purging.Refusals }
+
+// refuse counts and logs a purge that is refused. The cause has nothing of the request
+// in it.
+func (p *purgeRefusals) refuse(logger *zap.Logger, r *http.Request, why purging.Refusal, cause string) {
+	remote, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		remote = r.RemoteAddr
 	}
-	f.detach()
-	return true
+	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if client == "" || forgeable(r) { // or a client could have as many lines as it likes
+		client = remote
+	}
+	if held, log := p.Note(why, client, time.Now()); log {
+		logger.Warn("purge refused", zap.String("client", client), zap.String("remote", remote), zap.String("method", r.Method),
+			zap.String("reason", why.String()), zap.String("cause", cause), zap.Int("held_back", held))
+	}
 }

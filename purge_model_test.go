@@ -13,7 +13,9 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/seed"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -22,21 +24,21 @@ import (
 // (what is a hit, who owns what, who is reachable) the model leaves to the
 // cluster.
 //
-// A step is drawn before anything runs, so that a failure can be made smaller.
-type step struct {
+// A modelStep is drawn before anything runs, so that a failure can be made smaller.
+type modelStep struct {
 	Do         string
 	Node       int
 	URL        int
 	Kind       string
 	Soft       bool
 	Wait       time.Duration // before it
-	InParallel bool          // the next step does not wait for this one
+	InParallel bool          // the next modelStep does not wait for this one
 }
 
 const modelURLs = 4
 
-func drawStep(t *rapid.T) step {
-	return step{
+func drawStep(t *rapid.T) modelStep {
+	return modelStep{
 		Do: rapid.SampledFrom([]string{
 			"get", "get", "get", "get", "get", "get", "purge", "purge", "purge",
 			"freeze", "wake", "part", "heal", "crash", "start", "leave", "evict", "flood",
@@ -51,6 +53,7 @@ func drawStep(t *rapid.T) step {
 }
 
 func TestPurgeModel(t *testing.T) {
+	seed.Rapid(t)
 	// As many as take a few seconds, unless somebody wants more.
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
 		n := "200"
@@ -96,7 +99,7 @@ func newModel(t *testing.T, lags []int) *model {
 		fetched: make(map[string]time.Time), promises: make(map[string]promise),
 	}
 	for _, n := range m.nodes {
-		n.noteBeat()
+		n.Purger.NoteBeat()
 	}
 	next := 0
 	m.net.slow(func() time.Duration {
@@ -106,7 +109,7 @@ func newModel(t *testing.T, lags []int) *model {
 	return m
 }
 
-func (m *model) run(steps []step) []string {
+func (m *model) run(steps []modelStep) []string {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go m.keepBeats(stop, stopped)
 	var all sync.WaitGroup
@@ -123,13 +126,13 @@ func (m *model) run(steps []step) []string {
 	all.Wait()
 	// In the end, when everybody can be reached again, all promises hold.
 	for i := range m.nodes {
-		m.do(step{Do: "wake", Node: i})
-		m.do(step{Do: "start", Node: i})
+		m.do(modelStep{Do: "wake", Node: i})
+		m.do(modelStep{Do: "start", Node: i})
 	}
 	for range 2 {
 		for i := range m.nodes {
 			for url := range modelURLs {
-				m.do(step{Do: "get", Node: i, URL: url})
+				m.do(modelStep{Do: "get", Node: i, URL: url})
 			}
 		}
 		time.Sleep(time.Second)
@@ -142,7 +145,7 @@ func (m *model) run(steps []step) []string {
 // keepBeats notes for every node that runs that it does, as keepBeat would.
 func (m *model) keepBeats(stop, stopped chan struct{}) {
 	defer close(stopped)
-	ticks := time.NewTicker(beat)
+	ticks := time.NewTicker(node.Beat)
 	defer ticks.Stop()
 	for {
 		select {
@@ -158,13 +161,13 @@ func (m *model) keepBeats(stop, stopped chan struct{}) {
 			}
 			m.mu.Unlock()
 			for _, n := range running {
-				n.tick()
+				n.Purger.Tick()
 			}
 		}
 	}
 }
 
-func (m *model) do(s step) {
+func (m *model) do(s modelStep) {
 	m.mu.Lock()
 	n, frozen := m.nodes[s.Node], m.frozen[s.Node]
 	m.mu.Unlock()
@@ -196,13 +199,13 @@ func (m *model) do(s step) {
 		}
 	case "evict": // what the index holds of the URL
 		k, _ := keyOf(n.handler, m.request(s.URL))
-		if e := n.store.Lookup(k, nil, time.Now()).Entry; e != nil {
-			n.store.Drop(k, e)
+		if e := n.Store.Lookup(k, nil, time.Now()).Entry; e != nil {
+			n.Store.Drop(k, e)
 		}
 	case "flood": // more purges than anybody keeps apart
 		if !frozen && !n.crashed.Load() {
 			for range 20 {
-				n.process.node.purge(floodOf(200))
+				n.process.node.Purger.Everywhere(floodOf(200))
 			}
 		}
 	}
@@ -244,7 +247,7 @@ func (m *model) upstream(i int) func(http.ResponseWriter, *http.Request) error {
 	}
 }
 
-func (m *model) get(s step, n *bubbleNode) {
+func (m *model) get(s modelStep, n *bubbleNode) {
 	m.mu.Lock()
 	p := m.promises[fmt.Sprint(n.addr.Addr, s.URL)]
 	m.mu.Unlock()
@@ -258,17 +261,17 @@ func (m *model) get(s step, n *bubbleNode) {
 	status := w.Header().Get("Cache-Status")
 	switch {
 	case w.Code != 200 || !whole:
-		m.failures = append(m.failures, fmt.Sprintf("%s: url %d: %d %q", n.name, s.URL, w.Code, w.Body))
+		m.failures = append(m.failures, fmt.Sprintf("%s: url %d: %d %q", n.Name, s.URL, w.Code, w.Body))
 	case at.Before(p.hard):
-		m.failures = append(m.failures, fmt.Sprintf("%s: url %d was fetched %v before a purge that had succeeded: %s", n.name, s.URL, p.hard.Sub(at), status))
+		m.failures = append(m.failures, fmt.Sprintf("%s: url %d was fetched %v before a purge that had succeeded: %s", n.Name, s.URL, p.hard.Sub(at), status))
 	case at.Before(p.soft) && strings.Contains(status, "; hit; ttl=") && !strings.Contains(status, "; hit; ttl=0") && !strings.Contains(status, "; hit; ttl=-"):
-		m.failures = append(m.failures, fmt.Sprintf("%s: url %d passes for fresh, %v after a soft purge: %s", n.name, s.URL, p.soft.Sub(at), status))
+		m.failures = append(m.failures, fmt.Sprintf("%s: url %d passes for fresh, %v after a soft purge: %s", n.Name, s.URL, p.soft.Sub(at), status))
 	case at.Before(p.soft) && s.URL%2 == 1:
-		m.failures = append(m.failures, fmt.Sprintf("%s: url %d must not be served stale: %s", n.name, s.URL, status))
+		m.failures = append(m.failures, fmt.Sprintf("%s: url %d must not be served stale: %s", n.Name, s.URL, status))
 	}
 }
 
-func (m *model) purge(s step, n *bubbleNode) {
+func (m *model) purge(s modelStep, n *bubbleNode) {
 	body, names := "", func(i int) bool { return i == s.URL }
 	switch s.Kind {
 	case "url":
@@ -286,7 +289,7 @@ func (m *model) purge(s step, n *bubbleNode) {
 	m.mu.Lock()
 	addrs := make(map[string]string)
 	for _, o := range m.nodes {
-		addrs[o.name] = o.addr.Addr
+		addrs[o.Name] = o.addr.Addr
 	}
 	m.mu.Unlock()
 	begun := time.Now()
@@ -357,13 +360,13 @@ func (m *model) look(n *bubbleNode) {
 			ring = append(ring, o.addr)
 		}
 	}
-	n.setRing(ring)
+	n.SetRing(ring)
 }
 
 func (m *model) restart(i int) {
 	old := m.nodes[i]
-	fresh := m.bubble.start(old.name, nil)
-	fresh.noteBeat()
+	fresh := m.bubble.start(old.Name, nil)
+	fresh.Purger.NoteBeat()
 	m.mu.Lock()
 	m.nodes = m.nodes[:len(m.nodes)-1]
 	m.nodes[i] = fresh

@@ -5,13 +5,10 @@ package caddygroupcache_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -137,24 +134,6 @@ func TestPurgeWhileANodeIsFrozen(t *testing.T) {
 	if code, result := c[1].purge(`{"all": true}`); code != 200 {
 		t.Errorf("%d %+v", code, result)
 	}
-}
-
-// caddyCommand runs a command of this Caddy, and returns what it printed and its
-// exit code.
-func caddyCommand(t *testing.T, args ...string) (string, int) {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self)
-	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), caddyArgsEnv+"="+strings.Join(args, "\n"), "HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir, "XDG_DATA_HOME="+cmd.Dir)
-	out, err := cmd.CombinedOutput()
-	if err != nil && !errors.As(err, new(*exec.ExitError)) {
-		t.Fatal(err)
-	}
-	return string(out), cmd.ProcessState.ExitCode()
 }
 
 func TestPurgeCommand(t *testing.T) {

@@ -12,59 +12,71 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+)
+
+// Names of spans.
+const (
+	spanLookup = "groupcache lookup" // what this node has
+	spanFill   = "groupcache fill"   // from asking the upstream to the end of its response
 )
 
 // refresh fetches a stale response anew in the background (RFC 5861 §3),
 // unless that is already going on somewhere in the cluster. The request that
 // found it stale does not wait.
-func (h *Handler) refresh(r *http.Request, next caddyhttp.Handler, asked *question) {
-	if asked.alone {
+func (x *exchange) refresh() {
+	if x.Alone {
 		return // with this client's credentials, say, nothing is fetched for others
 	}
-	q := *asked
-	q.refresh, q.original = true, nil
-	f, body, lead := h.node.join(&q)
+	again := x.kept()
+	again.answered = nil
+	again.background, again.Refresh, again.original, again.decision = true, true, nil, node.Decision{}
+	f, body, leads := x.h.node.Join(&again.Lookup)
 	body.Close()
-	if !lead {
+	if !leads {
 		return
 	}
-	again, cancel := background(r, q.deadline)
-	q.header = again.Header
-	go func() {
-		defer cancel()
-		defer func() {
-			if p := recover(); p != nil && p != http.ErrAbortHandler {
-				h.logger.Error("panic while a stale response was fetched anew", zap.Any("panic", p), zap.Stack("stack"))
-			}
-		}()
-		h.runRefresh(again, next, &q, f)
-	}()
+	node.Lead(f, func() (struct{}, node.Ending) { // background may panic
+		r, cancel := background(x.r, x.FillTimeout, x.h.route().Define)
+		x.h.route().Take(r, x.r)
+		if x.content != nil {
+			r.Method = x.r.Method
+		}
+		again.w = discard{x.w.Header().Clone()} // what handlers in front have set is told from the response here too
+		again.r, again.Header = r, r.Header
+		guard.Go(func() {
+			defer cancel()
+			node.Lead(f, func() (struct{}, node.Ending) { return struct{}{}, again.leadRefresh(f) })
+		})
+		return struct{}{}, node.HandedOn
+	})
 }
 
-func (h *Handler) runRefresh(r *http.Request, next caddyhttp.Handler, q *question, f *flight) {
-	var found finding
-	if h.node.find(q, time.Now(), &found); q.served(&found) { // somebody else's refresh landed before this flight began
-		f.end(rfc9111.None)
-		return
+// leadRefresh leads the flight of a refresh.
+func (x *exchange) leadRefresh(f *node.Flight) node.Ending {
+	var ending node.Ending
+	x.now = time.Now()
+	if x.h.node.Find(&x.Lookup, x.now, &x.found); x.CanServe(&x.found) { // another refresh landed before this flight began
+		return ending
 	}
-	g := h.node.ask(q, f, &found)
-	if !g.fetch {
-		return
+	if x.decision, ending = x.h.node.Ask(&x.Lookup, f, &x.found); x.decision.Action != node.Fetch && x.decision.Action != node.FetchAlone {
+		return ending
 	}
-	out := h.outcomeOf(r, &found)
-	out.background = true
-	if _, err := h.fetch(nobody{make(http.Header)}, r, next, q, f, g, out); err != nil {
-		if c := h.logger.Check(zap.DebugLevel, "fetching a stale response anew"); c != nil {
-			c.Write(zap.Error(err))
+	_, ended := x.fetch(f)
+	if x.err != nil {
+		if c := x.h.logger.Check(zap.DebugLevel, "fetching a stale response anew"); c != nil {
+			c.Write(zap.Error(x.err))
 		}
 	}
+	return ended
 }
 
 // background returns a copy of a request that does not end with its client. It
 // has a Replacer and vars of its own, since those are not safe for concurrent
-// use; placeholders that other handlers have set in the Replacer are lost.
-func background(r *http.Request, deadline time.Duration) (*http.Request, context.CancelFunc) {
+// use. define sets the placeholders in it that other handlers have defined.
+func background(r *http.Request, deadline time.Duration, define func(*http.Request)) (*http.Request, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), deadline)
 	ctx = caddyhttp.ContextWithIdleTimeouts(ctx, nil, nil) // those are of the client's connection
 	again := r.Clone(ctx)
@@ -74,14 +86,15 @@ func background(r *http.Request, deadline time.Duration) (*http.Request, context
 		again.RequestURI = original.RequestURI
 	}
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	again = caddyhttp.PrepareRequest(again, caddy.NewReplacer(), nobody{make(http.Header)}, server)
-	again.URL = rewritten
+	again = caddyhttp.PrepareRequest(again, caddy.NewReplacer(), discard{make(http.Header)}, server)
 	again.Method = http.MethodGet
 	again.Header = rfc9111.Conditional(r.Header, nil)
 	if vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
 		maps.Copy(again.Context().Value(caddyhttp.VarsCtxKey).(map[string]any), vars)
 	}
 	maps.Copy(groupsOf(again), groupsOf(r))
+	define(again)
+	again.URL = rewritten
 	return again, cancel
 }
 
@@ -90,12 +103,12 @@ func cloneURL(u *url.URL) *url.URL {
 	return &c
 }
 
-// nobody is the client of a background fetch.
-type nobody struct{ header http.Header }
+// discard is the client of a background fetch.
+type discard struct{ header http.Header }
 
-func (n nobody) Header() http.Header         { return n.header }
-func (n nobody) WriteHeader(int)             {}
-func (n nobody) Write(p []byte) (int, error) { return len(p), nil }
+func (n discard) Header() http.Header         { return n.header }
+func (n discard) WriteHeader(int)             {}
+func (n discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // errNotShared ends a background fetch whose response nobody is waiting for.
 var errNotShared = errors.New("the response cannot be stored, and no client waits for it")

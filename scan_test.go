@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 )
 
 // TestScanLeavesTheHotSet: one-off URLs, many times what the cache holds, don't
@@ -12,8 +14,8 @@ func TestScanLeavesTheHotSet(t *testing.T) {
 	for _, size := range []int{100, 4 << 10} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			const hot, scan, between = 500, 30_000, 16
-			n := newNode("alone", 16<<20)
-			t.Cleanup(n.close)
+			n := node.New("alone", 16<<20)
+			t.Cleanup(n.Close)
 			h := newHandler(t, n, nil)
 			var calls atomic.Int64
 			up := fixed(&calls, string(make([]byte, size)), "Cache-Control", "max-age=60")
@@ -30,7 +32,7 @@ func TestScanLeavesTheHotSet(t *testing.T) {
 			if again := calls.Load() - scan; again > hot/100 {
 				t.Errorf("%d fetches of what is hot", again)
 			}
-			if usage := n.store.Usage(); usage.Main.Evictions+usage.IndexEvicted < scan/4 {
+			if usage := n.Store.Usage(); usage.Main.Evictions+usage.IndexEvicted < scan/4 {
 				t.Errorf("the scan has thrown out little: %+v", usage)
 			}
 		})

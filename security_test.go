@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	caddygroupcache "github.com/caddy-groupcache/caddy-groupcache"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip/gossiptest"
 )
 
 func newSecret() string {
@@ -28,34 +30,123 @@ func newSecret() string {
 	return base64.StdEncoding.EncodeToString(b[:])
 }
 
-func (p *process) refused(port string) float64 {
-	p.t.Helper()
-	return p.metric(`caddy_groupcache_refused_total{port="` + port + `"}`)
-}
-
-// attack sends bytes over a connection, after a TLS handshake if there is a
-// config for one, and fails the test if they are answered.
-func attack(t *testing.T, addr string, config *tls.Config, send []byte) {
+// identityOf returns the TLS configuration of a node with a secret, as change edits it.
+func identityOf(t *testing.T, secret string, change func(*tls.Config)) *tls.Config {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	id, err := caddygroupcache.IdentityOf(secret)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	var stream net.Conn = conn
-	if config != nil {
-		stream = tls.Client(conn, config)
+	config := id.Client("h2")
+	change(config)
+	return config
+}
+
+// knocking sends bytes over a connection of its own to an address.
+func knocking(t *testing.T, addr string, config *tls.Config, send []byte) func() {
+	return func() { attack(t, addr, config, send) }
+}
+
+// dropping sends a packet to an address.
+func dropping(t *testing.T, addr string, send []byte) func() {
+	return func() {
+		conn, err := net.Dial("udp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = conn.Write(send)
 	}
-	_, _ = stream.Write(send) // the handshake may fail here, or in the read
-	if config == nil {
-		_ = conn.(*net.TCPConn).CloseWrite()
+}
+
+// An intrusion is a way in for somebody who does not have the secret.
+type intrusion struct {
+	name, port string
+	attempt    func()
+}
+
+// anyone speaks TLS, and has no certificate.
+var anyone = &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}
+
+// intrusionsAtPeers are about the port of a node with the secret ours.
+func intrusionsAtPeers(t *testing.T, p *process, ours, theirs string) []intrusion {
+	http1, http2 := []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	identity := func(secret string, change func(*tls.Config)) *tls.Config { return identityOf(t, secret, change) }
+	return []intrusion{
+		{"plain HTTP", "peers", knocking(t, p.peers, nil, http1)},
+		{"h2c", "peers", knocking(t, p.peers, nil, http2)},
+		{"TLS without a certificate", "peers", knocking(t, p.peers, anyone, http2)},
+		{"TLS 1.2", "peers", knocking(t, p.peers, identity(ours, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 }), http2)},
+		{"a certificate of another secret", "peers", knocking(t, p.peers, identity(theirs, func(c *tls.Config) {
+			c.InsecureSkipVerify, c.VerifyConnection = true, nil
+			offer := c.GetClientCertificate
+			c.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				asked.AcceptableCAs = nil // it doesn't care what it is asked for
+				return offer(asked)
+			}
+		}), http2)},
+		{"a certificate of ours, for HTTP/1.1", "peers", knocking(t, p.peers, identity(ours, func(c *tls.Config) { c.NextProtos, c.VerifyConnection = nil, nil }), http1)},
 	}
-	const alert = 7 // bytes of TLS that say no
-	answer, err := io.ReadAll(stream)
-	if len(answer) > alert || os.IsTimeout(err) {
-		t.Errorf("answered %s, then %v", brief(string(answer)), err)
+}
+
+// intrusionsAtGossip are about what was recorded of members, too.
+func intrusionsAtGossip(t *testing.T, p *process, ours string, packet, stream []byte) []intrusion {
+	forged := bytes.Clone(packet)
+	forged[len(forged)-1] ^= 1
+	label := slices.Clip(append([]byte{244, 16}, "caddy-groupcache"...)) // appended to more than once
+	http1 := []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	inside := identityOf(t, ours, func(c *tls.Config) { c.VerifyConnection = nil })
+	return []intrusion{
+		{"plain HTTP", "gossip", knocking(t, p.gossip, nil, http1)},
+		{"plain gossip", "gossip", knocking(t, p.gossip, nil, append(label, 6, 0x83))},
+		{"TLS without a certificate", "gossip", knocking(t, p.gossip, anyone, label)},
+		{"a certificate of ours, for the other port", "gossip", knocking(t, p.gossip, inside, label)},
+		{"a stream that was recorded", "gossip", func() {
+			conn, err := net.DialTimeout("tcp", p.gossip, 5*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, _ = conn.Write(stream)
+			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.Copy(io.Discard, conn); os.IsTimeout(err) { // what comes is the server's half of a handshake
+				t.Error("the connection stays open")
+			}
+		}},
+		{"a packet in plaintext", "gossip", dropping(t, p.gossip, append(label, 0, 0x83))},
+		{"a forged packet", "gossip", dropping(t, p.gossip, forged)},
+		{"a packet that was recorded", "gossip", dropping(t, p.gossip, packet)},
+		{"a packet of noise", "gossip", dropping(t, p.gossip, bytes.Repeat([]byte{0xa5}, 1000))},
 	}
+}
+
+// strangerKnowsNothing starts a node with another secret beside nodes that have one, and
+// returns when its last word is over.
+func strangerKnowsNothing(t *testing.T, c cluster, stranger *process, page string) {
+	t.Helper()
+	before := c[0].refused("gossip")
+	stranger.start()
+	eventually(t, "the stranger's gossip is refused again and again", func() bool { return c[0].refused("gossip") >= before+3 })
+	status, err := stranger.status()
+	if err != nil || len(status.Members) != 1 || !status.Members[0].Self {
+		t.Errorf("the stranger knows %+v, %v", status.Members, err)
+	}
+	if a := stranger.get(page); a.shared() || a.err != nil {
+		t.Errorf("the stranger was given %s, %v", a.cacheStatus(), a.err)
+	}
+	for _, p := range c {
+		if _, known := p.states()[stranger.name]; known {
+			t.Errorf("%s knows the stranger", p.name)
+		}
+	}
+	stranger.kill()
+	before = c[0].refused("gossip")
+	time.Sleep(poll) // what was under way is over
+	eventually(t, "the stranger's last word was heard", func() bool {
+		was := before
+		before = c[0].refused("gossip")
+		return before == was
+	})
 }
 
 func TestSecretMakesACluster(t *testing.T) {
@@ -63,7 +154,7 @@ func TestSecretMakesACluster(t *testing.T) {
 	o := startOrigin(t, cacheable(0))
 	all := newCluster(t, 3, o, patient)
 	c, stranger := all[:2], all[2]
-	tap := caddygroupcache.NewTap(t, func() string { return c[0].gossip })
+	tap := gossiptest.NewTap(t, func() string { return c[0].gossip })
 	c[0].app = fmt.Sprintf("advertise %s %s\n\t\tsecret %s", tap.Addr(), c[0].peers, ours)
 	c[1].app = "secret " + ours
 	c[1].join = tap.Addr()
@@ -83,100 +174,13 @@ func TestSecretMakesACluster(t *testing.T) {
 			t.Errorf("%s has refused %v of the other's", p.name, n)
 		}
 	}
+	strangerKnowsNothing(t, c, stranger, pages[0])
 
-	before := c[0].refused("gossip")
-	stranger.start()
-	eventually(t, "the stranger's gossip is refused again and again", func() bool { return c[0].refused("gossip") >= before+3 })
-	status, err := stranger.status()
-	if err != nil || len(status.Members) != 1 || !status.Members[0].Self {
-		t.Errorf("the stranger knows %+v, %v", status.Members, err)
-	}
-	if a := stranger.get(pages[0]); a.shared() || a.err != nil {
-		t.Errorf("the stranger was given %s, %v", a.cacheStatus(), a.err)
-	}
-	for _, p := range c {
-		if _, known := p.states()[stranger.name]; known {
-			t.Errorf("%s knows the stranger", p.name)
-		}
-	}
-	stranger.kill()
-	before = c[0].refused("gossip")
-	time.Sleep(poll) // what was under way is over
-	eventually(t, "the stranger's last word was heard", func() bool {
-		was := before
-		before = c[0].refused("gossip")
-		return before == was
-	})
-
-	identity := func(secret string, change func(*tls.Config)) *tls.Config {
-		id, err := caddygroupcache.IdentityOf(secret)
-		if err != nil {
-			t.Fatal(err)
-		}
-		config := id.Client("h2")
-		change(config)
-		return config
-	}
 	packets, streams := tap.Recorded()
 	if len(packets) == 0 || len(streams) == 0 {
 		t.Fatalf("%d packets and %d streams were recorded", len(packets), len(streams))
 	}
-	forged := bytes.Clone(packets[0])
-	forged[len(forged)-1] ^= 1
-	label := append([]byte{244, 16}, "caddy-groupcache"...)
-	http1, http2 := []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-	tcp := func(addr string, config *tls.Config, send []byte) func() {
-		return func() { attack(t, addr, config, send) }
-	}
-	udp := func(send []byte) func() {
-		return func() {
-			conn, err := net.Dial("udp", c[0].gossip)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			_, _ = conn.Write(send)
-		}
-	}
-	anyone := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}
-	for _, a := range []struct {
-		name, port string
-		attempt    func()
-	}{
-		{"plain HTTP", "peers", tcp(c[0].peers, nil, http1)},
-		{"h2c", "peers", tcp(c[0].peers, nil, http2)},
-		{"TLS without a certificate", "peers", tcp(c[0].peers, anyone, http2)},
-		{"TLS 1.2", "peers", tcp(c[0].peers, identity(ours, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 }), http2)},
-		{"a certificate of another secret", "peers", tcp(c[0].peers, identity(theirs, func(c *tls.Config) {
-			c.InsecureSkipVerify, c.VerifyConnection = true, nil
-			offer := c.GetClientCertificate
-			c.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				asked.AcceptableCAs = nil // it doesn't care what it is asked for
-				return offer(asked)
-			}
-		}), http2)},
-		{"a certificate of ours, for HTTP/1.1", "peers", tcp(c[0].peers, identity(ours, func(c *tls.Config) { c.NextProtos, c.VerifyConnection = nil, nil }), http1)},
-		{"plain HTTP", "gossip", tcp(c[0].gossip, nil, http1)},
-		{"plain gossip", "gossip", tcp(c[0].gossip, nil, append(label, 6, 0x83))},
-		{"TLS without a certificate", "gossip", tcp(c[0].gossip, anyone, label)},
-		{"a certificate of ours, for the other port", "gossip", tcp(c[0].gossip, identity(ours, func(c *tls.Config) { c.VerifyConnection = nil }), label)},
-		{"a stream that was recorded", "gossip", func() {
-			conn, err := net.DialTimeout("tcp", c[0].gossip, 5*time.Second)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			_, _ = conn.Write(streams[0])
-			conn.SetDeadline(time.Now().Add(10 * time.Second))
-			if _, err := io.Copy(io.Discard, conn); os.IsTimeout(err) { // what comes is the server's half of a handshake
-				t.Error("the connection stays open")
-			}
-		}},
-		{"a packet in plaintext", "gossip", udp(append(label, 0, 0x83))},
-		{"a forged packet", "gossip", udp(forged)},
-		{"a packet that was recorded", "gossip", udp(packets[0])},
-		{"a packet of noise", "gossip", udp(bytes.Repeat([]byte{0xa5}, 1000))},
-	} {
+	for _, a := range slices.Concat(intrusionsAtPeers(t, c[0], ours, theirs), intrusionsAtGossip(t, c[0], ours, packets[0], streams[0])) {
 		const times = 5
 		before := c[0].refused(a.port)
 		for range times {
@@ -279,6 +283,77 @@ func rotate(t *testing.T, c cluster, older, newer string) {
 	}
 }
 
+// A rotationLoad asks nodes for pages while their secret changes.
+type rotationLoad struct {
+	done            gate
+	running         sync.WaitGroup
+	requests, alone atomic.Int64 // alone: a node was of no help
+}
+
+// start has half of the clients ask for warm pages, and half for cold ones.
+func (l *rotationLoad) start(t *testing.T, c cluster, warm []string) {
+	for i := range 6 {
+		l.running.Go(func() {
+			for n := i; ; n++ {
+				select {
+				case <-l.done:
+					return
+				default:
+				}
+				path := warm[n%len(warm)]
+				if i >= 3 { // each cold page is asked for on all nodes
+					path = fmt.Sprintf("/cold/%d/%d", i, n/3)
+				}
+				a := c[n%3].get(path)
+				a.is(t, c[n%3].name+path, bodyOf(path))
+				if strings.Contains(a.cacheStatus(), "detail=peer-") {
+					l.alone.Add(1)
+				}
+				l.requests.Add(1)
+			}
+		})
+	}
+}
+
+// watch fails the test when a node is taken for dead.
+func (l *rotationLoad) watch(t *testing.T, c cluster) {
+	for {
+		for _, p := range c {
+			if s, err := p.status(); err == nil {
+				for _, m := range s.Members {
+					if m.State != "alive" && m.State != "suspect" {
+						t.Errorf("%s takes %s for %s", p.name, m.Name, m.State)
+					}
+				}
+			}
+		}
+		select {
+		case <-l.done:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// wantOnce fails the test if pages were fetched again.
+func (l *rotationLoad) wantOnce(t *testing.T, o *origin, fetched int) {
+	t.Helper()
+	twice := 0
+	o.mu.Lock()
+	for path, n := range o.count {
+		if n != 1 {
+			twice++
+			t.Logf("%s: %d fetches", path, n)
+		}
+	}
+	o.mu.Unlock()
+	t.Logf("%d requests, %d fetches, %d of them again", l.requests.Load(), o.fetches("")-fetched, twice)
+	// As in fetchedOnce: under the race detector nodes take each other for frozen.
+	if twice > 0 && !(raceEnabled() && l.alone.Load() > 0) {
+		t.Errorf("%d pages were fetched again; %d answers say that a node was of no help", twice, l.alone.Load())
+	}
+}
+
 func TestSecretsRotateUnderLoad(t *testing.T) {
 	const rotations = 4
 	first := newSecret()
@@ -297,50 +372,9 @@ func TestSecretsRotateUnderLoad(t *testing.T) {
 	sweep(t, c, warm)
 	fetched := o.fetches("")
 
-	var requests, alone atomic.Int64
-	done := make(gate)
-	var load sync.WaitGroup
-	for i := range 6 {
-		load.Go(func() {
-			for n := i; ; n++ {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				path := warm[n%len(warm)]
-				if i >= 3 { // each cold page is asked for on all nodes
-					path = fmt.Sprintf("/cold/%d/%d", i, n/3)
-				}
-				a := c[n%3].get(path)
-				a.is(t, c[n%3].name+path, bodyOf(path))
-				if strings.Contains(a.cacheStatus(), "detail=peer-") {
-					alone.Add(1)
-				}
-				requests.Add(1)
-			}
-		})
-	}
-	dead := make(chan struct{})
-	go func() { // nobody is ever taken for dead
-		defer close(dead)
-		for {
-			for _, p := range c {
-				if s, err := p.status(); err == nil {
-					for _, m := range s.Members {
-						if m.State != "alive" && m.State != "suspect" {
-							t.Errorf("%s takes %s for %s", p.name, m.Name, m.State)
-						}
-					}
-				}
-			}
-			select {
-			case <-done:
-				return
-			case <-time.After(50 * time.Millisecond):
-			}
-		}
-	}()
+	l := &rotationLoad{done: make(gate)}
+	l.start(t, c, warm)
+	l.running.Go(func() { l.watch(t, c) })
 
 	begin := time.Now()
 	for range rotations {
@@ -349,26 +383,11 @@ func TestSecretsRotateUnderLoad(t *testing.T) {
 		older = newer
 	}
 	t.Logf("%d rotations took %v", rotations, time.Since(begin))
-	more := requests.Load() + 300
-	eventually(t, "the load goes on", func() bool { return requests.Load() >= more })
-	done.open()
-	load.Wait()
-	<-dead
-
-	twice := 0
-	o.mu.Lock()
-	for path, n := range o.count {
-		if n != 1 {
-			twice++
-			t.Logf("%s: %d fetches", path, n)
-		}
-	}
-	o.mu.Unlock()
-	t.Logf("%d requests, %d fetches, %d of them again", requests.Load(), o.fetches("")-fetched, twice)
-	// As in fetchedOnce: under the race detector nodes take each other for frozen.
-	if twice > 0 && !(raceEnabled() && alone.Load() > 0) {
-		t.Errorf("%d pages were fetched again; %d answers say that a node was of no help", twice, alone.Load())
-	}
+	more := l.requests.Load() + 300
+	eventually(t, "the load goes on", func() bool { return l.requests.Load() >= more })
+	l.done.open()
+	l.running.Wait()
+	l.wantOnce(t, o, fetched)
 	c.awaitMembers()
 
 	before := c[0].refused("gossip")

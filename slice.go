@@ -1,17 +1,18 @@
 package caddygroupcache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2"
 
-	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -28,159 +29,172 @@ var errNoSlice = errors.New("the upstream did not answer with the part that was 
 
 // mender returns how a chunk of an entry's body is got from the upstream, or nil
 // if it can't be.
-func (h *Handler) mender(r *http.Request, next caddyhttp.Handler, q *question, e *store.Entry, i int) func() ([]byte, error) {
+func (x *exchange) mender(e *store.Entry, i int) func() ([]byte, error) {
 	tag := strongTag(e)
-	if next == nil || tag == "" || q.credentials || q.directives.OnlyIfCached {
+	if tag == "" || x.Credentials || x.Directives.OnlyIfCached {
 		return nil
 	}
 	return func() ([]byte, error) {
-		s, start := h.newSlicer(int64(i)*store.ChunkSize, e.Size, tag), time.Now()
-		if err := s.fetch(r, next, q); err != nil {
+		h, id := x.h, peer.ChunkID{Key: x.Key, Generation: e.Generation, Index: i}
+		others := func() bool { return h.node.Chunks.Followed(id) }
+		s, start := x.newSlicer(others), time.Now()
+		s.start, s.size, s.tag = int64(i)*store.ChunkSize, e.Size, tag
+		if err := s.fetch(x); err != nil {
 			if s.outdated() {
-				h.node.invalidate(store.NewPurgeID(), q.space, []store.Selector{selectorOf(q.key)}, q.patience)
+				x.invalidateKey()
 			}
 			h.counters.fetched(fillFailed, time.Since(start))
 			return nil, err
 		}
 		defer s.release()
 		h.counters.fetched(fillStored, time.Since(start))
-		h.node.putChunk(peer.ChunkID{Key: q.key, Generation: e.Generation, Index: i}, s.body)
-		q.mended = true
+		h.node.Chunks.Store(id, s.body)
+		x.mended = true
 		return s.body, nil
 	}
+}
+
+// A firstChunk is that of a response which deliverPart answers from.
+type firstChunk struct {
+	storedResponse
+	out     *outcome
+	release func() // of its memory
 }
 
 // fetchFirst answers a request for a part far into a response that is not
 // stored, as the leader of a flight: it asks the upstream for the first chunk,
 // which tells all about the response, and then for those that the client wants.
-// It reports false, and has done nothing, if the upstream doesn't do that.
-func (h *Handler) fetchFirst(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, q *question, f *flight, g grant, out *outcome) bool {
-	r = q.keep(r).request
-	s := h.newSlicer(0, 0, "")
-	start := time.Now()
-	if s.fetch(r, next, q) != nil {
-		return false
+// It reports false if it has not answered: then the whole is to be asked for. A response
+// that turns out to be the client's alone is asked for once more, by its part.
+func (x *exchange) fetchFirst(f *node.Flight) (next step, ending node.Ending, ok bool) {
+	x.keep()
+	h, start := x.h, time.Now()
+	s := x.newSlicer(f.Fill.Followed)
+	s.lease = x.decision.Lease
+	err := s.fetch(x)
+	defer func(holds bool) {
+		if holds && x.first == nil {
+			s.release()
+		}
+	}(err == nil)
+	if err != nil && x.r.Context().Err() != nil && !f.Fill.Followed() {
+		h.counters.fetched(fillFailed, time.Since(start))
+		h.counters.notStored[rfc9111.Abandoned].Add(1)
+		h.node.Rejections.Note(x.Key, rfc9111.Abandoned, node.Rejection{})
+		return stepDone, node.Ending{Why: rfc9111.LeaderLost}, true // a request that has come to wait looks again
 	}
-	defer s.release()
-	e, why := h.judgeSlice(r, s)
-	if why != rfc9111.None {
-		return false
+	if s.whole == 0 {
+		return 0, ending, false // it doesn't answer with parts
 	}
-	e = h.node.commitFirst(q, g, e, s.body)
-	f.end(rfc9111.None)
-	h.counters.fetched(fillStored, time.Since(start))
-	out.stored, out.fwdStatus = true, http.StatusPartialContent
-	h.serveStored(w, r, next, q, e, s.body, func(w http.ResponseWriter) bool {
-		return h.newHeader(w, r, e, out)
-	})
-	return true
-}
-
-// judgeSlice makes an entry of the answer to the request for a first chunk.
-func (h *Handler) judgeSlice(r *http.Request, s *slicer) (*store.Entry, rfc9111.Reason) {
-	whole := rfc9111.Whole(s.header, s.size)
+	e, why := h.policy.NewEntryOfPart(s.exchange(), s.whole, x.r, requestURI(x.r))
+	if why == rfc9111.NoVarySearch || why == rfc9111.None && err != nil {
+		// Parts of it can't be put together, but it may be stored as a whole.
+		if why = rfc9111.None; s.whole > x.MaxBody {
+			why = h.policy.TooLarge(s.whole)
+		}
+		err = errNoSlice
+	}
 	switch {
-	case s.size > h.MaxBodySize:
-		return nil, rfc9111.TooLarge
-	case len(whole["Trailer"]) > 0:
-		return nil, rfc9111.Trailers
-	case len(whole["No-Vary-Search"]) > 0:
-		return nil, rfc9111.NoVarySearch
+	case why != rfc9111.None:
+		h.counters.notStored[why].Add(1)
+		h.node.Rejections.Note(x.Key, why, h.policy.Rejection(why, s.status, x.r.Header, s.header))
+		h.node.Remember(x.Namespace, x.Key, why)
+		h.counters.fetched(fillNotStored, time.Since(start))
+		x.Alone = true
+		return stepLookUp, node.Ending{Why: why}, true
+	case err != nil:
+		return 0, ending, false
 	}
-	fresh, why := rfc9111.Storable(rfc9111.Exchange{
-		Method: http.MethodGet, Request: s.asked,
-		Status: http.StatusOK, Response: whole,
-		Sent: s.sent, Received: s.received,
-	}, h.policy)
-	if why != rfc9111.None {
-		return nil, why
-	}
-	e, why := h.newEntry(r, http.StatusOK, whole, fresh, s.sent)
-	if why == rfc9111.None {
-		e.Size, e.Digest, e.Generation = s.size, store.Digest(s.body), store.NewGeneration()
-	}
-	return e, why
+	e.Size, e.Digest, e.Generation = s.whole, store.Digest(s.body), store.NewGeneration()
+	e = f.CommitFirst(&x.Lookup, x.decision, e, s.body)
+	h.counters.fetched(fillStored, time.Since(start))
+	x.first = &firstChunk{storedResponse: storedResponse{entry: e, body: s.body}, out: x.outcome(), release: s.release}
+	return stepDeliverPart, ending, true
 }
 
-// commitFirst stores an entry with the first chunk of its body, and returns it
-// as stored, if it is.
-func (n *node) commitFirst(q *question, g grant, e *store.Entry, first []byte) *store.Entry {
-	if g.owner == nil {
-		return cmp.Or(n.store.CommitSummed(q.space, q.key, e, first), e)
-	}
-	defer g.close()
-	body := fill.New[*store.Entry](store.ChunkSize, store.ChunkSize, nil)
-	defer body.Release()
-	r := body.NewReader()
-	defer r.Close()
-	_, _ = body.Write(first) // it is no longer than the limit
-	body.Close(nil)
-	ctx, cancel := context.WithTimeout(context.Background(), chunkPatience)
-	defer cancel()
-	query := peer.NewQuery(q.space.Name, q.key, q.header, e.Vary())
-	start := time.Now()
-	generation, err := n.client.Publish(ctx, *g.owner, query, g.ticket, e, outgoing{r, nil})
-	observePeer(operationPublish, err, time.Since(start))
-	if err != nil {
-		return e
-	}
-	stored := *e
-	stored.Generation = generation
-	n.store.PutCopy(q.space, q.key, &stored, first)
-	return &stored
+// deliverPart answers from a first chunk that has just been fetched.
+func (x *exchange) deliverPart() step {
+	defer x.first.release()
+	x.first.out.stored, x.first.out.fwdStatus = true, http.StatusPartialContent
+	x.deliverParts(&x.first.storedResponse, func(w http.ResponseWriter) bool {
+		return x.newHeader(w, x.first.entry, x.first.out)
+	})
+	return stepDone
 }
 
 // A slicer is the client of a request for a slice.
 type slicer struct {
 	h       *Handler
 	start   int64
-	size    int64  // of the whole; 0: to be found out
-	tag     string // of the whole; "": to be found out
-	release func() // of its memory
+	size    int64       // of the whole; 0: to be found out
+	tag     string      // of the whole; "": to be found out
+	release func()      // of its memory
+	others  func() bool // whether somebody else on this node waits for it
+	lease   *node.Lease // under which it is asked for
 
+	repl           *caddy.Replacer // of the request
+	origin         *rfc9111.Origin // see madeOf
 	header         http.Header
 	asked          http.Header // of the client's request
+	known          bool        // the question has credentials
 	sent, received time.Time
 	status         int
+	whole          int64       // the size of the whole as the upstream states it; 0: its answer is not the part
+	answered       atomic.Bool // status is known
 	cancel         context.CancelFunc
+	orphan         node.Orphan
 	body           []byte // no longer than its capacity
 }
 
-func (h *Handler) newSlicer(start, size int64, tag string) *slicer {
-	return &slicer{h: h, start: start, size: size, tag: tag, header: make(http.Header), release: func() {}}
+// newSlicer returns a slicer for the first chunk of a response. others reports whether
+// any request on this node but the client's waits for it.
+func (x *exchange) newSlicer(others func() bool) *slicer {
+	return &slicer{h: x.h, header: make(http.Header), release: func() {}, others: others}
 }
 
 // fetch asks the upstream. When it returns an error, the slicer holds nothing.
-func (s *slicer) fetch(r *http.Request, next caddyhttp.Handler, q *question) (err error) {
+func (s *slicer) fetch(x *exchange) (err error) {
+	x.keep()
+	r := x.r
 	// Others may be waiting too: it does not end with the client.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), q.deadline)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), x.FillTimeout)
 	defer cancel()
 	s.cancel = cancel
-	kept := q.keep(r)
-	header := rfc9111.Conditional(kept.request.Header, nil)
+	orphans := &s.h.node.Orphans
+	defer orphans.End(&s.orphan)
+	defer guard.AfterContext(r.Context(), func() { s.orphan.ClientGone(orphans, s) })()
+	header := rfc9111.Conditional(r.Header, nil)
 	length := int64(store.ChunkSize)
 	if s.size > 0 {
 		length = min(length, s.size-s.start)
 	}
 	rfc9111.AskPart(header, s.start, length, s.tag)
-	s.asked, s.sent = kept.request.Header, time.Now()
-	defer func() {
-		if p := recover(); p != nil {
-			if p != http.ErrAbortHandler {
-				panic(p)
-			}
-			err = errNoSlice
-		}
-		if err != nil {
+	s.asked, s.known, s.sent = r.Header, x.Credentials, time.Now()
+	whole := false
+	defer func() { // on whatever way out
+		if !whole {
 			s.release()
 		}
 	}()
-	if err := next.ServeHTTP(s, kept.forUpstream(ctx, header)); err != nil {
+	defer func() {
+		if p := recover(); p == http.ErrAbortHandler {
+			err = errNoSlice
+		} else if p != nil {
+			panic(p)
+		}
+	}()
+	upstream := x.original.forUpstream(ctx, header)
+	x.original.addLoop(s.h.loopMember)
+	defer x.original.removeLoop()
+	s.repl = replacer(r)
+	defer forgetProxied(s.repl)()
+	if err := x.next.ServeHTTP(s, upstream); err != nil {
 		return fmt.Errorf("asking the upstream for a part: %w", err)
 	}
 	if len(s.body) == 0 || len(s.body) < cap(s.body) {
 		return errNoSlice
 	}
+	whole = true
 	return nil
 }
 
@@ -192,13 +206,20 @@ func (s *slicer) WriteHeader(status int) {
 		return
 	}
 	s.status, s.received = status, time.Now()
+	if s.origin = madeOf(s.repl, s.header, s.h.Targeted); s.origin != nil {
+		s.header = s.origin.WithVary(s.header)
+	}
+	s.answered.Store(true)
 	start, length, size, ok := rfc9111.ContentRange(s.header)
 	tag := rfc9111.StrongTag(s.header)
+	if status == http.StatusPartialContent && ok && start == s.start && length == store.ChunkLength(size, int(start/store.ChunkSize)) {
+		s.whole = size
+	}
 	switch {
-	case status != http.StatusPartialContent, !ok, start != s.start, length != store.ChunkLength(size, int(start/store.ChunkSize)):
+	case s.whole == 0:
 	case tag == "" && size > store.ChunkSize: // it can't be put together
-	case s.size == 0, s.size == size && s.tag == tag && s.shareable():
-		if release, ok := s.h.node.Reserve(length); ok {
+	case s.size == 0 && size <= s.h.MaxBodySize, s.size == size && s.tag == tag && s.shareable():
+		if release, ok := s.h.node.Budget.Take(length); ok {
 			s.release, s.size, s.tag = release, size, tag
 			s.body = make([]byte, 0, length)
 			return
@@ -219,12 +240,19 @@ func (s *slicer) outdated() bool {
 
 // shareable reports whether what came may be put to what is stored.
 func (s *slicer) shareable() bool {
-	_, why := rfc9111.Storable(rfc9111.Exchange{
-		Method: http.MethodGet, Request: s.asked,
-		Status: http.StatusOK, Response: rfc9111.Whole(s.header, s.size),
-		Sent: s.sent, Received: s.received,
-	}, s.h.policy)
+	x := s.exchange()
+	x.Status, x.Response = http.StatusOK, rfc9111.Whole(s.header, s.size)
+	_, why := rfc9111.Storable(x, s.h.policy.Options)
 	return why == rfc9111.None
+}
+
+// exchange returns what the upstream was asked, and its answer.
+func (s *slicer) exchange() rfc9111.Exchange {
+	return rfc9111.Exchange{
+		Method: http.MethodGet, Request: s.asked, Credentials: s.known,
+		Status: s.status, Response: s.header, Origin: s.origin, Changed: s.h.route().ChangedFields(),
+		Sent: s.sent, Received: s.received,
+	}
 }
 
 func (s *slicer) Write(p []byte) (int, error) {
@@ -237,4 +265,21 @@ func (s *slicer) Write(p []byte) (int, error) {
 	}
 	s.body = append(s.body, p...)
 	return len(p), nil
+}
+
+// Wanted reports whether somebody waits for a slice beside its client, or may make use
+// of what has come.
+func (s *slicer) Wanted() bool { return s.answered.Load() || s.others() }
+
+// Abandon ends the request for a slice.
+func (s *slicer) Abandon() bool {
+	if !s.lease.ReleaseUnwanted() {
+		return false
+	}
+	s.cancel()
+	return true
+}
+
+func strongTag(e *store.Entry) string {
+	return rfc9111.StrongTag(http.Header{"Etag": e.Lines("Etag"), "Content-Encoding": e.Lines("Content-Encoding")})
 }

@@ -2,7 +2,6 @@ package caddygroupcache
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,68 +9,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
-
-// answers is an upstream whose partial answers are what change makes of the
-// right ones.
-type answers struct {
-	body    []byte
-	control string // Cache-Control; "": max-age=60
-	tag     string // Etag; "": a strong one
-	change  func(a *partAnswer)
-	asked   []string // for which ranges
-}
-
-type partAnswer struct {
-	status      int
-	header      http.Header
-	body        []byte
-	start, size int64 // for Content-Range, as they are to be said
-	length      int64
-}
-
-func (u *answers) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
-	u.asked = append(u.asked, r.Header.Get("Range"))
-	h := http.Header{
-		"Cache-Control": {cmp.Or(u.control, "max-age=60")},
-		"Etag":          {cmp.Or(u.tag, `"1"`)},
-		"Content-Type":  {"x/y"},
-	}
-	set, isPart := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
-	if isPart && u.change != nil {
-		var start, end int64
-		if _, err := fmt.Sscanf(set, "%d-%d", &start, &end); err != nil {
-			return err
-		}
-		size := int64(len(u.body))
-		end = min(end, size-1)
-		a := &partAnswer{http.StatusPartialContent, h, u.body[start : end+1], start, size, end - start + 1}
-		u.change(a)
-		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", a.start, a.start+a.length-1, a.size))
-		h.Set("Content-Length", strconv.Itoa(len(a.body)))
-		for name, values := range a.header {
-			w.Header()[name] = values
-		}
-		w.WriteHeader(a.status)
-		_, err := w.Write(a.body)
-		return err
-	}
-	for name, values := range h {
-		w.Header()[name] = values
-	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(u.body)))
-	for body := u.body; len(body) > 0; {
-		n, err := w.Write(body[:min(len(body), 100_000)])
-		if err != nil {
-			return err
-		}
-		body = body[n:]
-	}
-	return nil
-}
 
 // wrongParts are answers to the request for a chunk that must not become part of
 // what is stored.
@@ -189,7 +133,7 @@ func TestPartsForOneClientAreNotShared(t *testing.T) {
 	up := &answers{body: randomBody(4 << 20), change: func(*partAnswer) {}}
 	w := getLarge(t, h, up, "/", "Range", "bytes=3000000-3000009", "Authorization", "Basic YTpi")
 	wantBody(t, "a part", w, up.body[3000000:3000010])
-	if n.store.Usage().Resources != 0 {
+	if n.Store.Usage().Resources != 0 {
 		t.Error("stored with credentials")
 	}
 	if want := []string{"bytes=3000000-3000009"}; !slices.Equal(up.asked, want) {
@@ -287,44 +231,49 @@ func TestPartOfAStaleBodyIsValidatedFirst(t *testing.T) {
 	}
 }
 
-// resumeFrom breaks a fill off amid the body, and answers the request for the
-// rest as test says.
+// TestRestThatIsNotOfTheSameResponse: a chunk is gone, and the upstream has by now
+// what a test says. Bytes tell, and so do the fields that the client has.
 func TestRestThatIsNotOfTheSameResponse(t *testing.T) {
-	body, other := randomBody(3<<20), randomBody(3<<20+1)
+	body := randomBody(3 << 20)
+	other := bytes.Clone(body)
+	other[100] ^= 1 // before the chunk that is gone
 	for name, test := range map[string]struct {
-		tag   string
-		start int64
-		whole bool // the client gets all
+		now    []byte
+		fields []string
+		status int
+		whole  bool // the client gets all
 	}{
-		"the rest":       {`"1"`, 0, true},
-		"of another":     {`"2"`, 0, false},
-		"of a weak tag":  {`W/"1"`, 0, false},
-		"from elsewhere": {`"1"`, 5, false},
+		"the same":               {body, []string{"Etag", `"1"`}, 200, true},
+		"the same, streamed":     {body, []string{"Etag", `"1"`, "Content-Length", ""}, 200, true},
+		"other bytes":            {other, []string{"Etag", `"1"`}, 200, false},
+		"of another tag":         {body, []string{"Etag", `"2"`}, 200, false},
+		"of a weak tag":          {body, []string{"Etag", `W/"1"`}, 200, true},
+		"without a tag":          {body, []string{"Etag", ""}, 200, false},
+		"in a coding":            {body, []string{"Etag", `"1"`, "Content-Encoding", "gzip"}, 200, false},
+		"of another type":        {body, []string{"Etag", `"1"`, "Content-Type", "text/html"}, 200, false},
+		"of another length":      {append(bytes.Clone(body), 'x'), []string{"Etag", `"1"`}, 200, false},
+		"an error":               {body, []string{"Etag", `"1"`}, 503, false},
+		"a part, asked for none": {body[2<<20:], []string{"Etag", `"1"`}, 206, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newLoneNode(t)
 			h := newHandler(t, n, nil)
-			up := &answers{body: body}
-			getLarge(t, h, up, "/")
+			getLarge(t, h, &answers{body: body}, "/")
 			forget(t, n, h, "/", 2)
-			// The chunk itself can't be had; the rest can.
-			rest := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-				set := strings.TrimPrefix(r.Header.Get("Range"), "bytes=")
-				start, err := strconv.ParseInt(strings.TrimSuffix(set, "-"), 10, 64)
-				if err != nil { // the request for a chunk has an end
+			// The chunk itself can't be had; the whole can.
+			up := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+				if r.Header.Get("Range") != "" {
 					return io.ErrUnexpectedEOF
 				}
-				from := body
-				if test.tag != `"1"` {
-					from = other
+				w.Header().Set("Content-Length", strconv.Itoa(len(test.now)))
+				for i := 0; i < len(test.fields); i += 2 {
+					w.Header().Set(test.fields[i], test.fields[i+1])
 				}
-				w.Header().Set("Etag", test.tag)
-				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start+test.start, len(body)-1, len(body)))
-				w.WriteHeader(http.StatusPartialContent)
-				_, err = w.Write(from[start+test.start : len(body)])
+				w.WriteHeader(test.status)
+				_, err := w.Write(test.now)
 				return err
 			})
-			w, cut := whole(t, h, rest, "/")
+			w, cut := whole(t, h, up, "/")
 			if got := w.Body.Bytes(); cut == test.whole || !bytes.HasPrefix(body, got) || test.whole && len(got) != len(body) {
 				t.Errorf("got %d bytes of %d, cut off: %v", len(got), len(body), cut)
 			}
@@ -371,6 +320,85 @@ func TestRestOfABodyWithoutATag(t *testing.T) {
 			got, want := w.Body.Bytes(), body[test.start:]
 			if cut == test.whole || !bytes.HasPrefix(want, got) || test.whole && len(got) != len(want) {
 				t.Errorf("got %d bytes of %d, cut off: %v", len(got), len(want), cut)
+			}
+		})
+	}
+}
+
+func TestPartOfAColdResponseFillsTheCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			calls.Add(1)
+			if r.Header.Get("Range") != "" {
+				t.Error("a fill asks for a part")
+			}
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Set("Content-Length", "10")
+			for i := range 10 {
+				time.Sleep(time.Second)
+				io.WriteString(w, strconv.Itoa(i))
+			}
+			return nil
+		}
+		ranges := []string{"bytes=3-5", "bytes=8-9", "bytes=7-", "", "bytes=0-1,3-4"}
+		want := []string{"345", "89", "789", "0123456789", "0123456789"}
+		wait := followers(20, func(i int) *httptest.ResponseRecorder {
+			r := request(t.Context(), "/a")
+			if ranges[i%5] != "" {
+				r.Header.Set("Range", ranges[i%5])
+			}
+			return do(h, up, r)
+		})
+		for i, w := range wait() {
+			if w.Body.String() != want[i%5] || (w.Code == 206) != (len(want[i%5]) < 10) {
+				t.Errorf("%s: %d %q %v", ranges[i%5], w.Code, w.Body, w.Header())
+			}
+		}
+		if calls.Load() != 1 {
+			t.Errorf("%d fetches", calls.Load())
+		}
+		wantStatus(t, do(h, up, request(t.Context(), "/a")), "hit")
+	})
+}
+
+// TestPartOfWhatIsNotStored: it is made of the first response, of which the whole was
+// asked for, and then the upstream's.
+func TestPartOfWhatIsNotStored(t *testing.T) {
+	for name, control := range map[string]string{"private": "private", "too large": "max-age=60"} {
+		t.Run(name, func(t *testing.T) {
+			h := newHandler(t, newLoneNode(t), func(h *Handler) { h.MaxBodySize = 5 })
+			var asked []string
+			up := func(w http.ResponseWriter, r *http.Request) error {
+				asked = append(asked, r.Header.Get("Range"))
+				w.Header().Add("Cache-Control", control)
+				w.Header().Add("Accept-Ranges", "bytes")
+				if r.Header.Get("Range") != "" {
+					w.Header().Set("Content-Range", "bytes 3-5/10")
+					w.WriteHeader(206)
+					_, err := io.WriteString(w, "345")
+					return err
+				}
+				w.Header().Set("Content-Length", "10")
+				if _, err := io.WriteString(w, "0123456789"); err != nil {
+					panic(http.ErrAbortHandler) // as reverse_proxy does
+				}
+				return nil
+			}
+			for i := range 3 {
+				w := do(h, up, request(t.Context(), "/a", "Range", "bytes=3-5"))
+				if w.Code != 206 || w.Body.String() != "345" {
+					t.Errorf("request %d: %d %q", i, w.Code, w.Body)
+				}
+				for name, lines := range w.Header() {
+					if len(lines) != 1 {
+						t.Errorf("request %d: %d lines of %s", i, len(lines), name)
+					}
+				}
+			}
+			if want := []string{"", "bytes=3-5", "bytes=3-5"}; !slices.Equal(asked, want) {
+				t.Errorf("asked the upstream for %q", asked)
 			}
 		})
 	}

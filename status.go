@@ -1,13 +1,16 @@
 package caddygroupcache
 
 import (
+	"encoding/hex"
 	"net/http"
-	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/cachestatus"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/explain"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
@@ -31,9 +34,9 @@ var statusNames = [statusCount]any{"hit", "stale", "revalidated", "miss", "colla
 
 // Where the body of a hit came from.
 var (
-	detailLocal any = "local"
-	detailHot   any = "hot"
-	detailPeer  any = "peer"
+	detailLocal any = explain.Local
+	detailHot   any = explain.HotCopy
+	detailPeer  any = explain.FromPeer
 )
 
 // An outcome becomes the Cache-Status member of a response (RFC 9211), its
@@ -52,20 +55,21 @@ type outcome struct {
 	background bool // no request is to be answered
 }
 
-// outcomeOf begins the outcome of a request that goes to the upstream.
-func (h *Handler) outcomeOf(r *http.Request, found *finding) *outcome {
-	o := &outcome{h: h, r: r, repl: replacer(r), status: statusMiss}
+// outcome begins the outcome of a request that goes to the upstream.
+func (x *exchange) outcome() *outcome {
+	found := &x.found
+	o := &outcome{h: x.h, r: x.r, repl: replacer(x.r), status: statusMiss, background: x.background}
 	switch {
-	case found.entry != nil && found.why != rfc9111.None:
-		o.fwd, o.detail = "request", found.why.String()
-	case found.entry != nil && found.use != rfc9111.Fresh:
+	case found.Entry != nil && found.Reason != rfc9111.None:
+		o.fwd, o.detail = "request", found.Reason.String()
+	case found.Entry != nil && found.Use != rfc9111.Fresh:
 		o.fwd = "stale"
-	case found.entry == nil && found.known:
+	case found.Entry == nil && found.Known:
 		o.fwd = "vary-miss"
 	default:
 		o.fwd = "uri-miss"
 	}
-	if found.uncacheable != rfc9111.None {
+	if found.Uncacheable != rfc9111.None {
 		o.detail = rfc9111.HitForMiss.String()
 	}
 	return o
@@ -80,29 +84,14 @@ func (o *outcome) write(header http.Header) {
 	o.h.counters.requests[o.status].Add(1)
 	o.h.logDecision(o.r, o.status, o.fwd, o.detail, o.stored)
 	// A handler of ours nearer to the origin has left a Cache-Status.
-	setPlaceholders(o.repl, statusNames[o.status], o.detail, len(header["Cache-Status"]) > 0 || o.h.node.unnamed.Load())
+	setPlaceholders(o.repl, statusNames[o.status], o.detail, len(header["Cache-Status"]) > 0 || o.h.unnamed.Load())
 	if o.h.cacheName == "" {
 		return
 	}
-	b := make([]byte, 0, 96)
-	b = append(b, o.h.cacheName...)
-	b = append(b, "; fwd="...)
-	b = append(b, o.fwd...)
-	if o.fwdStatus != 0 {
-		b = append(b, "; fwd-status="...)
-		b = strconv.AppendInt(b, int64(o.fwdStatus), 10)
+	member := cachestatus.Fetched{
+		Cache: o.h.cacheName, Fwd: o.fwd, FwdStatus: o.fwdStatus, Stored: o.stored, Collapsed: o.collapsed, Detail: o.detail,
 	}
-	if o.stored {
-		b = append(b, "; stored"...)
-	}
-	if o.collapsed {
-		b = append(b, "; collapsed"...)
-	}
-	if o.detail != "" {
-		b = append(b, "; detail="...)
-		b = append(b, o.detail...)
-	}
-	header["Cache-Status"] = append(header["Cache-Status"], string(b))
+	header["Cache-Status"] = append(header["Cache-Status"], member.String())
 }
 
 // writeUnanswered is write for handlers that came back without having written anything:
@@ -114,54 +103,23 @@ func (o *outcome) writeUnanswered(header http.Header, err error) {
 	o.write(header)
 }
 
-// named takes in the name that the cache has in Cache-Status.
+// named takes in the names that the cache has in Cache-Status and in CDN-Loop.
 func (h *Handler) named() {
-	h.hitLines = new(hitLines)
+	h.loopMember = rfc9111.LoopMember(h.node.Loops.Self, h.Group)
+	h.hits = new(cachestatus.Hits)
 	if h.cacheName = h.CacheStatus; h.cacheName == cacheStatusOff {
 		h.cacheName = ""
-		h.node.unnamed.Store(true)
+		h.unnamed.Store(true)
 	}
-}
-
-// hitLines are what was said last in the Age and the Cache-Status of responses from the
-// cache, because it is the same for a second at least, and of all that was stored together.
-type hitLines [64]atomic.Pointer[hitLine]
-
-type hitLine struct {
-	age, ttl int64 // seconds
-	status   cacheStatus
-	detail   string
-	text     string // Age and the member of Cache-Status, in one piece
-	digits   int    // of Age
 }
 
 // hitFields returns the Age of a response from the cache and its member of
 // Cache-Status.
 func (h *Handler) hitFields(e *store.Entry, status cacheStatus, detail string, now time.Time) (age, member string) {
-	a, ttl := int64(e.Fresh.Age(now)/time.Second), int64(e.Fresh.TTL(now)/time.Second)
-	slot := &h.hitLines[uint64(a+ttl*31)%uint64(len(h.hitLines))]
-	line := slot.Load()
-	if line == nil || line.age != a || line.ttl != ttl || line.status != status || line.detail != detail {
-		line = &hitLine{age: a, ttl: ttl, status: status, detail: detail}
-		line.write(h.cacheName)
-		slot.Store(line)
-	}
-	return line.text[:line.digits], line.text[line.digits:]
-}
-
-func (l *hitLine) write(cacheName string) {
-	b := strconv.AppendInt(make([]byte, 0, 128), l.age, 10)
-	l.digits = len(b)
-	b = append(b, cacheName...)
-	if l.status == statusRevalidated {
-		b = append(b, "; fwd=stale; fwd-status=304"...)
-	} else {
-		b = append(b, "; hit; ttl="...)
-		b = strconv.AppendInt(b, l.ttl, 10)
-		b = append(b, "; detail="...)
-		b = append(b, l.detail...)
-	}
-	l.text = string(b)
+	return h.hits.Fields(h.cacheName, cachestatus.Hit{
+		Age: int64(e.Fresh.Age(now) / time.Second), TTL: int64(e.Fresh.TTL(now) / time.Second),
+		Revalidated: status == statusRevalidated, Detail: detail,
+	})
 }
 
 const (
@@ -194,4 +152,29 @@ func setPlaceholders(repl *caddy.Replacer, status, detail any, look bool) {
 
 func replacer(r *http.Request) *caddy.Replacer {
 	return r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+}
+
+// logDecision writes what became of a request, for those who log at debug.
+func (h *Handler) logDecision(r *http.Request, status cacheStatus, fwd, detail string, stored bool) {
+	if !h.logger.Core().Enabled(zap.DebugLevel) {
+		return
+	}
+	h.writeDecision(r, status, fwd, detail, stored)
+}
+
+// writeDecision is apart because zap takes much of the stack even for a line that
+// is not written.
+func (h *Handler) writeDecision(r *http.Request, status cacheStatus, fwd, detail string, stored bool) {
+	line := h.logger.Check(zap.DebugLevel, "decided")
+	if line == nil {
+		return
+	}
+	fields := []zap.Field{
+		zap.String("group", h.Group), zap.String("method", r.Method), zap.String("url", urlOf(r)),
+		zap.Any("status", statusNames[status]), zap.String("fwd", fwd), zap.String("detail", detail), zap.Bool("stored", stored),
+	}
+	if a, ok := h.addressOf(r, inbound.FieldsOf(r.Header), requestURI(r)); ok {
+		fields = append(fields, zap.String("key", hex.EncodeToString(a.Key[:])))
+	}
+	line.Write(fields...)
 }

@@ -32,7 +32,6 @@ func TestCallsToPeersAreTraced(t *testing.T) {
 	asker.get(path).is(t, "the first", "body")
 	asker.signal(syscall.SIGTERM) // it exports all that is left
 	asker.awaitEnd()
-	asker.stdin.Close()
 
 	type span struct {
 		Name        string

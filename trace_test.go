@@ -11,6 +11,8 @@ import (
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/span"
 )
 
 // traced runs a request under a span, as Caddy's tracing does, and returns the
@@ -77,13 +79,13 @@ func TestHandlersBehindTheCacheStandUnderItsFill(t *testing.T) {
 
 func TestWithoutTracingThereAreNoSpans(t *testing.T) {
 	ctx := t.Context()
-	if n := testing.AllocsPerRun(100, func() { endSpan(startSpan(ctx, spanLookup), "found", "nothing") }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { span.End(span.Start(ctx, spanLookup), "found", "nothing") }); n > 0 {
 		t.Errorf("%v allocations for nothing", n)
 	}
 	// A trace that is not sampled costs nothing either.
 	provider := sdk.NewTracerProvider(sdk.WithSampler(sdk.NeverSample()))
 	ctx, _ = provider.Tracer("test").Start(ctx, "request")
-	if startSpan(ctx, spanLookup) != nil {
+	if span.Start(ctx, spanLookup) != nil {
 		t.Error("a span that nobody records")
 	}
 }

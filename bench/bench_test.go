@@ -10,13 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(roleEnv) != "" {
-		main()
-		return
-	}
+	harness.Become(roles)
 	os.Exit(m.Run())
 }
 
@@ -73,8 +72,8 @@ func TestFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer origin.end()
-	nodes, err := l.start(t.Context(), cluster{sizes: []string{"64MiB"}, compare: true})
+	defer origin.End()
+	nodes, err := l.startCluster(t.Context(), cluster{sizes: []string{"64MiB"}, compare: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,12 +83,12 @@ func TestFields(t *testing.T) {
 		name, url string
 		fields    int
 	}{
-		{ceilingName, n.ceiling.h1 + "/1024", 14},
-		{"respond", n.respond.h1 + "/1024", 14},
-		{filesName, n.files.h1 + "/1024.html", 14},
-		{localName, n.cache.h1 + "/1024", 14},
-		{fullName, n.full.h1 + "/1024", 17},
-		{fullHitName, n.cache.h1 + fullPrefix + "/1024", 17},
+		{ceilingName, n.ceiling.addr + "/1024", 14},
+		{"respond", n.respond.addr + "/1024", 14},
+		{filesName, n.files.addr + "/1024.html", 14},
+		{localName, n.cache.addr + "/1024", 14},
+		{fullName, n.full.addr + "/1024", 17},
+		{fullHitName, n.cache.addr + fullPrefix + "/1024", 17},
 	} {
 		var header http.Header
 		for range 2 { // the second time it is a hit

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"io"
 	mrand "math/rand/v2"
 	"net/http"
 	"regexp"
@@ -12,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
@@ -30,7 +30,7 @@ func (b *bench) scale(ctx context.Context) error {
 	counts := []int{1, 2, 4}
 	for _, n := range counts {
 		progress("scale, %d nodes", n)
-		nodes, err := b.lab.start(ctx, cluster{sizes: repeat("256MiB", n)})
+		nodes, err := b.lab.startCluster(ctx, cluster{sizes: repeat("256MiB", n)})
 		if err != nil {
 			return err
 		}
@@ -40,7 +40,7 @@ func (b *bench) scale(ctx context.Context) error {
 			t := node.cache.target(false, s.bytes, path)
 			t.claims = []string{"detail=local", "detail=hot", "detail=peer", "fwd="}
 			c.load.targets = append(c.load.targets, t)
-			c.load.servers = append(c.load.servers, node.process)
+			c.load.servers = append(c.load.servers, node.Process)
 			all := *t
 			all.claims = nil
 			if err := b.askForAll(ctx, &all, urls*asked, func(n int64) string { return s.path("/scale/" + strconv.FormatInt(n%urls, 10)) }); err != nil {
@@ -120,7 +120,7 @@ const capacityURLs = 6000
 
 // capacity returns how many different bodies a cluster of small nodes holds.
 func (b *bench) capacity(ctx context.Context, s size, count int) (int, error) {
-	nodes, err := b.lab.start(ctx, cluster{sizes: repeat("16MiB", count)})
+	nodes, err := b.lab.startCluster(ctx, cluster{sizes: repeat("16MiB", count)})
 	if err != nil {
 		return 0, err
 	}
@@ -173,7 +173,7 @@ func (b *bench) memory(ctx context.Context) error {
 	rows := [][]string{{"entries", "heap over payload, bytes", "resident over payload, bytes", "hits/s", "CPU µs", "CPU ×"}}
 	for count := min(1000, b.entries); count <= b.entries; count *= 10 {
 		progress("memory, %d entries", count)
-		nodes, err := b.lab.start(ctx, cluster{sizes: []string{strconv.Itoa(64+count*12/1024) + "MiB"}})
+		nodes, err := b.lab.startCluster(ctx, cluster{sizes: []string{strconv.Itoa(64+count*12/1024) + "MiB"}})
 		if err != nil {
 			return err
 		}
@@ -205,7 +205,7 @@ func (b *bench) memory(ctx context.Context) error {
 		rows = append(rows, row)
 		hit := n.inside.target(false, smallBody, func(int64) string { return path(1 + mrand.Int64N(int64(count))) })
 		hit.claims = []string{"detail=local"}
-		all = append(all, &contestant{name: strconv.Itoa(count), load: &load{targets: []*target{hit}, connections: b.connections, servers: []*process{n.process}}})
+		all = append(all, &contestant{name: strconv.Itoa(count), load: &load{targets: []*target{hit}, connections: b.connections, servers: []*harness.Process{n.Process}}})
 	}
 	if err := b.contest(ctx, all); err != nil {
 		return err
@@ -234,22 +234,17 @@ var heapAlloc = regexp.MustCompile(`# HeapAlloc = (\d+)`)
 // resident.
 func (n *node) memoryUse() (heap, rss int64, err error) {
 	for range 2 { // what a pool holds survives one collection
-		resp, err := http.Get("http://" + n.admin + "/debug/pprof/heap?gc=1&debug=1")
-		if err != nil {
-			return 0, 0, err
-		}
-		b, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
+		b, err := n.Get("/debug/pprof/heap?gc=1&debug=1")
 		if err != nil {
 			return 0, 0, err
 		}
 		m := heapAlloc.FindSubmatch(b)
 		if m == nil {
-			return 0, 0, fmt.Errorf("the heap profile of %s has no HeapAlloc", n.name)
+			return 0, 0, fmt.Errorf("the heap profile of %s has no HeapAlloc", n.Name)
 		}
 		heap, _ = strconv.ParseInt(string(m[1]), 10, 64)
 	}
-	rss, err = resident(n.cmd.Process.Pid)
+	rss, err = resident(n.Pid())
 	return heap, rss, err
 }
 

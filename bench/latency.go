@@ -71,7 +71,7 @@ func (b *bench) firstByte(ctx context.Context) error {
 	b.report.printf("One request at a time, over one connection; the cases take turns request by request. *Added* compares medians. The two nodes have just met, and\n")
 	b.report.printf("for five minutes after that the owner of what is a miss asks who owned it before: one more round trip, which the last two rows have in them.\n")
 	sizes := b.selectedSizes()
-	alone, err := b.lab.start(ctx, cluster{sizes: []string{"512MiB"}, compare: true})
+	alone, err := b.lab.startCluster(ctx, cluster{sizes: []string{"512MiB"}, compare: true})
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 // host is what all requests name. The default cache key has the host in it, and
@@ -309,8 +311,8 @@ type sample struct {
 type load struct {
 	targets     []*target // connections take them in turn
 	connections int
-	servers     []*process // whose processor time counts
-	rate        int        // requests a second of all connections together; 0: as many as go
+	servers     []*harness.Process // whose processor time counts
+	rate        int                // requests a second of all connections together; 0: as many as go
 }
 
 // longestRound is how long a round may be, and what one with slow servers becomes
@@ -326,7 +328,7 @@ func (l *load) run(ctx context.Context, d time.Duration) (sample, error) {
 	defer cancel(nil)
 	var pids []int
 	for _, p := range l.servers {
-		pids = append(pids, p.cmd.Process.Pid)
+		pids = append(pids, p.Pid())
 	}
 	workers := make([]*worker, l.connections)
 	var issued atomic.Int64

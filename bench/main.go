@@ -29,22 +29,11 @@ import (
 	"syscall"
 	"time"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 func main() {
-	switch os.Getenv(roleEnv) {
-	case roleCaddy:
-		go endWithParent()
-		caddycmd.Main()
-		return
-	case roleOrigin:
-		go endWithParent()
-		fmt.Fprintln(os.Stderr, serveOrigin(os.Args[1]))
-		os.Exit(1)
-	}
+	harness.Become(roles)
 	b := newBench(flag.CommandLine)
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -134,7 +123,7 @@ func (b *bench) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer origin.end()
+	defer origin.End()
 	begin := time.Now()
 	all, own := machineTime()
 	b.report.begin(b)
@@ -149,7 +138,7 @@ func (b *bench) run(ctx context.Context) error {
 		}
 	}
 	fmt.Fprintf(os.Stderr, "done in %s\n", time.Since(begin).Round(time.Second))
-	origin.end()
+	_ = origin.End() // its time counts when it has ended
 	allEnd, ownEnd := machineTime()
 	others := (allEnd - all) - (ownEnd - own)
 	b.report.others = float64(others) / float64(time.Since(begin)) / float64(runtime.NumCPU())

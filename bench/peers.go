@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 // Other caches, if they happen to be installed, join the tables. Each marks its
@@ -49,7 +51,7 @@ sub vcl_deliver {
 
 // A rival is another cache on this machine.
 type rival struct {
-	*process
+	*harness.Process
 	addr string
 }
 
@@ -58,7 +60,7 @@ func (l *lab) startRivals(ctx context.Context) (rivals []*rival, err error) {
 	defer func() {
 		if err != nil {
 			for _, r := range rivals {
-				r.end()
+				_ = r.End() // err says more
 			}
 		}
 	}()
@@ -87,12 +89,11 @@ func (l *lab) startRivals(ctx context.Context) (rivals []*rival, err error) {
 		if err := os.WriteFile(filepath.Join(l.dir, r.program+".conf"), []byte(config), 0o644); err != nil {
 			return rivals, err
 		}
-		p, err := start(l.dir, r.program, exec.Command(exe, args...))
-		if err != nil {
-			return rivals, err
+		p, err := l.start(ctx, r.program, addr, exec.Command(exe, args...))
+		if p != nil {
+			rivals = append(rivals, &rival{p, addr})
 		}
-		rivals = append(rivals, &rival{p, addr})
-		if err := p.await(ctx, addr); err != nil {
+		if err != nil {
 			return rivals, err
 		}
 	}

@@ -5,154 +5,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/caddy-groupcache/caddy-groupcache/internal/freeport"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
-const (
-	// roleEnv makes this program one of the servers that it measures.
-	roleEnv    = "GROUPCACHE_BENCH_ROLE"
-	roleCaddy  = "caddy"
-	roleOrigin = "origin"
+// roleOrigin is this program as the upstream.
+const roleOrigin = "origin"
 
-	// readyWithin is how long a server has to start.
-	readyWithin = time.Minute
-	// endWithin is how long it has to end before it is killed.
-	endWithin = 10 * time.Second
-)
-
-// A process is a server that is measured.
-type process struct {
-	name    string
-	cmd     *exec.Cmd
-	stdin   io.Closer // as long as it is open, a server of ours runs
-	logfile string
-	over    chan struct{} // closed when it has ended
-	err     error         // why; to be read once over is closed
+// roles are the servers that this program can be.
+var roles = map[string]func(){
+	harness.Caddy: caddycmd.Main,
+	roleOrigin: func() {
+		fmt.Fprintln(os.Stderr, serveOrigin(os.Args[1]))
+		os.Exit(1)
+	},
 }
 
-// startRole starts this program as one of its servers.
-func startRole(dir, name, role string, args ...string) (*process, error) {
-	exe, err := os.Executable()
+// start starts a server that is no node, and returns when it accepts connections.
+func (l *lab) start(ctx context.Context, name, addr string, cmd *exec.Cmd) (*harness.Process, error) {
+	p, err := harness.Start(cmd, name, filepath.Join(l.dir, name+".log"))
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(exe, args...)
-	cmd.Env = append(os.Environ(), roleEnv+"="+role, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
-	return start(dir, name, cmd)
-}
-
-func start(dir, name string, cmd *exec.Cmd) (*process, error) {
-	logfile, err := os.Create(filepath.Join(dir, name+".log"))
-	if err != nil {
-		return nil, err
-	}
-	defer logfile.Close() // the process has its own
-	cmd.Stdout, cmd.Stderr = logfile, logfile
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", name, err)
-	}
-	p := &process{name: name, cmd: cmd, stdin: stdin, logfile: logfile.Name(), over: make(chan struct{})}
-	go func() {
-		p.err = cmd.Wait()
-		close(p.over)
-	}()
-	return p, nil
-}
-
-// endWithParent ends a server when the program that started it is gone, however
-// that came about: its standard input is a pipe that the other holds open.
-func endWithParent() {
-	_, _ = io.Copy(io.Discard, os.Stdin) // either way nobody holds it any more
-	if self, err := os.FindProcess(os.Getpid()); err != nil || self.Signal(syscall.SIGTERM) != nil {
-		os.Exit(0)
-	}
-}
-
-// end ends the server and returns when it is gone.
-func (p *process) end() {
-	p.stdin.Close()
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may be over by now
-	select {
-	case <-p.over:
-	case <-time.After(endWithin):
-		_ = p.cmd.Process.Kill()
-		<-p.over
-	}
-}
-
-// await returns when all addresses accept connections.
-func (p *process) await(ctx context.Context, addrs ...string) error {
-	for _, addr := range addrs {
-		err := poll(ctx, func() error {
-			select {
-			case <-p.over:
-				return final{p.obituary()}
-			default:
-			}
-			c, err := net.Dial("tcp", addr)
-			if err == nil {
-				c.Close()
-			}
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("waiting for %s at %s: %w", p.name, addr, err)
-		}
-	}
-	return nil
-}
-
-// obituary tells why a server ended that should not have.
-func (p *process) obituary() error {
-	log, err := os.ReadFile(p.logfile)
-	if err != nil {
-		log = []byte(err.Error())
-	}
-	const enough = 4 << 10
-	if len(log) > enough {
-		log = log[len(log)-enough:]
-	}
-	return fmt.Errorf("it has ended: %v; the end of its log:\n%s", p.err, log)
-}
-
-// final is an error that trying again will not change.
-type final struct{ error }
-
-// poll tries again and again for as long as a server may take to be ready.
-func poll(ctx context.Context, try func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
-	defer cancel()
-	for {
-		err := try()
-		if err == nil || errors.As(err, new(final)) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	return p, p.AwaitListener(ctx, addr)
 }
 
 // freeAddr returns an address for a server.
 func freeAddr() (string, error) {
-	addrs, _, err := freeport.Bench.Take(1)
+	addrs, _, err := harness.Bench.Take(1)
 	if err != nil {
 		return "", err
 	}

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 // A contestant is one case of a contest.
@@ -83,7 +85,7 @@ func (b *bench) startPair(ctx context.Context, s size, secret string) (*pair, er
 	if s.bytes >= 1<<20 {
 		small, count = "32MiB", min(count, 32) // so few that misses don't take their place
 	}
-	nodes, err := b.lab.start(ctx, cluster{sizes: []string{"512MiB", small}, secret: secret})
+	nodes, err := b.lab.startCluster(ctx, cluster{sizes: []string{"512MiB", small}, secret: secret})
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +200,7 @@ func (a *arena) contestants() []*contestant {
 // closely are the cases that are looked at so, with HTTP/1.1.
 var closely = []string{localName, remoteName, remoteSecretName, missName, privateName, noStoreName}
 
-func (a *arena) contestant(name, against string, t *target, servers ...*process) *contestant {
+func (a *arena) contestant(name, against string, t *target, servers ...*harness.Process) *contestant {
 	return &contestant{name: name, against: against, load: &load{
 		targets: []*target{t}, connections: a.b.connections, servers: servers,
 	}}
@@ -206,7 +208,7 @@ func (a *arena) contestant(name, against string, t *target, servers ...*process)
 
 // rival returns what is not this cache, in the node that is alone.
 func (a *arena) rival(name, against string, t *target) *contestant {
-	c := a.contestant(name, against, t, a.alone.process)
+	c := a.contestant(name, against, t, a.alone.Process)
 	c.rival = true
 	return c
 }
@@ -239,7 +241,7 @@ func (a *arena) hits() (all []*contestant) {
 	n := a.alone
 	local := a.at(n.cache, a.fixed(), "detail=local")
 	hit := func(name, against string, t *target, prepare func(context.Context) error) {
-		c := a.contestant(name, against, t, n.process)
+		c := a.contestant(name, against, t, n.Process)
 		c.prepare = prepare
 		all = append(all, c)
 	}
@@ -249,7 +251,7 @@ func (a *arena) hits() (all []*contestant) {
 
 	if a.plain != nil {
 		hot := a.at(a.plain.asker.cache, always(a.plain.paths[0]), "detail=hot")
-		c := a.contestant("hot hit", ceilingName, hot, a.plain.owner.process, a.plain.asker.process)
+		c := a.contestant("hot hit", ceilingName, hot, a.plain.owner.Process, a.plain.asker.Process)
 		c.prepare = until(hot)
 		all = append(all, c)
 	}
@@ -288,7 +290,7 @@ func (a *arena) remoteHits() (all []*contestant) {
 		}
 		remote := a.at(p.pair.asker.cache, func(n int64) string { return p.pair.paths[n%int64(len(p.pair.paths))] }, "detail=peer", "detail=hot")
 		remote.share = a.b.remoteShare // groupcache keeps one in ten for a while
-		c := a.contestant(p.name, localName, remote, p.pair.owner.process, p.pair.asker.process)
+		c := a.contestant(p.name, localName, remote, p.pair.owner.Process, p.pair.asker.Process)
 		c.load.connections = a.b.pairConnections(a.size)
 		all = append(all, c)
 	}
@@ -313,11 +315,11 @@ func (a *arena) fetches() []*contestant {
 	return []*contestant{
 		a.rival(proxyName, "", a.at(n.proxy, a.fixed())),
 		a.rival(proxyName+" and encode", proxyName, encode),
-		a.contestant(missName, proxyName, a.at(n.cache, a.newPath, "fwd=uri-miss; fwd-status=200; stored"), n.process),
+		a.contestant(missName, proxyName, a.at(n.cache, a.newPath, "fwd=uri-miss; fwd-status=200; stored"), n.Process),
 		a.rival(proxyPrivate, "", private(n.proxy)),
-		a.contestant(privateName, proxyPrivate, private(n.cache, "fwd=uri-miss; fwd-status=200; detail=private"), n.process),
+		a.contestant(privateName, proxyPrivate, private(n.cache, "fwd=uri-miss; fwd-status=200; detail=private"), n.Process),
 		a.rival(proxyNoStore, "", noStore(n.proxy)),
-		a.contestant(noStoreName, proxyNoStore, noStore(n.cache, "fwd=bypass"), n.process),
+		a.contestant(noStoreName, proxyNoStore, noStore(n.cache, "fwd=bypass"), n.Process),
 	}
 }
 
@@ -328,7 +330,7 @@ func (a *arena) rivalHits() (all []*contestant) {
 			break // they would need TLS for it
 		}
 		t := &target{addr: r.addr, path: a.fixed(), status: http.StatusOK, length: int64(a.size.bytes), claims: []string{"HIT"}}
-		c := a.contestant(r.name+" hit", ceilingName, t, r.process)
+		c := a.contestant(r.Name+" hit", ceilingName, t, r.Process)
 		c.rival, c.prepare = true, until(t)
 		all = append(all, c)
 	}
@@ -437,7 +439,7 @@ func (b *bench) eachArena(ctx context.Context, sizes []size, f func(*arena) erro
 		return err
 	}
 	for _, r := range rivals {
-		defer r.end()
+		defer r.End()
 	}
 	secret := newSecret()
 	for _, s := range sizes {
@@ -450,7 +452,7 @@ func (b *bench) eachArena(ctx context.Context, sizes []size, f func(*arena) erro
 }
 
 func (b *bench) inArena(ctx context.Context, a *arena, secret string, f func(*arena) error) error {
-	alone, err := b.lab.start(ctx, cluster{sizes: []string{"512MiB"}, compare: true})
+	alone, err := b.lab.startCluster(ctx, cluster{sizes: []string{"512MiB"}, compare: true})
 	if err != nil {
 		return err
 	}
@@ -553,10 +555,10 @@ func (b *bench) takeProfiles(ctx context.Context, a *arena, all []*contestant) e
 	if b.profiles == "" {
 		return nil
 	}
-	admins := map[*process]string{a.alone.process: a.alone.admin}
+	admins := map[*harness.Process]string{a.alone.Process: a.alone.Admin}
 	for _, p := range []*pair{a.plain, a.secret} {
 		if p != nil {
-			admins[p.owner.process], admins[p.asker.process] = p.owner.admin, p.asker.admin
+			admins[p.owner.Process], admins[p.asker.Process] = p.owner.Admin, p.asker.Admin
 		}
 	}
 	if err := os.MkdirAll(b.profiles, 0o755); err != nil {

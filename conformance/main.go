@@ -29,13 +29,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 const (
@@ -51,9 +51,6 @@ const (
 var errWorse = errors.New("not as " + expectedFile + " says")
 
 func main() {
-	if os.Getenv(keeperEnv) != "" {
-		os.Exit(keep(os.Args[1:]))
-	}
 	var o options
 	flag.StringVar(&o.caddy, "caddy", "", "the Caddy to test; default: build ./cmd/caddy")
 	flag.BoolVar(&o.update, "update", false, "write the results to "+expectedFile)
@@ -87,10 +84,10 @@ func startPlace(ctx context.Context, dir, caddy, options string, o *origin) (_ *
 			_ = p.end() // err says more
 		}
 	}()
-	if p.one, err = startNodes(ctx, dir, caddy, 1, options, o); err != nil {
+	if p.one, err = startNodes(ctx, filepath.Join(dir, "one"), caddy, 1, options, o); err != nil {
 		return nil, err
 	}
-	if p.three, err = startNodes(ctx, dir, caddy, clusterSize, options, o); err != nil {
+	if p.three, err = startNodes(ctx, filepath.Join(dir, "three"), caddy, clusterSize, options, o); err != nil {
 		return nil, err
 	}
 	p.balancer, err = startBalancer(p.three.addresses())
@@ -141,14 +138,14 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer origin.end()
+	defer origin.End()
 
-	plain, err := startPlace(ctx, dir, o.caddy, "", origin)
+	plain, err := startPlace(ctx, filepath.Join(dir, "plain"), o.caddy, "", origin)
 	if err != nil {
 		return err
 	}
 	defer plain.end()
-	switched, err := startPlace(ctx, dir, o.caddy, switches, origin)
+	switched, err := startPlace(ctx, filepath.Join(dir, "switched"), o.caddy, switches, origin)
 	if err != nil {
 		return err
 	}
@@ -172,7 +169,7 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		ran.replace(again)
 	}
-	for _, cause := range []error{plain.end(), switched.end(), origin.end()} {
+	for _, cause := range []error{plain.end(), switched.end(), origin.End()} {
 		if cause != nil {
 			return cause
 		}
@@ -213,18 +210,5 @@ func findCaddy(ctx context.Context, dir, given string) (string, error) {
 	if runtime.GOOS == "windows" {
 		binary += ".exe"
 	}
-	if err := command(ctx, ".", "go", "build", "-o", binary, "./cmd/caddy"); err != nil {
-		return "", err
-	}
-	return binary, nil
-}
-
-// command runs a program to its end, and tells what it said if it fails.
-func command(ctx context.Context, dir string, args ...string) error {
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Dir, cmd.WaitDelay = dir, time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return nil
+	return binary, harness.Build(ctx, binary)
 }

@@ -1,79 +1,59 @@
 package main
 
 import (
-	"bufio"
 	"context"
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 // A suite is the installed npm package.
 type suite struct{ dir string }
 
+//go:embed package.json package-lock.json .npmrc origin.mjs client.mjs
+var files embed.FS
+
 // installSuite installs the package as package-lock.json has it.
 func installSuite(ctx context.Context, dir string) (*suite, error) {
 	s := &suite{dir: filepath.Join(dir, "suite")}
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		return nil, err
-	}
-	for _, name := range []string{"package.json", "package-lock.json", ".npmrc", "origin.mjs", "client.mjs"} {
-		content, err := os.ReadFile(filepath.Join(home, name))
-		if err != nil {
-			return nil, fmt.Errorf("not in the root of the repository? %w", err)
-		}
-		if err := os.WriteFile(filepath.Join(s.dir, name), content, 0o600); err != nil {
-			return nil, err
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	return s, command(ctx, s.dir, "npm", "ci", "--loglevel=error", "--prefer-offline")
+	return s, harness.Npm(ctx, files, s.dir)
 }
 
 // An origin is the suite's server.
 type origin struct {
-	*process
+	*harness.Process
 	address string
 }
 
 func (s *suite) startOrigin(ctx context.Context) (*origin, error) {
-	out, in, err := os.Pipe()
+	p, err := s.start("origin", nil, "node", "origin.mjs")
 	if err != nil {
 		return nil, err
 	}
-	p, err := startProcess(s.dir, "origin", nil, in, "node", "origin.mjs")
-	in.Close() // the process has its own
-	if err != nil {
-		out.Close()
-		return nil, err
+	port, err := p.AwaitLine(ctx, "") // after it, it warns of requests it has no config for
+	if _, e := strconv.Atoi(port); err != nil || e != nil {
+		return nil, errors.Join(errors.New("the suite's origin did not start"), err, p.End())
 	}
-	line := make(chan string, 1)
-	go func() {
-		defer out.Close()
-		r := bufio.NewReader(out)
-		first, _ := r.ReadString('\n') // what is no number is no port
-		line <- strings.TrimSpace(first)
-		_, _ = io.Copy(io.Discard, r) // it warns there of requests it has no config for
-	}()
-	var port string
-	select {
-	case port = <-line:
-	case <-ctx.Done():
-	case <-time.After(10 * time.Second):
-	}
-	if _, err := strconv.Atoi(port); err != nil {
-		return nil, errors.Join(errors.New("the suite's origin did not start"), p.end())
-	}
-	return &origin{process: p, address: "127.0.0.1:" + port}, nil
+	return &origin{Process: p, address: "127.0.0.1:" + port}, nil
+}
+
+// start starts a program of the suite. Its output goes to out, or to a log if that
+// is nil.
+func (s *suite) start(name string, out io.Writer, args ...string) (*harness.Process, error) {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir, cmd.Stdout = s.dir, out
+	return harness.Start(cmd, name, filepath.Join(s.dir, name+".log"))
 }
 
 // A result is what the suite's client says about one test.
@@ -107,11 +87,11 @@ func (s *suite) runClient(ctx context.Context, name, address string, ids []strin
 	if dump {
 		out = os.Stdout
 	}
-	p, err := startProcess(s.dir, name, nil, out, "node", "--no-warnings", "client.mjs", string(told))
+	p, err := s.start(name, out, "node", "--no-warnings", "client.mjs", string(told))
 	if err != nil {
 		return nil, err
 	}
-	if err := p.wait(ctx); err != nil {
+	if err := p.Wait(ctx); err != nil {
 		return nil, err
 	}
 	written, err := os.ReadFile(filepath.Join(s.dir, name+".json"))

@@ -50,9 +50,7 @@ var faults = []fault{
 		return t.nodes[1].again()
 	}},
 	{name: "owner killed", quick: true, refetches: some, run: func(t *trial) error {
-		if err := t.nodes[1].kill(); err != nil {
-			return err
-		}
+		t.nodes[1].kill()
 		t.lasts(10*time.Second, 2*time.Second)
 		return t.nodes[1].again()
 	}},
@@ -63,9 +61,7 @@ var faults = []fault{
 	{name: "half-open connections", onNetwork: true, refetches: some, run: func(t *trial) error {
 		// Like a power cut: nobody is told that the connections are gone.
 		t.net.set(cut, []int{1}, []int{0, 2, 3})
-		if err := t.nodes[1].kill(); err != nil {
-			return err
-		}
+		t.nodes[1].kill()
 		time.Sleep(500 * time.Millisecond)
 		t.net.heal()
 		return t.nodes[1].again()
@@ -120,7 +116,7 @@ var faults = []fault{
 	{name: "name used twice", quick: true, later: 1, refetches: some,
 		prepare: func(t *trial, i int, n *node) error {
 			if i == t.size() {
-				n.name, n.stranger = t.nodes[1].name, true
+				n.Name, n.stranger = t.nodes[1].Name, true
 			}
 			return nil
 		},
@@ -130,7 +126,7 @@ var faults = []fault{
 		prepare: func(t *trial, i int, n *node) (err error) {
 			if i == t.size() {
 				n.stranger = true
-				n.binary, err = t.lab.buildVersion()
+				n.Binary, err = t.lab.buildVersion()
 			}
 			return err
 		},
@@ -138,8 +134,8 @@ var faults = []fault{
 	},
 	{name: "clocks an hour apart", refetches: nothing,
 		prepare: func(t *trial, i int, n *node) (err error) {
-			n.env = []string{fmt.Sprint("LAB_SKEW=", []int{0, 1800, -1800, 60}[i])}
-			n.binary, err = t.lab.buildSkewed()
+			n.Env = []string{fmt.Sprint("LAB_SKEW=", []int{0, 1800, -1800, 60}[i])}
+			n.Binary, err = t.lab.buildSkewed()
 			return err
 		},
 		run: func(t *trial) error {
@@ -155,7 +151,7 @@ var faults = []fault{
 		}
 		for i := range rounds {
 			for _, n := range t.nodes {
-				n.option = fmt.Sprintf("fill_timeout %ds", 50+i)
+				n.Options = fmt.Sprintf("fill_timeout %ds", 50+i)
 				if err := n.load(); err != nil {
 					return err
 				}
@@ -181,12 +177,12 @@ func together(nodes []*node, do func(*node) error) error {
 func freeze(t *trial, d time.Duration) error {
 	n := t.nodes[1]
 	n.goes()
-	if err := n.signal(syscall.SIGSTOP); err != nil {
+	if err := n.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	time.Sleep(d)
 	n.comes() // from the first answer on
-	return n.signal(syscall.SIGCONT)
+	return n.Signal(syscall.SIGCONT)
 }
 
 // split cuts the cluster in two halves, purges on one side and heals.
@@ -240,32 +236,33 @@ func killLeader(t *trial) error {
 		}
 	}
 	time.Sleep(slowBody / 2)
-	err := leader.kill()
+	leader.kill()
 	all.Wait()
 	if fetches, pages := t.origin.fetched(slow); pages != 8 || fetches < 9 {
 		return fmt.Errorf("%d fetches of %d pages: the leader was not killed amid them", fetches, pages)
 	} else {
 		t.note("%d fetches of 8 pages that 4 clients each waited for", fetches)
 	}
-	return errors.Join(err, leader.again())
+	return leader.again()
 }
 
 // oneProcessor keeps many nodes on one machine out of each other's way.
 func oneProcessor(_ *trial, _ int, n *node) error {
-	n.env = []string{"GOMAXPROCS=1"}
+	n.Env = []string{"GOMAXPROCS=1"}
 	return nil
 }
 
 // visit has a node come that the others don't take in, and go.
 func visit(t *trial, stranger *node) error {
-	if err := stranger.run(); err != nil {
+	if err := stranger.Start(); err != nil {
 		return err
 	}
 	t.lasts(20*time.Second, 5*time.Second)
-	if !stranger.running() {
+	if !stranger.Running() {
 		t.note("it has ended by itself")
 	}
-	return stranger.kill()
+	stranger.kill()
+	return nil
 }
 
 // useUpDescriptors leaves a node no file descriptors, as a flood of connections
@@ -276,7 +273,7 @@ func useUpDescriptors(t *trial) error {
 	if err != nil {
 		return err
 	}
-	pid := n.cmd.Process.Pid
+	pid := n.Pid()
 	var limit unix.Rlimit
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
 		return fmt.Errorf("reading a limit: %w", err)
@@ -287,14 +284,14 @@ func useUpDescriptors(t *trial) error {
 		return fmt.Errorf("setting a limit: %w", err)
 	}
 	for range few.Cur {
-		conn, err := n.dial(context.Background(), n.web)
+		conn, err := n.dial(context.Background(), "tcp", n.HTTP)
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
 	}
 	err = await(10*time.Second, "the node has no descriptors left", func() bool {
-		_, err := n.status()
+		_, err := n.Status()
 		return err != nil
 	})
 	if err != nil {
@@ -323,14 +320,17 @@ func names(fs []fault) string {
 // soak has one fault follow another, for what only many of them would show.
 func soak(t *trial) error {
 	mishaps := []func(n *node, i int) error{
-		func(n *node, _ int) error { return errors.Join(n.kill(), n.again()) },
+		func(n *node, _ int) error {
+			n.kill()
+			return n.again()
+		},
 		func(n *node, _ int) error { return errors.Join(n.stop(), n.again()) },
 		func(n *node, _ int) error {
 			n.goes()
 			defer n.comes()
-			err := n.signal(syscall.SIGSTOP)
+			err := n.Signal(syscall.SIGSTOP)
 			time.Sleep(time.Duration(1+rand.IntN(8)) * time.Second)
-			return errors.Join(err, n.signal(syscall.SIGCONT))
+			return errors.Join(err, n.Signal(syscall.SIGCONT))
 		},
 		func(_ *node, i int) error {
 			t.net.set(cut, []int{i}, []int{(i + 1) % 4, (i + 2) % 4, (i + 3) % 4})
@@ -348,7 +348,7 @@ func soak(t *trial) error {
 			return nil
 		},
 		func(n *node, _ int) error {
-			n.option = fmt.Sprintf("fill_timeout %ds", 30+rand.IntN(30))
+			n.Options = fmt.Sprintf("fill_timeout %ds", 30+rand.IntN(30))
 			return n.load()
 		},
 		func(*node, int) error {

@@ -78,7 +78,7 @@ func (h *host) listen(address string) (l net.Listener, err error) {
 
 // dial makes a socket on the host's thread, and connects it elsewhere, so that
 // nobody waits for somebody else's connection.
-func (h *host) dial(ctx context.Context, address string) (net.Conn, error) {
+func (h *host) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	to, err := net.ResolveTCPAddr("tcp4", address)
 	if err != nil {
 		return nil, err

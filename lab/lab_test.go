@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 // TestShortSelection tries the faults that need neither root nor much time. A
@@ -83,16 +85,16 @@ func TestLoadNoticesWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.close()
-	n := &node{host: h, name: "n", web: site.Listener.Addr().String()}
-	n.prepare()
+	n := newNode(&harness.Node{Name: "n", HTTP: site.Listener.Addr().String()}, h)
 	defer n.clients.CloseIdleConnections()
 	n.promised.Store(7)
+	var calls atomic.Int64
 	right := func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(page(r.URL.Path, 7)) }
 
 	for what, c := range map[string]struct {
 		answer              http.HandlerFunc
 		mood                mood
-		absent              bool
+		absent, reloaded    bool
 		errors, wrong, old  int
 		spared, countedLess int
 	}{
@@ -102,6 +104,12 @@ func TestLoadNoticesWhatIsWrong(t *testing.T) {
 		"what was purged":     {answer: func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(page(r.URL.Path, 6)) }, old: 1},
 		"an error":            {answer: func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusBadGateway) }, errors: 1},
 		"a broken connection": {answer: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, errors: 1},
+		"a connection that a reload closes": {answer: func(w http.ResponseWriter, r *http.Request) {
+			if calls.Add(1) == 1 {
+				panic(http.ErrAbortHandler)
+			}
+			right(w, r)
+		}, reloaded: true},
 		"the origin's error": {answer: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set(brokenField, "1")
 			w.WriteHeader(http.StatusInternalServerError)
@@ -118,6 +126,11 @@ func TestLoadNoticesWhatIsWrong(t *testing.T) {
 			tr.origin.set(c.mood)
 		}
 		n.absent.Store(c.absent)
+		n.reloaded.Store(0)
+		if c.reloaded {
+			n.clients.CloseIdleConnections() // over others net/http asks again
+			n.reloaded.Store(time.Now().UnixNano())
+		}
 		answer.Store(&c.answer)
 		l := newLoad(tr)
 		l.request(n, "/news/1")
@@ -160,7 +173,7 @@ func TestNetwork(t *testing.T) {
 			}()
 		}
 	}()
-	conn, err := hosts[0].dial(t.Context(), hosts[1].ip+":80")
+	conn, err := hosts[0].dial(t.Context(), "tcp", hosts[1].ip+":80")
 	if err != nil {
 		t.Fatal(err)
 	}

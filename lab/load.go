@@ -4,7 +4,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,8 +13,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 // The load: so many requests a second, whatever becomes of those before them,
@@ -108,7 +108,7 @@ func (l *load) request(n *node, path string) {
 	promised, anywhere, before := n.promised.Load(), l.t.promised.Load(), l.t.origin.troubled()
 	start := time.Now()
 	a := get(n, path)
-	if errors.Is(a.err, syscall.ECONNRESET) && time.Since(time.Unix(0, n.reloaded.Load())) < 3*time.Second {
+	if harness.ClosedUnanswered(a.err) && time.Since(time.Unix(0, n.reloaded.Load())) < 3*time.Second {
 		// Caddy closes what is idle when it is reloaded. Browsers ask again;
 		// net/http doesn't over a connection that it has not used before.
 		a = get(n, path)
@@ -126,7 +126,7 @@ func (l *load) request(n *node, path string) {
 	defer l.mu.Unlock()
 	l.counted++
 	if took > tooLong && !origins && kind != slow {
-		l.slow.add("%s from %s took %v (%s)", path, n.name, took.Round(time.Millisecond), a.cacheStatus)
+		l.slow.add("%s from %s took %v (%s)", path, n.Name, took.Round(time.Millisecond), a.cacheStatus)
 	}
 	if kind == stable {
 		second := l.seconds[start.Unix()]
@@ -150,17 +150,17 @@ func (l *load) request(n *node, path string) {
 		return
 	case a.err != nil || a.status != http.StatusOK:
 		if !origins {
-			l.errors.add("%s from %s after %v: %d, %v (%s)", path, n.name, took.Round(time.Millisecond), a.status, a.err, a.cacheStatus)
+			l.errors.add("%s from %s after %v: %d, %v (%s)", path, n.Name, took.Round(time.Millisecond), a.status, a.err, a.cacheStatus)
 		}
 		return
 	case a.wrong != nil:
-		l.wrong.add("%s from %s: %v (%s)", path, n.name, a.wrong, a.cacheStatus)
+		l.wrong.add("%s from %s: %v (%s)", path, n.Name, a.wrong, a.cacheStatus)
 		return
 	case kind != news:
 		return
 	}
 	if a.version < promised {
-		l.old.add("%s from %s is of version %d, and what is older than %d was purged (%s)", path, n.name, a.version, promised, a.cacheStatus)
+		l.old.add("%s from %s is of version %d, and what is older than %d was purged (%s)", path, n.Name, a.version, promised, a.cacheStatus)
 	}
 	if a.version < anywhere {
 		l.late = time.Now()
@@ -179,7 +179,7 @@ type answer struct {
 }
 
 func get(n *node, path string) (a answer) {
-	r, err := http.NewRequest(http.MethodGet, "http://"+n.web+path, nil)
+	r, err := http.NewRequest(http.MethodGet, "http://"+n.HTTP+path, nil)
 	if err != nil {
 		return answer{err: err}
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 func main() {
@@ -66,13 +69,9 @@ type lab struct {
 	soak   time.Duration
 }
 
-func newLab(caddy, dir string) (*lab, error) {
-	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		return nil, fmt.Errorf("looking for the checkout: %w", err)
-	}
-	l := &lab{caddy: caddy, module: strings.TrimSpace(string(module)), dir: dir}
-	if caddy == "" {
+func newLab(caddy, dir string) (l *lab, err error) {
+	l = &lab{caddy: caddy, dir: dir}
+	if l.module, err = harness.Checkout(); err == nil && caddy == "" {
 		l.caddy, err = l.build("caddy")
 	}
 	return l, err
@@ -112,12 +111,7 @@ func (l *lab) build(name string, edits ...edit) (string, error) {
 	if err := os.WriteFile(binary+".json", overlay, 0o600); err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-overlay", binary+".json", "-o", binary, "./cmd/caddy")
-	cmd.Dir = l.module
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
-	}
-	return binary, nil
+	return binary, harness.Build(context.Background(), binary, "-overlay", binary+".json")
 }
 
 // buildSkewed builds a Caddy whose clock is wrong by LAB_SKEW seconds. Nothing from

@@ -11,15 +11,13 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/caddy-groupcache/caddy-groupcache/internal/freeport"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 // A trial is one fault, on a cluster of its own.
@@ -134,7 +132,10 @@ func (l *lab) try(f fault) (r result, err error) {
 		r.fail("%s", r.leaked)
 	}
 	for _, n := range t.nodes {
-		if err := n.crashed(); err != nil && n.cmd != nil {
+		if n.Process == nil {
+			continue
+		}
+		if err := n.Crashed(); err != nil {
 			r.fail("%v", err)
 		}
 	}
@@ -174,8 +175,10 @@ func (r *result) take(l *load, t *trial) {
 
 // build starts the cluster.
 func (t *trial) build() error {
-	all := t.size() + t.later
-	var ports []string
+	all, err := harness.Lab.Nodes(t.size()+t.later, t.dir)
+	if err != nil {
+		return err
+	}
 	upstream := hostOrigin
 	if t.onNetwork {
 		t.net = new(network)
@@ -186,68 +189,52 @@ func (t *trial) build() error {
 		}
 		t.origin.serve(l)
 		upstream = l.Addr().String()
-		if ports, _, err = freeport.Lab.Take(4 * all); err != nil {
-			return err
-		}
 	}
 	random := make([]byte, 32)
 	_, _ = rand.Read(random) // never fails
-	secret := base64.StdEncoding.EncodeToString(random)
-	for i := range all {
-		n := &node{name: "n" + strconv.Itoa(i+1), dir: filepath.Join(t.dir, strconv.Itoa(i+1)), binary: t.lab.caddy, upstream: upstream, secret: secret, option: t.option}
-		if err := os.Mkdir(n.dir, 0o700); err != nil {
-			return err
-		}
-		if err := t.house(n, ports, i); err != nil {
-			return err
-		}
-		n.prepare()
-		t.nodes = append(t.nodes, n)
-	}
+	app := "cache_size 64MiB\n\t\tsecret " + base64.StdEncoding.EncodeToString(random)
 	var seeds []string
-	for _, n := range t.first() {
-		seeds = append(seeds, n.gossip)
+	for i, n := range all {
+		n.Binary, n.Upstream, n.Global, n.App, n.Options = t.lab.caddy, upstream, "grace_period 2s", app, t.option
+		h, err := t.house(n)
+		if err != nil {
+			return err
+		}
+		t.nodes = append(t.nodes, newNode(n, h))
+		if i < t.size() {
+			seeds = append(seeds, n.Gossip)
+		} else {
+			t.nodes[i].goes()
+		}
 	}
 	for i, n := range t.nodes {
-		n.join = strings.Join(seeds, " ")
-		if i >= t.size() {
-			n.goes()
-		}
+		n.Join = strings.Join(seeds, " ")
 		if t.prepare != nil {
 			if err := t.prepare(t, i, n); err != nil {
 				return err
 			}
 		}
 	}
-	for _, n := range t.first() {
-		if err := n.run(); err != nil {
-			return err
-		}
-	}
-	if err := t.awaitWhole(30 * time.Second); err != nil {
-		log, _ := os.ReadFile(t.nodes[0].log())
-		return fmt.Errorf("%w; the end of a log: %s", err, log[max(0, len(log)-1000):])
-	}
-	return nil
+	return harness.StartAll(context.Background(), all[:t.size()]...)
 }
 
-// house finds a host and addresses for a node.
-func (t *trial) house(n *node, ports []string, i int) (err error) {
+// house finds a host for a node. In a network of its own it has addresses and an
+// origin there.
+func (t *trial) house(n *harness.Node) (*host, error) {
 	if t.net == nil {
-		n.web, n.admin, n.gossip, n.peers = ports[4*i], ports[4*i+1], ports[4*i+2], ports[4*i+3]
-		n.host, err = newHost("127.0.0.1", nil)
-		return err
+		return newHost("127.0.0.1", nil)
 	}
-	if n.host, err = t.net.addHost(); err != nil {
-		return err
-	}
-	n.web, n.admin, n.gossip, n.peers = hostWeb, hostAdmin, n.ip+":7946", n.ip+":8000"
-	l, err := n.listen(hostOrigin)
+	h, err := t.net.addHost()
 	if err != nil {
-		return err
+		return nil, err
+	}
+	n.HTTP, n.Admin, n.Gossip, n.Peers = hostWeb, hostAdmin, h.ip+":7946", h.ip+":8000"
+	l, err := h.listen(hostOrigin)
+	if err != nil {
+		return nil, err
 	}
 	t.origin.serve(l)
-	return nil
+	return h, nil
 }
 
 // size is how many nodes there are before the fault.
@@ -263,18 +250,14 @@ func (t *trial) first() []*node { return t.nodes[:t.size()] }
 
 // members are the nodes that are to be members: all that run, but strangers.
 func (t *trial) members() []*node {
-	return slices.DeleteFunc(slices.Clone(t.nodes), func(n *node) bool { return n.cmd == nil || !n.running() || n.stranger })
+	return slices.DeleteFunc(slices.Clone(t.nodes), func(n *node) bool { return !n.Running() || n.stranger })
 }
 
-// awaitWhole waits until all nodes that run see each other.
-func (t *trial) awaitWhole(d time.Duration) error {
-	return await(d, "all nodes see each other", t.whole)
-}
-
+// whole reports whether all nodes that run see each other.
 func (t *trial) whole() bool {
 	members := t.members()
 	for _, n := range members {
-		if !n.sees(len(members)) {
+		if n.Sees(len(members)) != nil {
 			return false
 		}
 	}
@@ -282,10 +265,9 @@ func (t *trial) whole() bool {
 }
 
 func (t *trial) close() error {
-	var errs []error
 	for _, n := range t.nodes {
-		if n.cmd != nil {
-			errs = append(errs, n.kill())
+		if n.Process != nil {
+			n.kill()
 		}
 		n.clients.CloseIdleConnections()
 		n.host.close()
@@ -296,7 +278,7 @@ func (t *trial) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = t.origin.server.Shutdown(ctx) // whoever is still asking is gone
-	return errors.Join(append(errs, t.origin.server.Close())...)
+	return t.origin.server.Close()
 }
 
 // warm has every node serve every page once.
@@ -375,7 +357,7 @@ func (t *trial) purgeNews(via *node) bool {
 		return false
 	}
 	for _, n := range t.nodes {
-		if slices.Contains(acknowledged, n.name) && !n.stranger {
+		if slices.Contains(acknowledged, n.Name) && !n.stranger {
 			n.promised.Store(version)
 		}
 	}
@@ -452,7 +434,7 @@ func (t *trial) leaks(before map[*node]usage) (leaked string) {
 			b := before[n]
 			b.goroutines, b.descriptors, b.heap = b.goroutines+more*eachPeer.goroutines, b.descriptors+more*eachPeer.descriptors, b.heap+more*eachPeer.heap
 			if u.goroutines > b.goroutines+slack.goroutines || u.descriptors > b.descriptors+slack.descriptors || u.heap > b.heap+slack.heap {
-				leaked = fmt.Sprintf("%s holds %d goroutines, %d descriptors, %d KiB; before %d, %d, %d", n.name,
+				leaked = fmt.Sprintf("%s holds %d goroutines, %d descriptors, %d KiB; before %d, %d, %d", n.Name,
 					u.goroutines, u.descriptors, u.heap>>10, b.goroutines, b.descriptors, b.heap>>10)
 			}
 		}

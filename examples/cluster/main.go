@@ -9,48 +9,32 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
-	caddygroupcache "github.com/caddy-groupcache/caddy-groupcache"
+	_ "github.com/caddy-groupcache/caddy-groupcache"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 )
 
 const (
 	nodeCount   = 3
 	originDelay = 400 * time.Millisecond
-
-	// readyWithin is how long the nodes have to find each other.
-	readyWithin = time.Minute
-	// endWithin is how long they have to end before they are killed.
-	endWithin = 10 * time.Second
-
-	// nodeEnv makes this program a node: Caddy with the arguments it has.
-	nodeEnv = "GROUPCACHE_EXAMPLE_NODE"
 )
 
 func main() {
-	if os.Getenv(nodeEnv) != "" {
-		go endWithParent()
-		caddycmd.Main()
-		return
-	}
+	harness.Become(map[string]func(){harness.Caddy: caddycmd.Main}) // each node is this program once more
 	offset := flag.Int("offset", 0, "a number to add to all ports")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -61,22 +45,8 @@ func main() {
 	}
 }
 
-// endWithParent ends a node when the program that started it is gone, however
-// that came about: the node's standard input is a pipe that it holds open.
-func endWithParent() {
-	_, _ = io.Copy(io.Discard, os.Stdin) // either way nobody holds it any more
-	self, err := os.FindProcess(os.Getpid())
-	if err == nil {
-		err = self.Signal(syscall.SIGTERM)
-	}
-	if err != nil { // no signals on this system
-		_ = caddy.Stop()
-		os.Exit(caddy.ExitCodeSuccess)
-	}
-}
-
 // run runs the demonstration until ctx ends or a node does.
-func run(ctx context.Context, offset int) (err error) {
+func run(ctx context.Context, offset int) error {
 	ports := portsFrom(offset)
 	if err := ports.check(); err != nil {
 		return err
@@ -93,40 +63,28 @@ func run(ctx context.Context, offset int) (err error) {
 	}
 	defer origin.Close()
 
+	nodes := ports.nodesIn(dir)
+	if err := harness.StartAll(ctx, nodes...); err != nil {
+		return err
+	}
+	defer harness.EndAll(nodes...)
+	instruct(ports)
 	died := make(chan error, nodeCount)
-	var nodes []*node
-	defer func() { endAll(nodes) }()
-	for i, p := range ports.nodes {
-		n, err := startNode(dir, i+1, p, ports)
-		if err != nil {
-			return err
-		}
-		nodes = append(nodes, n)
+	for _, n := range nodes {
 		go func() {
-			<-n.over
-			died <- n.obituary()
+			<-n.Over()
+			died <- n.Err()
 		}()
 	}
-	ready := make(chan error, 1)
-	go func() { ready <- waitForAll(ctx, ports) }()
-	for {
-		select {
-		case <-ctx.Done():
-			fmt.Println("\nending")
-			return nil
-		case err := <-died:
-			if ctx.Err() != nil {
-				return nil // Ctrl-C goes to the nodes too
-			}
+	select {
+	case <-ctx.Done():
+	case err := <-died:
+		if ctx.Err() == nil { // Ctrl-C goes to the nodes too
 			return err
-		case err := <-ready:
-			if err != nil {
-				return err
-			}
-			instruct(ports)
-			ready = nil
 		}
 	}
+	fmt.Println("\nending")
+	return nil
 }
 
 // nodePorts are the ports of one node.
@@ -207,147 +165,19 @@ func startOrigin(port int) (*http.Server, error) {
 	return s, nil
 }
 
-// A node is one Caddy process.
-type node struct {
-	number  int
-	cmd     *exec.Cmd
-	stdin   io.Closer // as long as it is open, the node runs
-	logfile string
-	over    chan struct{} // closed when the process has ended
-	err     error         // why; to be read once over is closed
-}
-
-// The nodes of a real cluster have one host name. Here each has a port of its
-// own, which the default key would tell apart; so the key leaves the host out.
-const nodeConfig = `{
-	admin %[1]s
-	persist_config off
-	grace_period 2s
-	groupcache {
-		name node-%[2]d
-		gossip %[3]s
-		peers %[4]s
-		join %[5]s %[6]s %[7]s
+// nodesIn are the nodes, with folders in dir. The nodes of a real cluster have one
+// host name. Here each has a port of its own, which the default key would tell
+// apart; so the key leaves the host out.
+func (c clusterPorts) nodesIn(dir string) (nodes []*harness.Node) {
+	for i, p := range c.nodes {
+		name := fmt.Sprintf("node-%d", i+1)
+		nodes = append(nodes, &harness.Node{
+			Name: name, Dir: filepath.Join(dir, name), HTTP: loopback(p.http), Admin: loopback(p.admin), Gossip: loopback(p.gossip), Peers: loopback(p.peers),
+			Join:     fmt.Sprint(loopback(c.nodes[0].gossip), " ", loopback(c.nodes[1].gossip), " ", loopback(c.nodes[2].gossip)),
+			Upstream: loopback(c.origin), Global: "grace_period 2s", Options: "key {uri}",
+		})
 	}
-}
-
-http://:%[8]d {
-	bind 127.0.0.1
-	groupcache {
-		key {uri}
-	}
-	reverse_proxy %[9]s
-}
-`
-
-func startNode(dir string, number int, p nodePorts, all clusterPorts) (*node, error) {
-	base := filepath.Join(dir, fmt.Sprintf("node-%d", number))
-	config := fmt.Sprintf(nodeConfig, loopback(p.admin), number, loopback(p.gossip), loopback(p.peers),
-		loopback(all.nodes[0].gossip), loopback(all.nodes[1].gossip), loopback(all.nodes[2].gossip),
-		p.http, loopback(all.origin))
-	if err := os.WriteFile(base+".Caddyfile", []byte(config), 0o600); err != nil {
-		return nil, err
-	}
-	logfile, err := os.Create(base + ".log")
-	if err != nil {
-		return nil, err
-	}
-	defer logfile.Close() // the process has its own
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(exe, "run", "--adapter", "caddyfile", "--config", base+".Caddyfile")
-	cmd.Env = append(os.Environ(), nodeEnv+"=1", "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
-	cmd.Stdout, cmd.Stderr = logfile, logfile
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting node %d: %w", number, err)
-	}
-	n := &node{number: number, cmd: cmd, stdin: stdin, logfile: logfile.Name(), over: make(chan struct{})}
-	go func() {
-		n.err = cmd.Wait()
-		close(n.over)
-	}()
-	return n, nil
-}
-
-// endAll ends the nodes, and returns when they are gone.
-func endAll(nodes []*node) {
-	for _, n := range nodes {
-		n.stdin.Close()
-	}
-	patience, cancel := context.WithTimeout(context.Background(), endWithin)
-	defer cancel()
-	for _, n := range nodes {
-		select {
-		case <-n.over:
-			continue
-		case <-patience.Done():
-		}
-		_ = n.cmd.Process.Kill() // it may be over by now
-		<-n.over
-	}
-}
-
-// obituary tells why a node ended that should not have.
-func (n *node) obituary() error {
-	log, err := os.ReadFile(n.logfile)
-	if err != nil {
-		log = []byte(err.Error())
-	}
-	const enough = 4 << 10
-	if len(log) > enough {
-		log = log[len(log)-enough:]
-	}
-	return fmt.Errorf("node %d has ended: %v; the end of its log:\n%s", n.number, n.err, log)
-}
-
-// waitForAll returns when every node answers, and sees all of them.
-func waitForAll(ctx context.Context, ports clusterPorts) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, readyWithin, errors.New("the nodes did not find each other in time"))
-	defer cancel()
-	for _, p := range ports.nodes {
-		for !ready(ctx, p) {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(50 * time.Millisecond):
-			}
-		}
-	}
-	return nil
-}
-
-func ready(ctx context.Context, p nodePorts) bool {
-	conn, err := net.Dial("tcp", loopback(p.http))
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+loopback(p.admin)+"/groupcache/status", nil)
-	if err != nil {
-		return false
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false
-	}
-	defer resp.Body.Close()
-	var status caddygroupcache.Status
-	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
-		return false
-	}
-	alive := 0
-	for _, m := range status.Members {
-		if m.State == "alive" {
-			alive++
-		}
-	}
-	return alive == nodeCount
+	return nodes
 }
 
 func instruct(ports clusterPorts) {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,13 +14,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/seed"
 )
 
 // programEnv makes the test binary the program under test.
 const programEnv = "GROUPCACHE_EXAMPLE_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(programEnv) != "" || os.Getenv(nodeEnv) != "" {
+	if os.Getenv(programEnv) != "" {
 		main()
 		return
 	}
@@ -84,8 +85,9 @@ func start(t *testing.T) *demonstration {
 // by themselves.
 func freeOffset(t *testing.T) int {
 	t.Helper()
+	random := seed.Of(t).Rand()
 	for range 50 {
-		offset := 1000 + rand.IntN(20000)
+		offset := 1000 + random.IntN(20000)
 		if portsFrom(offset).check() == nil {
 			return offset
 		}

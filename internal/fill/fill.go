@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
@@ -112,6 +113,20 @@ func (f *Fill[H]) Expect(n int64) error {
 	f.length, f.owing = n, first
 	f.held += first
 	return nil
+}
+
+// Unlimit takes the limit off a body that has outgrown it while readers follow it.
+func (f *Fill[H]) Unlimit() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.limit = math.MaxInt64
+}
+
+// Readers returns how many readers are open.
+func (f *Fill[H]) Readers() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refs - 1
 }
 
 // SetHeader publishes the header: from here on readers may start.
@@ -232,7 +247,17 @@ func (f *Fill[H]) roomLocked(need int) (*[]byte, error) {
 		}
 		f.rest = append(f.rest, piece{bytes: b})
 	}
-	return &f.rest[len(f.rest)-1].bytes, nil
+	last := &f.rest[len(f.rest)-1].bytes
+	if len(*last) == cap(*last) { // the body is longer than its limit, or its announced length, was when that began
+		b, err := f.allocateLocked(min(f.chunk, f.limit-f.size+int64(len(*last))))
+		if err != nil {
+			return nil, err
+		}
+		f.budget.Give(int64(cap(*last)))
+		f.held -= int64(cap(*last))
+		*last = append(b, *last...)
+	}
+	return last, nil
 }
 
 // expectedLocked returns the block for a first chunk whose length was announced;
@@ -394,6 +419,20 @@ func (f *Fill[H]) unref() {
 	}
 }
 
+// Known returns the header, if there is one yet.
+func (f *Fill[H]) Known() (h H, known bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.header, f.known
+}
+
+// Followed reports whether the fill has a reader.
+func (f *Fill[H]) Followed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.refs > 1
+}
+
 // Header waits for the header. It fails when the fill is closed before there
 // is one, or when ctx ends.
 func (f *Fill[H]) Header(ctx context.Context) (H, error) {
@@ -448,6 +487,7 @@ type Reader[H any] struct {
 
 	release func() // lets go of what Next has got back; nil: nothing
 	copied  []byte // what Next has copied
+	closed  bool
 }
 
 // NewReader adds a reader, which must be closed.
@@ -562,8 +602,13 @@ func (r *Reader[H]) takeLocked() ([]byte, int) {
 	return b[:len(b):len(b)], 0
 }
 
-// Close lets go of the fill. A closed Reader must not be used.
+// Close lets go of the fill. A closed Reader must not be used, but may be closed
+// again.
 func (r *Reader[H]) Close() {
+	if r.closed {
+		return
+	}
+	r.closed = true
 	r.letGo()
 	r.f.unref()
 }

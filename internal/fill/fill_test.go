@@ -5,34 +5,15 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
-)
 
-func readAll(t *testing.T, r *Reader[string]) ([]byte, error) {
-	t.Helper()
-	defer r.Close()
-	var all []byte
-	for {
-		p, err := r.Next(t.Context(), nil)
-		if errors.Is(err, io.EOF) {
-			return all, nil
-		}
-		if err != nil {
-			return all, err
-		}
-		if len(p) == 0 {
-			t.Fatal("Next returned nothing")
-		}
-		all = append(all, p...)
-	}
-}
+	"github.com/caddy-groupcache/caddy-groupcache/internal/seed"
+)
 
 func TestReadersThatComeAtAnyTimeGetTheWholeBody(t *testing.T) {
 	t.Run("of a length that nobody knows", func(t *testing.T) { testReaders(t, false) })
@@ -40,9 +21,10 @@ func TestReadersThatComeAtAnyTimeGetTheWholeBody(t *testing.T) {
 }
 
 func testReaders(t *testing.T, announced bool) {
+	random := seed.Of(t).Rand()
 	body := make([]byte, 3<<20)
 	for i := range body {
-		body[i] = byte(rand.Uint32())
+		body[i] = byte(random.Uint32())
 	}
 	f := New[string](int64(len(body)), 1<<20, nil)
 	if announced {
@@ -63,7 +45,7 @@ func testReaders(t *testing.T, announced bool) {
 	join()
 	f.SetHeader("header")
 	for rest := body; len(rest) > 0; {
-		n := min(1+rand.IntN(100_000), len(rest))
+		n := min(1+random.IntN(100_000), len(rest))
 		if _, err := f.Write(rest[:n]); err != nil {
 			t.Fatal(err)
 		}
@@ -129,9 +111,10 @@ func TestReadFromPublishesAsItReads(t *testing.T) {
 
 // TestDigestIsOfTheFirstChunk: however it came in.
 func TestDigestIsOfTheFirstChunk(t *testing.T) {
+	random := seed.Of(t).Rand()
 	body := make([]byte, 50)
 	for i := range body {
-		body[i] = byte(rand.Uint32())
+		body[i] = byte(random.Uint32())
 	}
 	for _, expected := range []int64{0, int64(len(body))} {
 		for chunk := range int64(len(body) + 2) {
@@ -140,10 +123,10 @@ func TestDigestIsOfTheFirstChunk(t *testing.T) {
 				t.Fatal(err)
 			}
 			for rest := body; len(rest) > 0; {
-				p := rest[:min(1+rand.IntN(20), len(rest))]
+				p := rest[:min(1+random.IntN(20), len(rest))]
 				rest = rest[len(p):]
 				var err error
-				if rand.IntN(2) == 0 {
+				if random.IntN(2) == 0 {
 					_, err = f.Write(p)
 				} else {
 					_, err = f.ReadFrom(&script{[]string{string(p)}, func() {}, io.EOF})
@@ -151,7 +134,7 @@ func TestDigestIsOfTheFirstChunk(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if rand.IntN(4) == 0 {
+				if random.IntN(4) == 0 {
 					f.Digest() // which may be asked for any time
 				}
 			}
@@ -373,107 +356,6 @@ func TestPublishedBytesNeverChange(t *testing.T) {
 	}
 }
 
-// elsewhere keeps the chunks of a fill that are settled.
-type elsewhere struct {
-	mu     sync.Mutex
-	chunks map[int][]byte
-	asked  int
-	held   atomic.Int64 // parts that readers have and not let go of
-}
-
-func (e *elsewhere) settle(f *Fill[string], last bool) {
-	for {
-		i, b := f.Unsettled(last)
-		if b == nil {
-			return
-		}
-		e.mu.Lock()
-		e.chunks[i] = bytes.Clone(b)
-		e.mu.Unlock()
-		f.Settle(i)
-	}
-}
-
-func (e *elsewhere) recall(_ context.Context, i int, offset int64) ([]byte, func(), error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.asked++
-	if e.chunks[i] == nil {
-		return nil, nil, errors.New("not here")
-	}
-	e.held.Add(1)
-	p := e.chunks[i][offset:]
-	return p[:(len(p)+1)/2], func() { e.held.Add(-1) }, nil
-}
-
-func TestSettledChunksAreReadFromElsewhere(t *testing.T) {
-	const chunk = 1000
-	body := make([]byte, 10_500)
-	for i := range body {
-		body[i] = byte(rand.Uint32())
-	}
-	for _, announced := range []bool{false, true} {
-		budget := NewBudget(4 * chunk)
-		f := New[string](1<<20, chunk, budget)
-		if announced {
-			f.Expect(int64(len(body)))
-		}
-		e := &elsewhere{chunks: make(map[int][]byte)}
-		f.PutElsewhere(e.recall)
-		var readers sync.WaitGroup
-		join := func(skip int) {
-			r := f.NewReader()
-			r.Skip(int64(skip))
-			readers.Go(func() {
-				got, err := readAll(t, r)
-				if err != nil || !bytes.Equal(got, body[min(skip, len(body)):]) {
-					t.Errorf("after %d: got %d bytes, %v", skip, len(got), err)
-				}
-			})
-		}
-		for rest := body; len(rest) > 0; {
-			n := min(1+rand.IntN(chunk), len(rest))
-			if _, err := f.Write(rest[:n]); err != nil {
-				t.Fatalf("with %d of memory in use: %v", budget.Used(), err)
-			}
-			rest = rest[n:]
-			e.settle(f, len(rest) == 0)
-			join(0)
-			join(rand.IntN(len(body) + 10))
-		}
-		f.Close(nil)
-		join(0)
-		readers.Wait()
-		if held := e.held.Load(); held != 0 {
-			t.Errorf("readers have not let go of %d parts", held)
-		}
-		if used := budget.Used(); used != chunk {
-			t.Errorf("%d in use when all but the first chunk is elsewhere", used)
-		}
-		f.Release()
-		if used := budget.Used(); used != 0 {
-			t.Errorf("%d in use at the end", used)
-		}
-	}
-}
-
-func TestReaderOfAChunkThatIsGone(t *testing.T) {
-	f := New[string](100, 10, nil)
-	f.PutElsewhere((&elsewhere{}).recall)
-	r := f.NewReader()
-	f.Write(make([]byte, 20))
-	f.Settle(1)
-	if p, err := r.Next(t.Context(), nil); len(p) != 10 || err != nil {
-		t.Errorf("first chunk: %d, %v", len(p), err)
-	}
-	if _, err := r.Next(t.Context(), nil); !errors.Is(err, ErrGone) {
-		t.Errorf("second chunk: %v", err)
-	}
-	if _, err := f.Write([]byte("more")); err != nil {
-		t.Errorf("the fill went on with %v", err)
-	}
-}
-
 func TestExtendedFill(t *testing.T) {
 	newFill := func() (*Fill[string], *elsewhere) {
 		e := &elsewhere{chunks: map[int][]byte{1: []byte("bbbb"), 2: []byte("c")}}
@@ -526,21 +408,57 @@ func TestExtendedFill(t *testing.T) {
 	}
 }
 
-// TestReaderKeepsNothingOfWhatIsSettled: a slow one would keep a chunk in memory
-// that nobody counts any more.
-func TestReaderKeepsNothingOfWhatIsSettled(t *testing.T) {
-	f := New[string](100, 10, nil)
-	defer f.Release()
+// TestBodyLongerThanAnnounced: it is for who writes to see that it is.
+func TestBodyLongerThanAnnounced(t *testing.T) {
+	b := NewBudget(1000)
+	f := New[string](1000, 100, b)
+	if err := f.Expect(150); err != nil {
+		t.Fatal(err)
+	}
 	r := f.NewReader()
-	defer r.Close()
-	f.Write([]byte("0123456789abcdefghij"))
-	for _, want := range []string{"0123456789", "abcdefghij"} {
-		p, err := r.Next(t.Context(), nil)
-		if string(p) != want || err != nil {
-			t.Fatalf("got %q, %v", p, err)
+	body := bytes.Repeat([]byte("0123456789"), 30)
+	for i := range 30 {
+		if _, err := f.Write(body[10*i : 10*i+10]); err != nil {
+			t.Fatal(err)
 		}
-		if _, chunk := f.Unsettled(true); want[0] == 'a' && &p[0] == &chunk[0] {
-			t.Error("the reader has the chunk itself")
-		}
+	}
+	f.Close(nil)
+	if got, err := readAll(t, r); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("got %d bytes, %v", len(got), err)
+	}
+	f.Release()
+	if b.Used() != 0 {
+		t.Errorf("%d bytes are still taken", b.Used())
+	}
+}
+
+func TestBodyThatOutgrowsItsLimit(t *testing.T) {
+	b := NewBudget(1000)
+	f := New[string](150, 100, b)
+	r := f.NewReader()
+	if n := f.Readers(); n != 1 {
+		t.Errorf("%d readers", n)
+	}
+	body := bytes.Repeat([]byte("0123456789"), 30)
+	if _, err := f.Write(body[:140]); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.Write(body[140:160]); n != 0 || !errors.Is(err, ErrTooLarge) {
+		t.Errorf("%d, %v", n, err)
+	}
+	f.Unlimit()
+	if _, err := f.Write(body[140:]); err != nil {
+		t.Fatal(err)
+	}
+	f.Close(nil)
+	if got, err := readAll(t, r); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("got %d bytes, %v", len(got), err)
+	}
+	if n := f.Readers(); n != 0 {
+		t.Errorf("%d readers", n)
+	}
+	f.Release()
+	if b.Used() != 0 {
+		t.Errorf("%d bytes are still taken", b.Used())
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -92,7 +93,7 @@ func (c *Client) PutChunk(ctx context.Context, to Node, id ChunkID, chunk []byte
 func (c *Client) chunk(ctx context.Context, to Node, path string, body *parts, timeout time.Duration, read func(*frameReader) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watchdog := time.AfterFunc(timeout, func() { cancel(ErrTimeout) })
+	watchdog := guard.AfterFunc(timeout, func() { cancel(ErrTimeout) })
 	defer watchdog.Stop()
 	resp, err := c.call(ctx, to, path, body, body.length())
 	var chunk []byte
@@ -212,10 +213,13 @@ func (s *Server) chunkID(w http.ResponseWriter, frames *frameReader) (ChunkID, b
 }
 
 func (s *Server) chunk(w http.ResponseWriter, r *http.Request) {
-	id, ok := s.chunkID(w, newFrameReader(r.Body))
+	frames, inTime := s.frames(w, r)
+	defer frames.close()
+	id, ok := s.chunkID(w, frames)
 	if !ok {
 		return
 	}
+	inTime()
 	out := frameWriter{w: w}
 	if chunk := s.backend.Chunk(id); chunk == nil {
 		out.frame(frameNone, nil)
@@ -230,7 +234,9 @@ func (s *Server) chunk(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) store(w http.ResponseWriter, r *http.Request) {
-	frames := newFrameReader(r.Body)
+	frames, inTime := s.frames(w, r) // all of it, because a chunk takes memory while it comes
+	defer inTime()
+	defer frames.close()
 	id, ok := s.chunkID(w, frames)
 	if !ok {
 		return

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
@@ -58,32 +59,32 @@ func http2Config() *http.HTTP2Config {
 
 // A Client calls other nodes.
 type Client struct {
-	lines   *lines
+	pool    *connectionPool
 	breaker breaker
 	timers  sync.Pool // of look-ups, each of which needs one for a moment
 }
 
 // NewClient returns a Client. It talks to whoever id accepts.
-func NewClient(id *Identity) *Client { return &Client{lines: newLines(id)} }
+func NewClient(id *Identity) *Client { return &Client{pool: newConnectionPool(id)} }
 
 // DialWith makes the client dial otherwise than by TCP, as tests do. It comes
 // before the first call, and goes for connections without secrets.
 func (c *Client) DialWith(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
-	c.lines.transport.DialContext = dial
+	c.pool.transport.DialContext = dial
 }
 
 // SetRing tells the client which peers there are.
 func (c *Client) SetRing(r *Ring) {
 	c.breaker.keep(r)
-	c.lines.keep(r)
+	c.pool.keep(r)
 }
 
 // Rekey is called after the secrets of the identity have changed: connections
 // under one that is gone are not used any more, and the others replaced.
-func (c *Client) Rekey() { c.lines.rekey() }
+func (c *Client) Rekey() { c.pool.rekey() }
 
 // Close closes all connections.
-func (c *Client) Close() { c.lines.close() }
+func (c *Client) Close() { c.pool.close() }
 
 // ReplyKind says what an owner answered.
 type ReplyKind uint8
@@ -186,7 +187,7 @@ func (c *Client) timer(d time.Duration) *time.Timer {
 // or a fill, may come.
 func (c *Client) lookupAlone(ctx context.Context, to Node, q *Query, timeout time.Duration, reply *Reply) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	watchdog := time.AfterFunc(timeout, func() { cancel(ErrTimeout) })
+	watchdog := guard.AfterFunc(timeout, func() { cancel(ErrTimeout) })
 	var query encoder
 	query.frame(frameQuery, q.append)
 	resp, err := c.post(ctx, to, pathLookup, bytes.NewReader(query), int64(len(query)))
@@ -260,7 +261,7 @@ func (c *Client) post(ctx context.Context, to Node, path string, body io.Reader,
 	if parts, ok := body.(*parts); ok {
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(parts.again()), nil }
 	}
-	resp, err := c.lines.roundTrip(req, to.Addr)
+	resp, err := c.pool.roundTrip(req, to.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -433,16 +434,30 @@ type Body interface {
 	Next(ctx context.Context, idle func()) ([]byte, Stored, error)
 }
 
+// ErrUnkept ends a Body that is complete, and is not to be stored.
+var ErrUnkept = errors.New("peer: complete, and not to be stored")
+
+// unkept is the generation that says so on the wire.
+const unkept store.Generation = 1
+
+// followed is the header field by which an owner says, while a publication comes in,
+// that others read it there.
+const followed = "Groupcache-Followed"
+
 // Publish streams a response to the owner that gave the ticket, in a request of
 // its own (without a
 // lease the owner takes it if nobody else is fetching). It returns the generation
 // under which the owner stored it, or Broken with the reason why it did not.
+// A body that has a method Followed hears of it when others read it at the owner.
 func (c *Client) Publish(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry, body Body) (store.Generation, error) {
 	if err := q.check(); err != nil {
 		return 0, publishing(to, err)
 	}
 	stream := &bodyStream{ctx: ctx, frame: publishHead(frameEntry, q, ticket, e), body: body, digest: xxhash.New()}
 	resp, err := c.call(ctx, to, pathPublish, stream, -1)
+	if body, ok := body.(interface{ Followed() }); ok && err == nil && resp.Header.Get(followed) != "" {
+		body.Followed()
+	}
 	return c.thanksIn(ctx, to, q.Key, resp, err)
 }
 
@@ -594,6 +609,9 @@ func (s *bodyStream) fetch() {
 		s.data = data
 	case errors.Is(err, io.EOF):
 		w.end(s.digest.Sum64(), 0)
+		s.err = io.EOF
+	case errors.Is(err, ErrUnkept):
+		w.end(s.digest.Sum64(), unkept)
 		s.err = io.EOF
 	default:
 		why := rfc9111.Truncated

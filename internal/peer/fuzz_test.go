@@ -6,20 +6,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
-
-// frames returns what some messages look like on the wire.
-func wire(write func(*frameWriter)) []byte {
-	var b bytes.Buffer
-	w := frameWriter{w: &b}
-	write(&w)
-	_ = w.flush()
-	return b.Bytes()
-}
 
 func FuzzReply(f *testing.F) {
 	e := testEntry([]byte("hello"))
@@ -125,6 +117,7 @@ func FuzzPublication(f *testing.F) {
 func FuzzPurges(f *testing.F) {
 	f.Add(EncodePurges([]store.Purge{{ID: 5, Group: "g", Soft: true, Selectors: []store.Selector{{Kind: store.Tag, Value: "t"}, {Kind: store.All}}}}, time.Now()))
 	f.Add(EncodePurges(nil, time.Time{}))
+	f.Add(EncodePurges([]store.Purge{{Selectors: []store.Selector{{Kind: store.OfKey, Value: "short"}}}}, time.Time{}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		purges, dropped, err := DecodePurges(bytes.NewReader(b))
 		if err != nil {
@@ -136,6 +129,9 @@ func FuzzPurges(f *testing.F) {
 		}
 		for i := range again {
 			again[i].At = purges[i].At
+			if slices.ContainsFunc(purges[i].Selectors, func(s store.Selector) bool { return !s.Valid() }) {
+				t.Errorf("%+v names what can't be", purges[i])
+			}
 			if !reflect.DeepEqual(again[i], purges[i]) {
 				t.Errorf("%+v became %+v", purges[i], again[i])
 			}

@@ -102,7 +102,10 @@ func (s *Server) handOver(w http.ResponseWriter, r *http.Request) {
 	a.out.frame(frameQuery, heir.append)
 	err := a.Flush()
 	if err == nil {
-		err = s.takeOver(newFrameReader(r.Body), asked)
+		frames, inTime := s.frames(w, r)
+		err = s.takeOver(frames, asked, func() { _ = a.flusher.SetReadDeadline(time.Now().Add(s.patience)) })
+		frames.close()
+		inTime()
 	}
 	if errors.Is(err, ErrProtocol) || errors.Is(err, ErrDigest) {
 		s.note(err)
@@ -114,9 +117,10 @@ func (s *Server) handOver(w http.ResponseWriter, r *http.Request) {
 	_ = a.out.flush() // the giver is gone: nobody to tell
 }
 
-// takeOver takes what comes until its end.
-func (s *Server) takeOver(frames *frameReader, asked time.Time) error {
+// takeOver takes what comes until its end. It calls next before each gift.
+func (s *Server) takeOver(frames *frameReader, asked time.Time, next func()) error {
 	for {
+		next()
 		kind, d, _, err := frames.next()
 		switch {
 		case err != nil:

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -19,82 +17,6 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
-
-// backend is a Backend of functions.
-type backend struct {
-	lookup  func(context.Context, *Query, *Answer)
-	publish func(context.Context, *Publication) (store.Generation, rfc9111.Reason)
-	learn   func(*Query)
-	purge   func([]store.Purge)
-	purges  func() ([]store.Purge, time.Time)
-	chunk   func(ChunkID) []byte
-	put     func(ChunkID, []byte)
-	full    bool // there is no memory for anything
-	take    func(*Query, *store.Entry, []byte)
-	heard   []store.PurgeID
-}
-
-func (b backend) Lookup(q *Query, a *Answer) {
-	a.Later(func(ctx context.Context) { b.lookup(ctx, q, a) })
-}
-func (b backend) Learn(q *Query)                                 { b.learn(q) }
-func (b backend) Purge(purges []store.Purge)                     { b.purge(purges) }
-func (b backend) Purges() ([]store.Purge, time.Time)             { return b.purges() }
-func (b backend) Chunk(id ChunkID) []byte                        { return b.chunk(id) }
-func (b backend) PutChunk(id ChunkID, chunk []byte)              { b.put(id, chunk) }
-func (b backend) TakeOver(q *Query, e *store.Entry, body []byte) { b.take(q, e, body) }
-func (b backend) Heard(time.Time) ([]store.PurgeID, bool)        { return b.heard, true }
-func (b backend) Reserve(int64) (func(), bool)                   { return func() {}, !b.full }
-func (b backend) Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
-	return b.publish(ctx, p)
-}
-
-func serve(t testing.TB, b Backend) (Node, *Server) {
-	t.Helper()
-	return serveAs(t, b, new(Identity))
-}
-
-func serveAs(t testing.TB, b Backend, id *Identity) (Node, *Server) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := NewServer(b, id)
-	served := make(chan error)
-	go func() { served <- s.Serve(l) }()
-	t.Cleanup(func() {
-		s.Close()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	return Node{Name: "owner", Addr: l.Addr().String()}, s
-}
-
-func newClient(t testing.TB) *Client { return newClientAs(t, new(Identity)) }
-
-func newClientAs(t testing.TB, id *Identity) *Client {
-	c := NewClient(id)
-	t.Cleanup(c.Close)
-	return c
-}
-
-func testEntry(body []byte) *store.Entry {
-	e := &store.Entry{
-		Status: 200,
-		Size:   int64(len(body)), Digest: store.Digest(body), Generation: 7,
-		Fresh: rfc9111.Freshness{
-			Received: time.Now().Add(-10 * time.Second), InitialAge: 3 * time.Second, Lifetime: time.Minute,
-			StaleWhileRevalidate: time.Second, StaleIfError: time.Hour, MustRevalidate: true, SharedAuth: true, Immutable: true,
-		},
-		Fetched: time.Now().Add(-15 * time.Second), Sent: time.Now().Add(-11 * time.Second),
-	}
-	e.SetFields([]store.Field{{Name: "Content-Type", Value: "text/plain"}, {Name: "X-A", Value: "1"}, {Name: "X-A", Value: "2"}})
-	e.SetChoice(store.Choice{Vary: []string{"Accept-Encoding"}, Selected: store.Selection{1, 2, 3}})
-	e.SetLabels("https://a.test/b?c", []string{"t1", "t2"}, []string{"g"})
-	return e
-}
 
 // TestWhatMayBeStoredCanBeSent: the largest entry that may be stored is not too
 // large for whoever reads it.
@@ -173,19 +95,6 @@ func TestQueriesThatNobodyWouldTake(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func fieldsOf(e *store.Entry) []store.Field {
-	var fields []store.Field
-	for name, value := range e.Fields() {
-		fields = append(fields, store.Field{Name: name, Value: value})
-	}
-	return fields
-}
-
-const (
-	patience = 30 * time.Second // with what a busy machine may take long for
-	skew     = 5 * time.Second  // between two readings of the clock
-)
 
 func TestHitBringsEntryAndBody(t *testing.T) {
 	for _, size := range []int{0, 1, 4096, 4097, store.ChunkSize, 3 * store.ChunkSize} {
@@ -372,34 +281,6 @@ func TestClientThatGivesUpSaysNothingAboutThePeer(t *testing.T) {
 	}
 }
 
-// pieces is a Body.
-type pieces struct {
-	rest []string
-	end  error
-}
-
-func (p *pieces) Next(context.Context, func()) ([]byte, Stored, error) {
-	if len(p.rest) == 0 {
-		return nil, Stored{}, p.end
-	}
-	next := p.rest[0]
-	p.rest = p.rest[1:]
-	return []byte(next), Stored{}, nil
-}
-
-// sink is a Sink for tests.
-type sink struct {
-	io.Writer
-	stored []Stored
-}
-
-func (s *sink) Stored(next Stored) error {
-	s.stored = append(s.stored, next)
-	return nil
-}
-
-func into(w io.Writer) Sink { return &sink{Writer: w} }
-
 type namedError struct{ why rfc9111.Reason }
 
 func (e namedError) Error() string          { return "named" }
@@ -515,114 +396,6 @@ func TestPurgesCrossTheWire(t *testing.T) {
 	s.Close()
 	if err := c.Purge(t.Context(), to, sent); err == nil {
 		t.Error("a node that is gone has purged")
-	}
-}
-
-// rejecting is a backend to which nothing may get through.
-func rejecting(t *testing.T) Backend {
-	return backend{
-		func(context.Context, *Query, *Answer) { t.Error("nonsense was looked up") },
-		func(context.Context, *Publication) (store.Generation, rfc9111.Reason) {
-			t.Error("nonsense was published")
-			return 0, rfc9111.None
-		},
-		func(*Query) { t.Error("nonsense was learned") },
-		func([]store.Purge) { t.Error("nonsense was purged") },
-		func() ([]store.Purge, time.Time) {
-			t.Error("purges were handed to a stranger")
-			return nil, time.Time{}
-		},
-		func(ChunkID) []byte {
-			t.Error("a chunk was handed to a stranger")
-			return nil
-		},
-		func(ChunkID, []byte) { t.Error("a stranger's chunk was kept") },
-		false,
-		func(*Query, *store.Entry, []byte) { t.Error("nonsense was taken over") },
-		nil,
-	}
-}
-
-func TestStrangersAreRefusedAndCounted(t *testing.T) {
-	to, s := serve(t, rejecting(t))
-	c := newClient(t)
-	send := func(path string, body io.Reader) int {
-		req, _ := http.NewRequest(http.MethodPost, "http://"+to.Addr+path, body)
-		resp, err := c.lines.roundTrip(req, to.Addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		return resp.StatusCode
-	}
-	for name, answer := range map[string]int{
-		"another version":  send("/2/lookup", nil),
-		"no query":         send(pathLookup, nil),
-		"garbage":          send(pathLookup, strings.NewReader("garbage garbage garbage")),
-		"too long a frame": send(pathLookup, bytes.NewReader([]byte{frameQuery, 0xff, 0xff, 0xff, 0xff})),
-		"garbage to purge": send(pathPurge, strings.NewReader("garbage")),
-		"garbage purges":   send(pathPurges, strings.NewReader("garbage")),
-		"garbage status":   send(pathStatus, strings.NewReader("garbage")),
-		"garbage inspect":  send(pathInspect, strings.NewReader("garbage garbage garbage")),
-		"garbage to learn": send(pathLearn, strings.NewReader("garbage")),
-		"garbage to store": send(pathPublish, strings.NewReader("garbage garbage garbage")),
-	} {
-		if answer != http.StatusNotFound {
-			t.Errorf("%s: %d", name, answer)
-		}
-	}
-	if got := s.Refused(); got != 10 {
-		t.Errorf("counted %d", got)
-	}
-}
-
-func TestOtherProtocolsAreRefused(t *testing.T) {
-	to, s := serve(t, rejecting(t))
-	for name, bytes := range map[string]string{
-		"HTTP/1.1":          "POST /1/lookup HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
-		"HTTP/0.9":          "GET /\r\n\r\n",
-		"a TLS hello":       "\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03\r\n\r\n",
-		"preface, then not": preface + strings.Repeat("\xff", 64),
-		"no settings":       preface + "\x00\x00\x08\x06\x00\x00\x00\x00\x00ping...." + "\x00\x00\x00\x04\x00\x00\x00\x00\x00",
-		"endless settings":  preface + "\xff\xff\xff\x04\x00\x00\x00\x00\x00",
-	} {
-		t.Run(name, func(t *testing.T) {
-			before := s.Refused()
-			conn, err := net.Dial("tcp", to.Addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(handshakeTimeout)) // when it is closed in any case
-			io.WriteString(conn, bytes)
-			answer, err := io.ReadAll(conn)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Error("the connection stays open")
-			}
-			if strings.Contains(string(answer), " 200 ") {
-				t.Errorf("answered %q", answer)
-			}
-			for deadline := time.Now().Add(patience); s.Refused() == before; time.Sleep(time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("not counted; the answer was %q", answer)
-				}
-			}
-		})
-	}
-}
-
-func TestRingDoesNotDependOnOrder(t *testing.T) {
-	a := NewRing("a", []Node{{Name: "a"}, {Name: "b"}, {Name: "c"}})
-	b := NewRing("b", []Node{{Name: "c"}, {Name: "a"}, {Name: "b"}})
-	for i := range 100 {
-		k := store.Key{byte(i), 1, 2, 3, byte(i), 5, 6, 7}
-		x, _ := a.Owner(k)
-		if y, _ := b.Owner(k); x.Name != y.Name {
-			t.Fatalf("%s and %s own one key", x.Name, y.Name)
-		}
-	}
-	if _, self := NewRing("x", nil).Owner(store.Key{}); !self {
-		t.Error("a node without a ring does not own its keys")
 	}
 }
 

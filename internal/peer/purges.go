@@ -23,6 +23,16 @@ const (
 	MaxSelectorLength = 17 << 10
 	// MaxPurgeBytes bounds the selectors of one purge, so that it fits a frame.
 	MaxPurgeBytes = 48 << 10
+	// maxPurgeMessage bounds what the purges of one message take here: several times
+	// what a node remembers, which is the longest message.
+	maxPurgeMessage = 4 << 20
+)
+
+// purgeSize is what a purge takes beside its selectors, and selectorSize what one of
+// these takes beside its value, in bytes.
+const (
+	purgeSize    = 128
+	selectorSize = 32
 )
 
 // EncodePurges encodes purges, and when the youngest arrived that is gone; zero:
@@ -54,13 +64,25 @@ func EncodePurges(purges []store.Purge, dropped time.Time) []byte {
 
 // DecodePurges decodes what EncodePurges has written.
 func DecodePurges(r io.Reader) (purges []store.Purge, dropped time.Time, err error) {
-	frames, now := newFrameReader(r), time.Now()
+	return decodePurges(newFrameReader(r), func(int64) bool { return true })
+}
+
+// decodePurges is DecodePurges. It asks for room before it decodes a purge.
+func decodePurges(frames *frameReader, room func(n int64) bool) (purges []store.Purge, dropped time.Time, err error) {
+	now, size := time.Now(), int64(0)
 	for {
 		kind, d, _, err := frames.next()
 		switch {
 		case err != nil:
 			return nil, time.Time{}, err
 		case kind == framePurge && len(purges) < maxPurges:
+			takes := d.purgeTakes()
+			if size += takes; size > maxPurgeMessage {
+				return nil, time.Time{}, malformed("too many purges")
+			}
+			if !room(takes) {
+				return nil, time.Time{}, ErrRefused
+			}
 			p := d.purge(now)
 			if err := d.done(); err != nil {
 				return nil, time.Time{}, err
@@ -77,17 +99,30 @@ func DecodePurges(r io.Reader) (purges []store.Purge, dropped time.Time, err err
 	}
 }
 
-func (d *decoder) purge(now time.Time) store.Purge {
-	p := store.Purge{ID: store.PurgeID(d.uint(math.MaxUint64, "purge"))}
+// purgeTakes returns how much memory the purge takes that a decoder is at, without
+// decoding it.
+func (d *decoder) purgeTakes() int64 {
+	at := *d
+	_, n := at.purgeHead(time.Time{})
+	return purgeSize + int64(len(d.rest)) + selectorSize*int64(n)
+}
+
+// purgeHead decodes a purge up to its selectors, and how many follow.
+func (d *decoder) purgeHead(now time.Time) (p store.Purge, selectors int) {
+	p = store.Purge{ID: store.PurgeID(d.uint(math.MaxUint64, "purge"))}
 	p.At = now.Add(-d.dur("age"))
 	p.Group = d.string(maxGroupName, "group name")
 	p.Soft = d.flag()
 	p.Fleeting = d.flag()
-	n := int(d.uint(MaxSelectors, "selectors"))
+	return p, int(d.uint(MaxSelectors, "selectors"))
+}
+
+func (d *decoder) purge(now time.Time) store.Purge {
+	p, n := d.purgeHead(now)
 	p.Selectors = make([]store.Selector, 0, min(n, 16))
 	for range n {
 		s := store.Selector{Kind: store.Kind(d.uint(math.MaxUint8, "selector")), Value: d.string(MaxSelectorLength, "selector")}
-		if d.err == nil && !s.Kind.Valid() {
+		if d.err == nil && !s.Valid() {
 			d.fail("selector")
 		}
 		if d.err != nil {
@@ -109,17 +144,34 @@ func (e *encoder) flag(set bool) {
 func (d *decoder) flag() bool { return d.uint(1, "flag") == 1 }
 
 func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
-	purges, _, err := DecodePurges(r.Body)
+	frames, inTime := s.frames(w, r)
+	defer frames.close()
+	var taken []func()
+	defer func() {
+		for _, release := range taken {
+			release()
+		}
+	}()
+	purges, _, err := decodePurges(frames, func(n int64) bool {
+		release, ok := s.reserve(n)
+		if ok {
+			taken = append(taken, release)
+		}
+		return ok
+	})
 	if err != nil {
 		s.refuse(w)
 		return
 	}
+	inTime()
 	s.backend.Purge(purges)
 	w.WriteHeader(http.StatusOK)
 }
 
 func (s *Server) purges(w http.ResponseWriter, r *http.Request) {
-	if n, _ := r.Body.Read(make([]byte, 1)); n > 0 {
+	body := http.NewResponseController(w)
+	_ = body.SetReadDeadline(time.Now().Add(s.patience))
+	if n, err := r.Body.Read(make([]byte, 1)); n > 0 || err != io.EOF {
 		s.refuse(w)
 		return
 	}

@@ -73,7 +73,7 @@ func spreadOf(n, keys int) spread {
 	return s
 }
 
-// TestRingSimulation prints the table in docs/design.md. With a thousand keys for
+// TestRingSimulation prints the table in docs/design/decided.md. With a thousand keys for
 // each node the most loaded has its share and chance's: of a thousand nodes one
 // is four standard deviations above, which is 13 %.
 func TestRingSimulation(t *testing.T) {
@@ -139,5 +139,20 @@ func TestNextIsTheOwnerWithoutANode(t *testing.T) {
 	}
 	if got, ok := ringOf(1).Next(keyNumber(1), "node-0"); ok {
 		t.Errorf("%v owns the keys of the only node", got)
+	}
+}
+
+func TestRingDoesNotDependOnOrder(t *testing.T) {
+	a := NewRing("a", []Node{{Name: "a"}, {Name: "b"}, {Name: "c"}})
+	b := NewRing("b", []Node{{Name: "c"}, {Name: "a"}, {Name: "b"}})
+	for i := range 100 {
+		k := store.Key{byte(i), 1, 2, 3, byte(i), 5, 6, 7}
+		x, _ := a.Owner(k)
+		if y, _ := b.Owner(k); x.Name != y.Name {
+			t.Fatalf("%s and %s own one key", x.Name, y.Name)
+		}
+	}
+	if _, self := NewRing("x", nil).Owner(store.Key{}); !self {
+		t.Error("a node without a ring does not own its keys")
 	}
 }

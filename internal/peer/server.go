@@ -75,14 +75,16 @@ type Server struct {
 	identity *Identity
 	http     *http.Server
 	refused  atomic.Int64
+	spare    atomic.Int64  // of maxSpare, in use
+	patience time.Duration // for the first frames of a request, and for each gift
 
-	mu   sync.Mutex // guards door outside of requests
-	door *door      // nil before Serve
+	mu       sync.Mutex    // guards door outside of requests
+	listener *authListener // nil before Serve
 }
 
 // NewServer returns a Server for a backend. It talks to whoever id accepts.
 func NewServer(b Backend, id *Identity) *Server {
-	s := &Server{backend: b, identity: id}
+	s := &Server{backend: b, identity: id, patience: 10 * time.Second}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+pathCalls, s.calls)
 	mux.HandleFunc("POST "+pathLookup, s.lookup)
@@ -101,7 +103,7 @@ func NewServer(b Backend, id *Identity) *Server {
 	protocols.SetUnencryptedHTTP2(true) // the door does not let it in where there is a secret
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			s.door.attend(w, r, mux)
+			s.listener.attend(w, r, mux)
 		}),
 		ConnContext:       withConn,
 		Protocols:         &protocols,
@@ -134,9 +136,9 @@ func (s *Server) Refused() int64 { return s.refused.Load() }
 
 // Serve answers on l until Close. It returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	d := newDoor(l, s.identity, s.note)
+	d := newAuthListener(l, s.identity, s.note)
 	s.mu.Lock()
-	s.door = d
+	s.listener = d
 	s.mu.Unlock()
 	if err := s.http.Serve(d); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -149,7 +151,7 @@ func (s *Server) Serve(l net.Listener) error {
 // is taken from connections under one that is gone.
 func (s *Server) Rekey() {
 	s.mu.Lock()
-	d := s.door
+	d := s.listener
 	s.mu.Unlock()
 	if d != nil {
 		d.rekey()
@@ -166,12 +168,39 @@ func (s *Server) refuse(w http.ResponseWriter) {
 
 // query reads a request that is nothing but a query, or refuses it.
 func (s *Server) query(w http.ResponseWriter, r *http.Request) *Query {
-	q, err := readQuery(newFrameReader(r.Body))
+	frames, inTime := s.frames(w, r)
+	q, err := readQuery(frames)
+	frames.close() // the query has copied what it keeps
 	if err != nil {
 		s.refuse(w)
 		return nil
 	}
+	inTime()
 	return q
+}
+
+// frames returns a reader of a request's body, and what ends the deadline by which
+// the first of it has to come. Without that, each stream of a peer that sends half a
+// frame would last as long as its connection.
+func (s *Server) frames(w http.ResponseWriter, r *http.Request) (frames *frameReader, inTime func()) {
+	frames = newFrameReader(r.Body)
+	frames.memory = s.reserve
+	body := http.NewResponseController(w)
+	_ = body.SetReadDeadline(time.Now().Add(s.patience)) // fails for no HTTP/2 stream
+	return frames, func() { _ = body.SetReadDeadline(time.Time{}) }
+}
+
+// maxSpare is what frames and purges may take here beside the node's budget, in bytes:
+// look-ups and purges must get through when that is used up by bodies.
+const maxSpare = 16 << 20
+
+// reserve takes memory for what is read from the wire, until release.
+func (s *Server) reserve(n int64) (release func(), ok bool) {
+	if s.spare.Add(n) <= maxSpare {
+		return func() { s.spare.Add(-n) }, true
+	}
+	s.spare.Add(-n)
+	return s.backend.Reserve(n)
 }
 
 func readQuery(frames *frameReader) (*Query, error) {
@@ -201,12 +230,20 @@ func (s *Server) lookup(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
-	p, err := readPublication(newFrameReader(r.Body))
+	frames, inTime := s.frames(w, r)
+	defer frames.close()
+	p, err := readPublication(frames)
 	if err != nil {
 		s.refuse(w)
 		return
 	}
-	_, _ = w.Write(s.publication(r.Context(), p)) // the publisher is gone: nobody to tell
+	inTime()
+	p.followed = sync.OnceFunc(func() {
+		w.Header().Set(followed, "1")
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush() // the publisher is gone: nobody to tell
+	})
+	_, _ = w.Write(s.publication(r.Context(), p)) // the same
 }
 
 // publication has the backend take a publication, and returns what to answer.
@@ -232,8 +269,8 @@ type Answer struct {
 	flusher *http.ResponseController
 	ctx     context.Context // of what may wait; nil: nothing may
 
-	shared *answers // the stream on which it answers a call; nil: it answers a request
-	id     uint64   // there
+	shared *muxServer // the stream on which it answers a call; nil: it answers a request
+	id     uint64     // there
 	sent   bool
 
 	// Compared says that what is answered has been compared with all purges
@@ -381,13 +418,24 @@ type Publication struct {
 	Entry    *store.Entry
 	Refresh  bool           // Entry is what a 304 made of a stored one; no body
 	Released rfc9111.Reason // not None: the lease comes back, nothing is stored
+	Unkept   bool           // the body, once it is complete, is not to be stored
 	frames   *frameReader
+	followed func() // tells the publisher; nil: it is not told any more
 }
 
 // Body hands the body to a sink as it arrives.
 func (p *Publication) Body(to Sink) error {
-	_, err := copyBody(p.frames, to)
+	got, err := copyBody(p.frames, to)
+	p.Unkept = got.generation == unkept
 	return err
+}
+
+// Followed tells the publisher that others read the body here. It is for the
+// goroutine that Body hands it to.
+func (p *Publication) Followed() {
+	if p.followed != nil {
+		p.followed()
+	}
 }
 
 func readPublication(frames *frameReader) (*Publication, error) {

@@ -95,9 +95,6 @@ func (id *Identity) authorities() *authorities {
 	return noAuthorities
 }
 
-// Encrypts reports whether there is a secret.
-func (id *Identity) Encrypts() bool { return len(id.authorities().list) > 0 }
-
 // Server returns how to answer a connection for a protocol (ALPN) now.
 func (id *Identity) Server(protocol string) *tls.Config { return id.authorities().server(protocol) }
 

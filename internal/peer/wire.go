@@ -46,7 +46,7 @@ const (
 	frameChunk   byte = 'c' // which chunk of a large body
 	frameStored  byte = 's' // up to where the chunks of a body are stored
 
-	// On the stream that calls share (calls.go). The payload of the first three
+	// On the stream that calls share (mux_client.go). The payload of the first three
 	// begins with the call's number.
 	frameLookup  byte = 'L' // what a look-up's own request would be
 	framePublish byte = 'P' // what a publication's own request would be, whole
@@ -96,6 +96,8 @@ type Query struct {
 	Credentials bool
 	// Far says that the request is for a part beyond the first chunk.
 	Far bool
+	// Within is how long the asker's fill may take, if it leads one; 0: not told.
+	Within time.Duration
 	// Purges are all that the asker has heard of lately, if Told. An owner that
 	// knows them has compared with them what it answers.
 	Purges []store.PurgeID
@@ -312,6 +314,7 @@ const (
 	flagRefresh
 	flagTold
 	flagFar
+	flagWithin
 	queryFlags = 1<<iota - 1
 )
 
@@ -336,7 +339,13 @@ func (q *Query) append(e *encoder) {
 	if q.Far {
 		flags |= flagFar
 	}
+	if q.Within > 0 {
+		flags |= flagWithin
+	}
 	e.uint(flags)
+	if q.Within > 0 {
+		e.dur(q.Within)
+	}
 	e.uint(uint64(len(q.Purges)))
 	for _, id := range q.Purges {
 		e.uint(uint64(id))
@@ -371,6 +380,9 @@ func (d *decoder) query() *Query {
 	flags := d.uint(queryFlags, "flags")
 	q.Lead, q.Credentials, q.Refresh = flags&flagLead != 0, flags&flagCredentials != 0, flags&flagRefresh != 0
 	q.Told, q.Far = flags&flagTold != 0, flags&flagFar != 0
+	if flags&flagWithin != 0 {
+		q.Within = d.dur("fill time")
+	}
 	for range d.uint(store.MaxRecent, "purges") {
 		q.Purges = append(q.Purges, store.PurgeID(d.uint(math.MaxUint64, "purge")))
 	}
@@ -399,6 +411,9 @@ const (
 	entryHeuristic
 	entrySharedAuth
 	entryImmutable
+	entryVolatile
+	entryAppends
+	entryFailed
 	entryFlags = 1<<iota - 1
 )
 
@@ -408,7 +423,7 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	enc.uint(uint64(e.Size))
 	enc.uint(e.Digest)
 	enc.uint(uint64(e.Generation))
-	c := e.Choice()
+	c := e.VariantKey()
 	enc.strings(c.Vary)
 	enc.bytes(c.Selected[:])
 	enc.string(c.Codings)
@@ -423,11 +438,12 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	enc.age(now, e.Fetched)
 	enc.age(now, e.Sent)
 	enc.dur(f.InitialAge)
+	enc.dur(f.Delay)
 	enc.dur(f.Lifetime)
 	enc.dur(f.StaleWhileRevalidate)
 	enc.dur(f.StaleIfError)
 	var flags uint64
-	for i, set := range []bool{f.MustRevalidate, f.NoCache, f.Heuristic, f.SharedAuth, f.Immutable} {
+	for i, set := range []bool{f.MustRevalidate, f.NoCache, f.Heuristic, f.SharedAuth, f.Immutable, e.Volatile, e.Appends, e.Failed} {
 		if set {
 			flags |= 1 << i
 		}
@@ -452,7 +468,7 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 		Digest:     d.uint(math.MaxUint64, "digest"),
 		Generation: store.Generation(d.uint(math.MaxUint64, "generation")),
 	}
-	c := store.Choice{Vary: d.names("vary")}
+	c := store.VariantKey{Vary: d.names("vary")}
 	if e.Status < 200 {
 		d.fail("status")
 	}
@@ -469,6 +485,7 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 	e.Sent = asOf.Add(-d.dur("age"))
 	e.Checked = asOf
 	e.Fresh.InitialAge = d.dur("initial age")
+	e.Fresh.Delay = d.dur("delay")
 	e.Fresh.Lifetime = d.dur("lifetime")
 	e.Fresh.StaleWhileRevalidate = d.dur("stale-while-revalidate")
 	e.Fresh.StaleIfError = d.dur("stale-if-error")
@@ -478,6 +495,9 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 	e.Fresh.Heuristic = flags&entryHeuristic != 0
 	e.Fresh.SharedAuth = flags&entrySharedAuth != 0
 	e.Fresh.Immutable = flags&entryImmutable != 0
+	e.Volatile = flags&entryVolatile != 0
+	e.Appends = flags&entryAppends != 0
+	e.Failed = flags&entryFailed != 0
 	var few [24]store.Field // which most responses have no more of
 	fields := few[:0]
 	for range d.uint(store.MaxFields, "field count") {
@@ -550,6 +570,23 @@ type frameReader struct {
 	rest []byte        // of the message
 	d    decoder       // of the last frame
 	own  []byte        // where frames of a stream go one after the other; nil: each has its own memory
+
+	// What frames longer than shortFrame are read into comes out of here; nil: it
+	// comes out of nothing. The last frame's counts until close.
+	memory  reserve
+	release func()
+}
+
+// shortFrame is how long a frame may be that counts nowhere, in bytes: those of
+// nearly all look-ups and purges.
+const shortFrame = 4 << 10
+
+// close lets go of the last frame's memory.
+func (r *frameReader) close() {
+	if r.release != nil {
+		r.release()
+		r.release = nil
+	}
 }
 
 func newFrameReader(r io.Reader) *frameReader {
@@ -612,6 +649,10 @@ func (r *frameReader) take(n int64) ([]byte, error) {
 		r.rest = r.rest[n:]
 		return b, nil
 	}
+	r.close()
+	if r.memory != nil && n > shortFrame && (r.own == nil || n > maxKept) {
+		return r.takeCounted(n)
+	}
 	if r.own == nil || n > maxKept {
 		b := make([]byte, n)
 		_, err := io.ReadFull(r.r, b)
@@ -620,6 +661,27 @@ func (r *frameReader) take(n int64) ([]byte, error) {
 	r.own = slices.Grow(r.own[:0], int(n))[:n]
 	_, err := io.ReadFull(r.r, r.own)
 	return r.own, err
+}
+
+// takeCounted reads a long frame. It takes memory as the bytes arrive: what a peer
+// only claims to send takes none.
+func (r *frameReader) takeCounted(n int64) ([]byte, error) {
+	b := make([]byte, 0, shortFrame)
+	for {
+		got, err := io.ReadFull(r.r, b[len(b):min(int64(cap(b)), n)])
+		b = b[:len(b)+got]
+		if err != nil || int64(len(b)) == n {
+			return b, err
+		}
+		room := min(4*int64(cap(b)), n)
+		release, ok := r.memory(room)
+		if !ok {
+			return nil, ErrRefused
+		}
+		b = append(make([]byte, 0, room), b...)
+		r.close()
+		r.release = release
+	}
 }
 
 // maxKept bounds the memory that is kept for the next frame.

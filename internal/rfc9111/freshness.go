@@ -12,14 +12,15 @@ import (
 type Freshness struct {
 	Received   time.Time     // when the response header arrived, by the clock of the node that fetched it
 	InitialAge time.Duration // corrected_initial_age at Received (RFC 9111 §4.2.3)
+	Delay      time.Duration // what of InitialAge is the time that the response took to come, and no age that it states
 	Lifetime   time.Duration // freshness_lifetime (§4.2.1), heuristic ones included
 
 	// How long after Lifetime the response may still be served while it is
 	// fetched again, or when that fails (RFC 5861). 0: not at all, also because
-	// MustRevalidate or NoCache forbids it.
+	// must-revalidate, proxy-revalidate or NoCache forbids it.
 	StaleWhileRevalidate, StaleIfError time.Duration
 
-	MustRevalidate bool // must-revalidate, proxy-revalidate or s-maxage: never served stale
+	MustRevalidate bool // must-revalidate, proxy-revalidate or s-maxage: stale only in those two windows, whatever a client accepts
 	NoCache        bool // no-cache for the whole response: validated each time
 	Heuristic      bool // Lifetime is a guess (§4.2.2)
 	SharedAuth     bool // may answer requests with Authorization (§3.5)
@@ -38,6 +39,24 @@ func (f Freshness) TTL(now time.Time) time.Duration {
 	return clamp(f.Lifetime) - f.Age(now)
 }
 
+// AsAnswered returns the freshness without the time that the response took to come
+// (RFC 9111 §4.2.3, response_delay). A request that has waited for it may use it as
+// long as the response itself allows: with a lifetime of a second and an upstream
+// that takes two, all that wait would otherwise find it stale, and ask one after the
+// other.
+func (f Freshness) AsAnswered() Freshness {
+	f.InitialAge = clamp(f.InitialAge - f.Delay)
+	return f
+}
+
+// AlwaysValidated reports whether a response was never good for another request
+// without validation: it states no-cache, or had no lifetime left when it was made
+// (RFC 9111 §4, §5.2.2.4).
+func (f Freshness) AlwaysValidated() bool {
+	f = f.AsAnswered()
+	return f.NoCache || clamp(f.Lifetime+f.StaleWhileRevalidate) <= f.InitialAge
+}
+
 // StaleAsOf returns the freshness of a response that counts as stale from t on.
 // For as long as it would have been fresh, it may still be served while it is
 // fetched anew, or when that fails, if it may be served stale at all.
@@ -47,9 +66,10 @@ func (f Freshness) StaleAsOf(t time.Time) Freshness {
 		return f
 	}
 	f.Lifetime -= left
-	if !f.MustRevalidate && !f.NoCache {
-		f.StaleWhileRevalidate = clamp(f.StaleWhileRevalidate + left)
-		f.StaleIfError = clamp(f.StaleIfError + left)
+	for _, window := range []*time.Duration{&f.StaleWhileRevalidate, &f.StaleIfError} {
+		if !f.NoCache && (!f.MustRevalidate || *window > 0) {
+			*window = clamp(*window + left)
+		}
 	}
 	f.Immutable = false
 	return f
@@ -65,33 +85,43 @@ const (
 	sourceHeuristic                        // guessed from Last-Modified
 )
 
-// newFreshness gathers what has to be kept. s-maxage counts as must-revalidate
-// for a shared cache even beside stale-while-revalidate (RFC 9111 §5.2.2.10).
+// newFreshness gathers what has to be kept. must-revalidate and proxy-revalidate
+// forbid stale use whatever else is said (RFC 9111 §5.2.2.2, §5.2.2.8). s-maxage
+// means the same for a shared cache (§5.2.2.10), but only by implication, and most
+// who send it beside stale-while-revalidate or stale-if-error mean these: they and
+// the operator's options go first (but see meansSMaxAge), and no client's wish does.
 func newFreshness(x Exchange, d ResponseDirectives, o Options) (Freshness, lifetimeSource) {
 	f := Freshness{
 		Received:       x.Received,
-		InitialAge:     initialAge(x),
 		MustRevalidate: d.MustRevalidate || d.ProxyRevalidate || d.SMaxAge.Set,
 		NoCache:        d.NoCache,
 		SharedAuth:     d.sharedAuth(),
 		Immutable:      d.Immutable,
 	}
+	f.InitialAge, f.Delay = initialAge(x)
 	lifetime, source := lifetimeOf(x, d, o)
 	f.Lifetime, f.Heuristic = lifetime, source == sourceHeuristic
-	if f.MustRevalidate || f.NoCache {
+	if d.MustRevalidate || d.ProxyRevalidate || d.NoCache {
 		return f, source
 	}
-	if f.Lifetime > 0 {
-		f.StaleWhileRevalidate = clamp(o.StaleWhileRevalidate)
+	if f.Lifetime > 0 && !d.meansSMaxAge() {
+		f.StaleWhileRevalidate, f.StaleIfError = clamp(o.StaleWhileRevalidate), clamp(o.StaleIfError)
 	}
 	if d.StaleWhileRevalidate.Set {
 		f.StaleWhileRevalidate = d.StaleWhileRevalidate.D
 	}
-	f.StaleIfError = clamp(o.StaleIfError)
 	if d.StaleIfError.Set {
 		f.StaleIfError = d.StaleIfError.D
 	}
 	return f, source
+}
+
+// meansSMaxAge reports whether s-maxage states the very number that max-age does.
+// For a shared cache it then changes nothing but what it implies, so that must be
+// what it is there for: the operator's stale options, which apply where a response
+// does not say, give way to it.
+func (d ResponseDirectives) meansSMaxAge() bool {
+	return d.SMaxAge.Set && d.MaxAge.Set && d.SMaxAge.D == d.MaxAge.D
 }
 
 // lifetimeOf calculates freshness_lifetime: s-maxage, max-age, Expires
@@ -124,10 +154,11 @@ func lifetimeOf(x Exchange, d ResponseDirectives, o Options) (time.Duration, lif
 
 // heuristicLifetime guesses a tenth of the time since the last modification
 // (RFC 9111 §4.2.2), at most a day, so that a wrong guess ends by itself. It
-// takes a status that allows it, or public.
+// takes a status that allows it, or public. Where the request had cookies the response
+// may be its client's, and is not guessed about unless it is public.
 func heuristicLifetime(x Exchange, d ResponseDirectives) time.Duration {
 	modified, _, ok := dateField(x.Response, "Last-Modified")
-	if !ok || !heuristicallyCacheable(x.Status) && !d.Public {
+	if !ok || !d.Public && (!heuristicallyCacheable(x.Status) || len(x.Request["Cookie"]) > 0) {
 		return 0
 	}
 	return min(clamp(dateOf(x).Sub(modified))/10, 24*time.Hour)
@@ -144,8 +175,9 @@ func dateOf(x Exchange) time.Time {
 
 // initialAge calculates corrected_initial_age (RFC 9111 §4.2.3). The time of
 // receipt is cut to whole seconds for apparent_age, because Date is: otherwise a
-// response with max-age=1 would lose up to all of it.
-func initialAge(x Exchange) time.Duration {
+// response with max-age=1 would lose up to all of it. The second result is what
+// of it is the delay, beyond the age that the response states.
+func initialAge(x Exchange) (age, delayed time.Duration) {
 	date := dateOf(x)
 	apparent := clamp(x.Received.Truncate(time.Second).Sub(date))
 	var delay time.Duration
@@ -155,7 +187,9 @@ func initialAge(x Exchange) time.Duration {
 			apparent = 0 // it was made for this request, and is no older than the delay
 		}
 	}
-	return clamp(max(apparent, ageValue(x.Response)+delay))
+	stated := ageValue(x.Response)
+	age = clamp(max(apparent, stated+delay))
+	return age, age - clamp(max(apparent, stated))
 }
 
 // ageValue returns age_value, the first readable member of the Age field lines.

@@ -7,16 +7,6 @@ import (
 	"time"
 )
 
-// noon is when the responses of these tests arrive.
-var noon = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
-
-func date(t time.Time) string { return t.UTC().Format(http.TimeFormat) }
-
-// exchange is a GET that was answered at noon, at once.
-func exchange(status int, response ...string) Exchange {
-	return Exchange{Method: "GET", Status: status, Response: header(response...), Sent: noon, Received: noon}
-}
-
 func TestLifetime(t *testing.T) {
 	in := func(d time.Duration) string { return date(noon.Add(d)) }
 	day := 24 * time.Hour
@@ -120,12 +110,12 @@ func TestInitialAge(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			x := Exchange{Response: tt.h, Sent: noon.Add(-tt.sent), Received: noon.Add(tt.received)}
-			if got := initialAge(x); got != tt.want {
+			if got, _ := initialAge(x); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
 	}
-	if got := initialAge(Exchange{Received: noon}); got != 0 {
+	if got, _ := initialAge(Exchange{Received: noon}); got != 0 {
 		t.Errorf("sent is not known: got %v, want 0", got)
 	}
 }
@@ -157,7 +147,7 @@ func TestAgeAndTTL(t *testing.T) {
 			}
 		})
 	}
-	if use, _ := Decide(new(RequestDirectives), false, new(Freshness), noon); use != Validate {
+	if use, _ := Reuse(new(Request), new(Freshness), Stored, noon); use != Validate {
 		t.Errorf("the zero Freshness: use %d, want Validate", use)
 	}
 }
@@ -193,11 +183,15 @@ func TestStaleAsOf(t *testing.T) {
 	// Fresh for 10 s, 4 s of which are over.
 	plain := Freshness{Received: noon, Lifetime: 10 * sec, StaleWhileRevalidate: 2 * sec, StaleIfError: 3 * sec, Immutable: true}
 	at := noon.Add(4 * sec)
-	must, noCache := plain, plain
-	must.MustRevalidate = true
+	must, limited, noCache := plain, plain, plain
+	must.MustRevalidate, must.StaleWhileRevalidate, must.StaleIfError = true, 0, 0
+	limited.MustRevalidate, limited.StaleIfError = true, 0
 	noCache.NoCache = true
 	if got, want := plain.StaleAsOf(at), (Freshness{Received: noon, Lifetime: 4 * sec, StaleWhileRevalidate: 8 * sec, StaleIfError: 9 * sec}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got, want := limited.StaleAsOf(at), (Freshness{Received: noon, Lifetime: 4 * sec, StaleWhileRevalidate: 8 * sec, MustRevalidate: true}); got != want {
+		t.Errorf("s-maxage beside stale-while-revalidate: got %+v, want %+v", got, want)
 	}
 	for name, f := range map[string]Freshness{"must-revalidate": must, "no-cache": noCache} {
 		got := f.StaleAsOf(at)

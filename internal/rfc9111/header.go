@@ -11,16 +11,16 @@ import (
 // StoredHeader returns the response header without the fields that must not be
 // stored (RFC 9111 §3.1): those of the connection, those that Connection or a
 // qualified no-cache or private names, and what is no field in HTTP at all.
-// Set-Cookie belongs to one client, unless the options say otherwise, and Age is
-// the cache's own to state; both go too. The map is new, the values are h's and
+// Set-Cookie and Clear-Site-Data belong to one client, unless the options say
+// otherwise, and Age is the cache's own to state; all three go too. The map is new, the values are h's and
 // must not be changed: who stores them packs them anyhow.
 func StoredHeader(h http.Header, o Options) http.Header {
 	h = canonicalNames(h)
-	d, _ := directivesOf(h)
+	d, _ := directivesOf(h, o.Targeted)
 	connection := connectionOptions(h)
 	stored := make(http.Header, len(h))
 	for name, values := range h {
-		if neverStored(name) || name == "Set-Cookie" && !o.StoreSetCookie || !isToken(name) || slices.ContainsFunc(values, breaksField) ||
+		if neverStored(name) || isForOneClient(name, values) && !o.StoreSetCookie || !isToken(name) || slices.ContainsFunc(values, breaksField) ||
 			slices.Contains(connection, name) ||
 			slices.Contains(d.NoCacheFields, name) || slices.Contains(d.PrivateFields, name) {
 			continue
@@ -87,6 +87,13 @@ func NamesFields(connection []string) bool {
 	return false
 }
 
+// OtherContent makes a response's header that of a message with other content: a
+// part, the whole that was put together from parts, or none (HEAD, 304). A
+// Content-Digest is about the content of the one message that it came with (RFC
+// 9530 §2); Repr-Digest (§3) and Unencoded-Digest are about the whole
+// representation, and stay. The header is changed in place.
+func OtherContent(h http.Header) { delete(h, "Content-Digest") }
+
 // Refresh returns the stored header as a 304 updates it (RFC 9111 §3.2, §4.3.4),
 // in a new map. Neither argument is changed. Revalidated does this and judges
 // the result.
@@ -110,7 +117,7 @@ func Refresh(stored, notModified http.Header, o Options) http.Header {
 func describesBody(name string) bool {
 	switch name {
 	case "Content-Length", "Content-Encoding", "Content-Type", "Content-Range", "Etag",
-		"Content-Digest", "Content-Md5", "Digest", "Repr-Digest":
+		"Content-Digest", "Content-Md5", "Digest", "Repr-Digest", "Unencoded-Digest":
 		return true
 	}
 	return false

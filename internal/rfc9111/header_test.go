@@ -2,16 +2,8 @@ package rfc9111
 
 import (
 	"net/http"
-	"reflect"
 	"testing"
 )
-
-func equalHeader(t *testing.T, got, want http.Header) {
-	t.Helper()
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("\n got %v\nwant %v", got, want)
-	}
-}
 
 func TestStoredHeader(t *testing.T) {
 	tests := []struct {
@@ -26,6 +18,8 @@ func TestStoredHeader(t *testing.T) {
 			"Proxy-Connection", "x", "Age", "5", "X", "y"), header("X", "y")},
 		{"not quite hop by hop", header("Proxyish", "x", "Upgrade-Insecure", "y"), header("Proxyish", "x", "Upgrade-Insecure", "y")},
 		{"cookie", header("Set-Cookie", "a=b", "X", "y"), header("X", "y")},
+		{"what clears the site", header("Clear-Site-Data", `"*"`, "X", "y"), header("X", "y")},
+		{"what only looks so", header("Clear-Site-Data", "cookies", "X", "y"), header("Clear-Site-Data", "cookies", "X", "y")},
 		{"named by connection", header("Connection", "x-a", "Connection", "close , X-B", "X-A", "1", "X-B", "2", "X-C", "3"), header("X-C", "3")},
 		{"connection cannot name vary", header("Connection", "vary, cache-control", "Vary", "a", "Cache-Control", "no-cache"),
 			header("Vary", "a", "Cache-Control", "no-cache")},
@@ -62,7 +56,7 @@ func TestRefresh(t *testing.T) {
 		{"what describes the body", header("Content-Length", "5", "Content-Encoding", "br", "Content-Type", "a/b", "Etag", `W/"a"`),
 			header("Content-Length", "0", "Content-Encoding", "gzip", "Content-Type", "text/html", "Content-Range", "x", "Etag", `"a"`),
 			header("Content-Length", "5", "Content-Encoding", "br", "Content-Type", "a/b", "Etag", `W/"a"`)},
-		{"what is not stored", header("X", "1"), header("Set-Cookie", "a=b", "Age", "4", "Connection", "x", "Transfer-Encoding", "chunked"), header("X", "1")},
+		{"what is not stored", header("X", "1"), header("Set-Cookie", "a=b", "Clear-Site-Data", `"*"`, "Age", "4", "Connection", "x", "Transfer-Encoding", "chunked"), header("X", "1")},
 		{"now private", header("X", "1", "Y", "2"), header("Cache-Control", `private="x"`), header("Y", "2", "Cache-Control", `private="x"`)},
 		{"private before", header("Cache-Control", `private="x"`), header("X", "1"), header("Cache-Control", `private="x"`)},
 	}

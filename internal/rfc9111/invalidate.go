@@ -6,20 +6,69 @@ import (
 	"strings"
 )
 
-// Safe reports whether a method changes nothing (RFC 9110 §9.2.1). Methods
-// that are not known may.
+// MethodQuery is the method of RFC 10008: safe, with content that describes what is
+// asked for.
+const MethodQuery = "QUERY"
+
+// Incremental reports whether a request asks that its content be passed on as it comes,
+// so that it can't be read first (the Incremental field of HTTP, a Structured Field
+// Boolean). One that can't be read does so too.
+func Incremental(header http.Header) bool {
+	lines := header["Incremental"]
+	return len(lines) > 0 && strings.TrimSpace(strings.Join(lines, ",")) != "?0"
+}
+
+// Safe reports whether a method changes nothing (RFC 9110 §9.2.1): those that the
+// IANA HTTP Method Registry calls safe. Methods that are not known may, and names
+// of methods are case-sensitive (§9.1).
 func Safe(method string) bool {
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace,
+		MethodQuery,
+		"PROPFIND", // RFC 4918 §9.1
+		"REPORT",   // RFC 3253 §3.6
+		"SEARCH",   // RFC 5323 §2
+		"PRI":      // RFC 9113 §3.4, not a request
 		return true
 	}
 	return false
 }
 
+// EndsStored reports whether the answer to a GET or HEAD without credentials, which is
+// not stored for the given reason, says that what is stored of its URL is no longer
+// what the upstream has: gone, moved, or no longer for everybody. A failure says nothing of
+// that (RFC 5861 §4), nor does what is wrong with one request.
+func EndsStored(method string, status int, why Reason) bool {
+	switch {
+	case status < 200, status >= 500, status == http.StatusPartialContent, status == http.StatusNotModified:
+		return false
+	case method == http.MethodHead && status == http.StatusOK:
+		return false // CompareHead tells
+	case blamesRequest(status):
+		return false
+	}
+	switch why {
+	case RequestNoStore, Authorization, InFront, HandledError, Memory, Truncated, Aborted, FillTimeout:
+		return false
+	}
+	return true
+}
+
+// blamesRequest are statuses that lie with one request or client. 401 and 403 are not
+// among them: what was for everybody is not any more.
+func blamesRequest(status int) bool {
+	switch status {
+	case 407, 412, 414, 416, 417, 421, 425, 426, 428, 431, 499:
+		return true
+	}
+	return blamesClient(status)
+}
+
 // Related returns the targets, beside the request's own, that a successful
 // unsafe request invalidates (RFC 9111 §4.4): what Location and
-// Content-Location name, if it is on the request's own origin. Others are left
-// alone, or one site could throw out what is another's.
+// Content-Location name, and the Destination of WebDAV's COPY and MOVE (RFC 4918 §10.3),
+// if it is on the request's own origin. Others are left alone, or one site could throw out
+// what is another's.
 func Related(r *http.Request, response http.Header) []string {
 	base := &url.URL{Scheme: "http", Host: r.Host}
 	if r.TLS != nil {
@@ -29,9 +78,13 @@ func Related(r *http.Request, response http.Header) []string {
 		base.Path, base.RawPath, base.RawQuery = own.Path, own.RawPath, own.RawQuery
 	}
 	var targets []string
-	for _, name := range []string{"Location", "Content-Location"} {
-		reference, err := url.Parse(response.Get(name))
-		if err != nil || response.Get(name) == "" {
+	named := []string{response.Get("Location"), response.Get("Content-Location")}
+	if r.Method == "COPY" || r.Method == "MOVE" {
+		named = append(named, r.Header.Get("Destination"))
+	}
+	for _, text := range named {
+		reference, err := url.Parse(text)
+		if err != nil || text == "" {
 			continue
 		}
 		target := base.ResolveReference(reference)

@@ -2,6 +2,7 @@ package rfc9111
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -10,13 +11,72 @@ import (
 // validator (RFC 9111 §3.4, RFC 9110 §15.3.7.3). Only an entity tag will do: two
 // answers with one Last-Modified may differ.
 
-// StrongTag returns the strong entity tag of a response, or "".
+// StrongTag returns the entity tag of a response by which its bytes are known, or
+// "". That is none of a response with a content coding, nor one that an encoder has
+// marked: an encoder that works on the way (Caddy's encode, mod_deflate) leaves a
+// strong tag strong and appends its name, though its bytes depend on how the input
+// arrived. RFC 9110 §8.8.1 would have such a tag weak.
 func StrongTag(response http.Header) string {
 	tag := entityTag(response)
-	if strings.HasPrefix(tag, "W/") {
+	if strings.HasPrefix(tag, "W/") || isCoded(response) || hasEncoderSuffix(tag) {
 		return ""
 	}
 	return tag
+}
+
+// isCoded reports whether a response has a content coding (RFC 9110 §8.4).
+func isCoded(response http.Header) bool {
+	for _, line := range response["Content-Encoding"] {
+		for coding := range strings.SplitSeq(line, ",") {
+			if coding = trimOWS(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hasEncoderSuffix reports whether a tag ends with the name of a content coding,
+// and something before that which is no letter or digit.
+func hasEncoderSuffix(tag string) bool {
+	opaque, quoted := strings.CutSuffix(tag, `"`)
+	if !quoted {
+		return false
+	}
+	i := strings.LastIndexFunc(opaque, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9')
+	})
+	if i < 1 { // the opening quote
+		return false
+	}
+	switch strings.ToLower(opaque[i+1:]) {
+	case "gzip", "br", "zstd", "deflate", "compress", "dcb", "dcz":
+		return true
+	}
+	return false
+}
+
+// Continues reports whether a response may be the one that a client has the header
+// of, so far as a header can tell: the body is then compared with what the client
+// has of it. One field that both have, or a validator that only one of them has,
+// tells them apart.
+func Continues(had, now http.Header) bool {
+	for _, name := range []string{"Content-Length", "Content-Type"} {
+		a, b := single(had[name]), single(now[name])
+		if a != "" && b != "" && a != b {
+			return false
+		}
+	}
+	if !slices.Equal(had["Content-Encoding"], now["Content-Encoding"]) {
+		return false
+	}
+	a, b := entityTag(had), entityTag(now)
+	if a == "" && b == "" {
+		return single(had["Last-Modified"]) == single(now["Last-Modified"])
+	}
+	a, _ = cutEntityTag(a)
+	b, _ = cutEntityTag(b)
+	return a == b
 }
 
 // FarRange reports whether a Range field asks for one range that begins beyond
@@ -65,6 +125,7 @@ func ContentRange(response http.Header) (start, length, size int64, ok bool) {
 // would have had: its fields are those of a 200 (RFC 9110 §15.3.7).
 func Whole(partial http.Header, size int64) http.Header {
 	h := partial.Clone()
+	OtherContent(h)
 	delete(h, "Content-Range")
 	h["Content-Length"] = []string{strconv.FormatInt(size, 10)}
 	return h

@@ -58,16 +58,70 @@ func TestFarRange(t *testing.T) {
 }
 
 func TestStrongTag(t *testing.T) {
-	for tag, want := range map[string]string{`"a"`: `"a"`, `W/"a"`: "", `a`: "", "": ""} {
+	for tag, want := range map[string]string{
+		`"a"`: `"a"`, `W/"a"`: "", `a`: "", "": "", `""`: `""`,
+		// An encoder's.
+		`"a-gzip"`: "", `"a--gzip"`: "", `"a-br"`: "", `"a-zstd"`: "", `"a;gzip"`: "", `"a:GZIP"`: "", `"-gzip"`: "",
+		// Not.
+		`"gzip"`: `"gzip"`, `"agzip"`: `"agzip"`, `"gzip-a"`: `"gzip-a"`, `"a-gz"`: `"a-gz"`, `"a-"`: `"a-"`, `"cab-abr"`: `"cab-abr"`,
+	} {
 		if got := StrongTag(http.Header{"Etag": {tag}}); got != want {
 			t.Errorf("%q: %q", tag, got)
+		}
+	}
+	for _, tt := range []struct {
+		codings []string
+		want    string
+	}{
+		{[]string{""}, `"a"`},
+		{[]string{"identity"}, `"a"`},
+		{[]string{"Identity, "}, `"a"`},
+		{[]string{"gzip"}, ""},
+		{[]string{"identity, br"}, ""},
+		{[]string{"identity", "zstd"}, ""},
+		{[]string{"x-of-our-own"}, ""},
+	} {
+		if got := StrongTag(http.Header{"Etag": {`"a"`}, "Content-Encoding": tt.codings}); got != tt.want {
+			t.Errorf("%q: %q", tt.codings, got)
+		}
+	}
+}
+
+func TestContinues(t *testing.T) {
+	const etag, modified, length, kind, coding = "Etag", "Last-Modified", "Content-Length", "Content-Type", "Content-Encoding"
+	for _, tt := range []struct {
+		name     string
+		had, now http.Header
+		want     bool
+	}{
+		{"nothing known", header(), header(), true},
+		{"the same", header(etag, `"a"`, modified, "x", length, "5", kind, "a/b"), header(etag, `"a"`, modified, "x", length, "5", kind, "a/b"), true},
+		{"other fields", header(etag, `"a"`, "X", "1"), header(etag, `"a"`, "X", "2", "Date", lm), true},
+		{"another tag", header(etag, `"a"`), header(etag, `"b"`), false},
+		{"weak by now", header(etag, `"a"`), header(etag, `W/"a"`), true},
+		{"no tag by now", header(etag, `"a"`), header(), false},
+		{"a tag by now", header(), header(etag, `"a"`), false},
+		{"touched", header(etag, `"a"`, modified, "x"), header(etag, `"a"`, modified, "y"), true},
+		{"another date", header(modified, "x"), header(modified, "y"), false},
+		{"no date by now", header(modified, "x"), header(), false},
+		{"another length", header(length, "5"), header(length, "6"), false},
+		{"no length by now", header(length, "5"), header(), true},
+		{"a length by now", header(), header(length, "5"), true},
+		{"another type", header(kind, "a/b"), header(kind, "a/c"), false},
+		{"another coding", header(coding, "gzip", etag, `"a"`), header(coding, "br", etag, `"a"`), false},
+		{"no coding by now", header(coding, "gzip", etag, `"a-gzip"`), header(etag, `"a-gzip"`), false},
+		{"a coding by now", header(etag, `"a"`), header(coding, "gzip", etag, `"a"`), false},
+	} {
+		if got := Continues(tt.had, tt.now); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
 }
 
 func TestWholeAndPart(t *testing.T) {
-	partial := http.Header{"Content-Range": {"bytes 0-4/10"}, "Content-Length": {"5"}, "Etag": {`"a"`}}
-	want := http.Header{"Content-Length": {"10"}, "Etag": {`"a"`}}
+	partial := http.Header{"Content-Range": {"bytes 0-4/10"}, "Content-Length": {"5"}, "Etag": {`"a"`},
+		"Content-Digest": {"x"}, "Repr-Digest": {"y"}, "Unencoded-Digest": {"z"}}
+	want := http.Header{"Content-Length": {"10"}, "Etag": {`"a"`}, "Repr-Digest": {"y"}, "Unencoded-Digest": {"z"}}
 	if got := Whole(partial, 10); !reflect.DeepEqual(got, want) || partial.Get("Content-Range") == "" {
 		t.Errorf("got %v of %v", got, partial)
 	}

@@ -66,22 +66,32 @@ func position(s string) (int64, error) {
 // tell versions apart (RFC 9110 §8.8.2.2).
 const strongAfter = time.Second
 
-// RangeApplies reports whether If-Range, if there is one, allows a part of the
-// given response (RFC 9110 §13.1.5): its validator must be strong and the same.
+// RangeApplies reports whether a request for a range may be answered with a part of
+// the given response: If-Range, if there is one, must name its validator, and that
+// be a strong one (RFC 9110 §13.1.5). No part is made of a response with a content
+// coding unless that says by itself that there are parts of it: its bytes may be
+// others the next time (StrongTag), and a client puts parts together too.
 func RangeApplies(request, response http.Header) bool {
 	lines := request["If-Range"]
+	coded := isCoded(response)
 	if len(lines) == 0 {
-		return true
+		return !coded || AcceptsRanges(response)
 	}
-	if len(lines) > 1 {
+	if len(lines) > 1 || coded {
 		return false
 	}
 	condition := trimOWS(lines[0])
 	if strings.HasSuffix(condition, `"`) {
-		return !strings.HasPrefix(condition, "W/") && condition == entityTag(response)
+		return condition == StrongTag(response)
 	}
 	// A date is a strong validator only if it is a while before Date (§8.8.2.2).
 	modified, present, ok := dateField(response, "Last-Modified")
 	date, _, dateOK := dateField(response, "Date")
 	return present && ok && dateOK && condition == trimOWS(response["Last-Modified"][0]) && date.Sub(modified) >= strongAfter
+}
+
+// AcceptsRanges reports whether a response says that parts of it can be asked for
+// (RFC 9110 §14.3).
+func AcceptsRanges(response http.Header) bool {
+	return strings.EqualFold(single(response["Accept-Ranges"]), "bytes")
 }

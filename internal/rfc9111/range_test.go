@@ -80,6 +80,9 @@ func TestFewRanges(t *testing.T) {
 func TestRangeApplies(t *testing.T) {
 	const modified, later = "Sat, 21 Nov 2026 12:00:00 GMT", "Sat, 21 Nov 2026 12:00:01 GMT"
 	response := http.Header{"Etag": {`"a"`}, "Last-Modified": {modified}, "Date": {later}}
+	coded := http.Header{"Etag": {`"a"`}, "Last-Modified": {modified}, "Date": {later}, "Content-Encoding": {"gzip"}}
+	cut := coded.Clone()
+	cut.Set("Accept-Ranges", "bytes")
 	for name, test := range map[string]struct {
 		condition []string
 		response  http.Header
@@ -96,6 +99,14 @@ func TestRangeApplies(t *testing.T) {
 		"date too young": {[]string{modified}, http.Header{"Last-Modified": {modified}, "Date": {modified}}, false},
 		"no Date":        {[]string{modified}, http.Header{"Last-Modified": {modified}}, false},
 		"nonsense":       {[]string{"a"}, http.Header{"Last-Modified": {"a"}, "Date": {later}}, false},
+
+		"coded":                     {nil, coded, false},
+		"coded, identity":           {nil, http.Header{"Content-Encoding": {"identity"}}, true},
+		"coded, with parts":         {nil, cut, true},
+		"coded, same tag":           {[]string{`"a"`}, coded, false},
+		"coded, with parts, by tag": {[]string{`"a"`}, cut, false},
+		"coded, same date":          {[]string{modified}, cut, false},
+		"an encoder's tag":          {[]string{`"a-gzip"`}, http.Header{"Etag": {`"a-gzip"`}}, false},
 	} {
 		request := http.Header{}
 		if test.condition != nil {

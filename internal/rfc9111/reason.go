@@ -13,9 +13,9 @@ const (
 
 	// What the request is.
 
-	Method           // neither GET nor HEAD
+	Method           // neither GET, HEAD nor QUERY
 	Upgrade          // asks for another protocol (WebSocket)
-	RequestBody      // a GET or HEAD with content: the cache key does not cover it
+	RequestBody      // content that the cache key does not cover
 	RequestNoStore   // the client sent no-store
 	RequestNoCache   // the client wants a validated answer
 	Authorization    // the request carried credentials and the response does not allow sharing
@@ -62,6 +62,18 @@ const (
 	NoVarySearch  // other parameters count by now than those that the key was made of
 	Connection    // the request's Connection names fields: upstream will not get what the client sent
 	Incomplete    // a part of the large body that is stored is gone, and could not be got again
+	MustValidate  // what came for another request needs validation for each use
+	ClearSiteData // the response clears what its client's browser keeps of the site
+	Precondition  // the request has If-Match or If-Unmodified-Since, which the origin evaluates
+	PartsOnly     // longer than half of what all nodes keep: only parts of it are stored
+	Abandoned     // its client went away before it came, and nobody else waited
+	Loop          // the request comes from a cache of the same group (RFC 8586)
+
+	InFront      // what a handler in front of the cache has set forbids it, or can't be told from the response
+	HandledError // made in place of an error of the upstream, and does not say so
+	NotRouted    // a matcher keeps the request from the cache; for explain only
+	ErrorRoute   // the request failed, and this is the route for errors
+	VaryOnTheWay // varies by a field that Caddy sets for the upstream
 
 	reasonCount
 )
@@ -105,6 +117,17 @@ var reasonNames = [reasonCount]string{
 	CatchingUp:       "catching-up",
 	Connection:       "connection",
 	Incomplete:       "incomplete",
+	Abandoned:        "abandoned",
+	Loop:             "loop",
+	MustValidate:     "must-validate",
+	ClearSiteData:    "clear-site-data",
+	Precondition:     "precondition",
+	PartsOnly:        "parts-only",
+	HandledError:     "handled-error",
+	NotRouted:        "not-routed",
+	ErrorRoute:       "error-route",
+	VaryOnTheWay:     "vary-on-the-way",
+	InFront:          "in-front",
 }
 
 // String returns the name, "" for None and "unknown" for a value that a newer
@@ -133,8 +156,8 @@ func Reasons() []Reason {
 // that one client can provoke for everybody else must not.
 func (r Reason) RemembersUncacheable() bool {
 	switch r {
-	case Status, NoStore, Private, SetCookie, VaryStar, NoFreshness, Expired,
-		EventStream, TooLarge, HeaderTooBig, Trailers:
+	case Status, NoStore, Private, SetCookie, ClearSiteData, VaryStar, VaryOnTheWay, NoFreshness, Expired,
+		EventStream, TooLarge, PartsOnly, HeaderTooBig, Trailers:
 		return true
 	default:
 		return false
@@ -145,7 +168,7 @@ func (r Reason) RemembersUncacheable() bool {
 // call the URL uncacheable no longer holds.
 func (r Reason) ToldByHeader() bool {
 	switch r {
-	case TooLarge, HeaderTooBig, Trailers:
+	case TooLarge, PartsOnly, HeaderTooBig, Trailers:
 		return false
 	default:
 		return r.RemembersUncacheable()

@@ -18,12 +18,12 @@ func TestReasonNames(t *testing.T) {
 
 // What one client can provoke alone must not make a URL uncacheable for all.
 func TestReasonsOfOneClientAreForgotten(t *testing.T) {
-	for _, r := range []Reason{None, Method, RequestNoStore, RequestNoCache, Authorization, Partial, RequestStatus, StrayNotModified, Aborted} {
+	for _, r := range []Reason{None, Method, RequestNoStore, RequestNoCache, Authorization, Partial, RequestStatus, StrayNotModified, Aborted, Precondition} {
 		if r.RemembersUncacheable() {
 			t.Errorf("%q is remembered", r)
 		}
 	}
-	for _, r := range []Reason{NoStore, Private, SetCookie, VaryStar, NoFreshness, EventStream} {
+	for _, r := range []Reason{NoStore, Private, SetCookie, ClearSiteData, VaryStar, NoFreshness, EventStream, TooLarge, PartsOnly} {
 		if !r.RemembersUncacheable() {
 			t.Errorf("%q is not remembered", r)
 		}

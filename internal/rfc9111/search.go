@@ -6,13 +6,15 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/dunglas/httpsfv"
 )
 
 // A SearchVariance says which differences between the queries of two URLs make
-// none to the response (No-Vary-Search, draft-ietf-httpbis-no-vary-search). Nil
-// stands for a response that says nothing: each difference counts.
+// none to the response (No-Vary-Search, draft-ietf-httpbis-no-vary-search-10 §4:
+// a URL variation config). Nil stands for a response that says nothing: each
+// difference counts.
 type SearchVariance struct {
 	// KeyOrder: the order of parameters with different names makes none.
 	KeyOrder bool
@@ -25,8 +27,14 @@ type SearchVariance struct {
 const maxSearchVariance = 1024
 
 // ParseSearchVariance reads the No-Vary-Search field of a response: a dictionary
-// of structured fields. What cannot be read in all its parts, or has no effect,
-// is nil.
+// of structured fields (draft-ietf-httpbis-no-vary-search-10 §3 and §5.1, RFC
+// 9651 §3.2). A field that is no dictionary, a member of the wrong type, and
+// params beside except make the field count as absent; other members are passed
+// over. Nil also stands for a field without effect.
+//
+// Earlier drafts had params as a boolean, alone or beside except. The approved
+// form has not, so such a field counts as absent: that costs hits, and never
+// answers a request with another one's response.
 func ParseSearchVariance(response http.Header) *SearchVariance {
 	lines := response["No-Vary-Search"]
 	if len(lines) == 0 || len(strings.Join(lines, ",")) > maxSearchVariance {
@@ -36,25 +44,23 @@ func ParseSearchVariance(response http.Header) *SearchVariance {
 	if err != nil {
 		return nil
 	}
-	v := new(SearchVariance)
-	for _, name := range dictionary.Names() {
-		member, _ := dictionary.Get(name)
-		ok := true
-		switch name {
-		case "key-order":
-			v.KeyOrder, ok = boolean(member)
-		case "params":
-			if v.All, ok = boolean(member); !ok {
-				v.Params, ok = parameterNames(member)
-			}
-		case "except":
-			v.Except, ok = parameterNames(member)
-		}
-		if !ok {
-			return nil
-		}
+	keyOrder, ordered := dictionary.Get("key-order")
+	params, some := dictionary.Get("params")
+	except, rest := dictionary.Get("except")
+	v, ok := new(SearchVariance), true
+	if ordered {
+		v.KeyOrder, ok = boolean(keyOrder)
 	}
-	if len(v.Except) > 0 && !v.All || !v.KeyOrder && !v.All && len(v.Params) == 0 {
+	switch {
+	case some && rest:
+		return nil
+	case some && ok:
+		v.Params, ok = parameterNames(params)
+	case rest && ok:
+		v.All = true
+		v.Except, ok = parameterNames(except)
+	}
+	if !ok || !v.KeyOrder && !v.All && len(v.Params) == 0 {
 		return nil
 	}
 	return v
@@ -66,7 +72,7 @@ func boolean(member httpsfv.Member) (value, ok bool) {
 	return value, ok
 }
 
-// parameterNames reads a list of names, each as it would stand in a query.
+// parameterNames reads a list of names, each as it would stand in a query (§5.3).
 func parameterNames(member httpsfv.Member) ([]string, bool) {
 	list, ok := member.(httpsfv.InnerList)
 	if !ok {
@@ -112,8 +118,26 @@ func appendCounted(dst []byte, s string) []byte {
 	return append(dst, s...)
 }
 
-// Normal returns the same for two queries that are equivalent under v: what is
-// left of their parameters, names and values length-prefixed. It is no query.
+// maxParameters is how many parameters a query may have to be rewritten for the
+// key. It is well below what upstreams read at most: 1,000 parameters are the
+// default limit of PHP and of Express.
+const maxParameters = 64
+
+// ManyParameters reports whether a query has so many parameters that upstreams may
+// not read all of them: then those that make no difference push out others, and
+// none may be left out of a key. Some servers take semicolons for separators, too.
+func ManyParameters(query string) bool {
+	return strings.Count(query, "&")+strings.Count(query, ";") >= maxParameters
+}
+
+// Normal returns the same for two queries that are equivalent under v (§6): what
+// is left of their parameters, names and values length-prefixed. It is no query.
+//
+// The section compares what is left after decoding UTF-8, where all bytes that
+// are none become one and the same character. Here they are compared as they
+// are, because two words of an older encoding are not one to the server that
+// reads it. So fewer queries are equivalent, which §7 leaves to a cache. For the
+// same reason none is that has ManyParameters; it is for the caller to see.
 func (v *SearchVariance) Normal(query string) string {
 	type parameter struct{ name, value string }
 	var left []parameter
@@ -128,7 +152,7 @@ func (v *SearchVariance) Normal(query string) string {
 		}
 	}
 	if v.KeyOrder {
-		slices.SortStableFunc(left, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
+		slices.SortStableFunc(left, func(a, b parameter) int { return strings.Compare(sortedAs(a.name), sortedAs(b.name)) })
 	}
 	var b []byte
 	for _, p := range left {
@@ -137,11 +161,42 @@ func (v *SearchVariance) Normal(query string) string {
 	return string(b)
 }
 
+// Keeps reports whether Normal leaves nothing of a query out, and spells none of
+// it in another way.
+func (v *SearchVariance) Keeps(query string) bool {
+	if query == "" || ManyParameters(query) {
+		return true
+	}
+	if strings.ContainsAny(query, "%+") {
+		return false
+	}
+	for pair := range strings.SplitSeq(query, "&") {
+		if name, _, ok := strings.Cut(pair, "="); !ok || !v.counts(name) {
+			return false
+		}
+	}
+	return true
+}
+
+// counts reports whether a parameter makes a difference. One whose name is not
+// UTF-8 does: which names it equals depends on how it is decoded.
 func (v *SearchVariance) counts(name string) bool {
+	if !utf8.ValidString(name) {
+		return true
+	}
 	if v.All {
 		return slices.Contains(v.Except, name)
 	}
 	return !slices.Contains(v.Params, name)
+}
+
+// sortedAs returns what a name is sorted by where the order of names makes no
+// difference. Names that may be one after decoding keep their order.
+func sortedAs(name string) string {
+	if strings.ContainsRune(name, utf8.RuneError) { // or not UTF-8
+		return string(utf8.RuneError)
+	}
+	return name
 }
 
 // formDecode decodes as application/x-www-form-urlencoded does. What is no

@@ -20,16 +20,22 @@ type Options struct {
 	// how many origins ask for validation each time. Default 0: never.
 	StaleWhileRevalidate time.Duration
 
-	// StaleIfError applies where the response does not say (RFC 5861 §4).
-	// Default 0: never.
+	// StaleIfError applies where the response does not say (RFC 5861 §4), and to
+	// none whose lifetime is zero either. Default 0: never.
 	StaleIfError time.Duration
 
 	// IgnoreRequestDirectives stores what a client asked not to store.
 	IgnoreRequestDirectives bool
 
 	// StoreSetCookie stores responses that set a cookie, with the cookie, as
-	// RFC 9111 §7.3 leaves them. Default: they are not stored.
+	// RFC 9111 §7.3 leaves them, and those with Clear-Site-Data. Default: they
+	// are not stored.
 	StoreSetCookie bool
+
+	// Targeted is the target list of RFC 9213 §2.2: the canonical names of the
+	// response fields that speak to this cache instead of Cache-Control and
+	// Expires, most wanted first. Default (nil): DefaultTargets.
+	Targeted []string
 
 	// IgnoreAuthorization takes a request with Authorization for one like any
 	// other. Default: §3.5.
@@ -38,6 +44,23 @@ type Options struct {
 
 // Exchange is one request and the header of its response.
 type Exchange struct {
+	// The request is a known user's, by whatever means: it counts like one with
+	// Authorization.
+	Credentials bool
+
+	// Unkeyed says that something of the request's URL is not in the key that the
+	// response would be stored under. No error is stored there, because what was
+	// left out may have caused it, and the next request under that key lacks it.
+	Unkeyed bool
+
+	// Request fields, canonical, that are set for the upstream on the way by what neither
+	// the client's field nor the key has. A response that varies by one is not stored.
+	Changed []string
+
+	// What the upstream has said of the response that this one was made in place of;
+	// nil: it is the upstream's.
+	Origin *Origin
+
 	Method   string
 	Request  http.Header
 	Status   int
@@ -64,12 +87,15 @@ func Storable(x Exchange, o Options) (Freshness, Reason) {
 
 // storable is Storable for what has canonical names.
 func storable(x Exchange, o Options) (Freshness, Reason) {
+	if x.Origin != nil {
+		return limited(x, o)
+	}
 	var d ResponseDirectives
-	d, x.Response = directivesOf(x.Response)
+	d, x.Response = directivesOf(x.Response, o.Targeted)
 	if reason := requestForbids(x, d, o); reason != None {
 		return Freshness{}, reason
 	}
-	if reason := statusForbids(x.Status, d, o); reason != None {
+	if reason := statusForbids(x, d, o); reason != None {
 		return Freshness{}, reason
 	}
 	if reason := responseForbids(x, d, o); reason != None {
@@ -82,16 +108,23 @@ func storable(x Exchange, o Options) (Freshness, Reason) {
 	return f, None
 }
 
+// ForbidsShared reports whether what was said of a response before it is made forbids
+// that a shared cache has part in it: no-store, private, or no-cache for all of it.
+func ForbidsShared(said http.Header, o Options) bool {
+	d, _ := directivesOf(said, o.Targeted)
+	return d.NoStore || d.Private || d.NoCache
+}
+
 // requestForbids looks for what lies with this one request. It goes first, so
 // that no client's own fields are held against the URL (RemembersUncacheable).
 func requestForbids(x Exchange, d ResponseDirectives, o Options) Reason {
-	if x.Method != http.MethodGet {
+	if x.Method != http.MethodGet && x.Method != MethodQuery {
 		return Method
 	}
 	if !o.IgnoreRequestDirectives && ParseRequest(x.Request).NoStore {
 		return RequestNoStore
 	}
-	if len(x.Request["Authorization"]) > 0 && !o.IgnoreAuthorization && !d.sharedAuth() {
+	if (x.Credentials || len(x.Request["Authorization"]) > 0) && !o.IgnoreAuthorization && !d.sharedAuth() {
 		return Authorization
 	}
 	return None
@@ -105,7 +138,8 @@ func (d ResponseDirectives) sharedAuth() bool {
 }
 
 // statusForbids judges the status code (RFC 9111 §3).
-func statusForbids(status int, d ResponseDirectives, o Options) Reason {
+func statusForbids(x Exchange, d ResponseDirectives, o Options) Reason {
+	status := x.Status
 	_, named := o.TTL[status]
 	switch {
 	case status == http.StatusPartialContent:
@@ -113,6 +147,8 @@ func statusForbids(status int, d ResponseDirectives, o Options) Reason {
 	case status < 200, status > 599, status == http.StatusNotModified:
 		return Status
 	case answersRequestFields(status), blamesClient(status) && !named:
+		return RequestStatus
+	case x.Unkeyed && status >= 400:
 		return RequestStatus
 	case d.MustUnderstand && !understood(status):
 		return Status
@@ -130,22 +166,27 @@ func understood(status int) bool {
 	return status != http.StatusPartialContent && heuristicallyCacheable(status)
 }
 
-// heuristicallyCacheable are the status codes that RFC 9110 §15.1 lists.
+// heuristicallyCacheable are the status codes that RFC 9110 §15.1 lists, but for
+// 414: answersRequestFields tells why.
 func heuristicallyCacheable(status int) bool {
 	switch status {
-	case 200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501:
+	case 200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 501:
 		return true
 	}
 	return false
 }
 
 // answersRequestFields are statuses that answer a field of one request:
-// credentials, a precondition, a range, Expect, the size of the header. RFC 9111
-// §3 would let them be stored with explicit freshness. We do not, because no
-// cache key holds those fields, and one client could spoil a URL for everybody.
+// credentials, a precondition that is there or is missing, a range, Expect, the
+// size of the header or of the request line; or that come from the network between
+// (511). RFC 9111 §3 would let most of them be stored with explicit freshness, and
+// RFC 9110 §15.5.15 lets 414 be stored without. We do not, because no cache key
+// holds those fields, and one client could spoil a URL for everybody. A key need not
+// hold what makes a target too long, and one that does would hold it for nobody else.
+// For 428, 431 and 511 RFC 6585 §3, §5 and §6 forbid it.
 func answersRequestFields(status int) bool {
 	switch status {
-	case 401, 407, 412, 416, 417, 421, 425, 426, 431:
+	case 401, 407, 412, 414, 416, 417, 421, 425, 426, 428, 431, 511:
 		return true
 	}
 	return false
@@ -153,12 +194,13 @@ func answersRequestFields(status int) bool {
 
 // blamesClient are statuses that say that something is wrong with one client's
 // request, which may be any field of it, or with how often it comes. RFC 9111 §3
-// would let them be stored with explicit freshness. We do so only where a TTL
-// names the status, because one client's oversized or odd header would make an
-// error of a URL for everybody, and many servers put Cache-Control on error pages.
+// would let them be stored with explicit freshness, but for 429 (RFC 6585 §4). We
+// do so only where a TTL names the status, because one client's oversized or odd
+// header would make an error of a URL for everybody, and many servers put
+// Cache-Control on error pages.
 func blamesClient(status int) bool {
 	switch status {
-	case 400, 408, 411, 413, 415, 429:
+	case 400, 406, 408, 409, 411, 413, 415, 422, 429:
 		return true
 	}
 	return false
@@ -174,11 +216,18 @@ func responseForbids(x Exchange, d ResponseDirectives, o Options) Reason {
 	if d.Private {
 		return Private
 	}
-	if setsCookie(x.Response, d) && !o.StoreSetCookie {
+	if hasForAll(x.Response, d, "Set-Cookie") && !o.StoreSetCookie {
 		return SetCookie
 	}
-	if _, star := VaryNames(x.Response); star {
+	if hasForAll(x.Response, d, "Clear-Site-Data") && !o.StoreSetCookie {
+		return ClearSiteData
+	}
+	names, star := VaryNames(x.Response)
+	if star {
 		return VaryStar
+	}
+	if slices.ContainsFunc(names, func(name string) bool { return setOnTheWay(name) || slices.Contains(x.Changed, name) }) {
+		return VaryOnTheWay
 	}
 	if isEventStream(x.Response) {
 		return EventStream
@@ -186,14 +235,39 @@ func responseForbids(x Exchange, d ResponseDirectives, o Options) Reason {
 	return None
 }
 
-// setsCookie reports whether storing the response would hand a cookie on that
-// was meant for its one client. RFC 9111 §7.3 leaves that to the origin. We do
-// not, unless told to, because a session handed to a second client costs more
-// than any miss. An origin that has private or no-cache name Set-Cookie has
-// thought of it: the rest may be stored.
-func setsCookie(h http.Header, d ResponseDirectives) bool {
-	const name = "Set-Cookie"
-	return len(h[name]) > 0 && !slices.Contains(d.PrivateFields, name) && !slices.Contains(d.NoCacheFields, name)
+// setOnTheWay reports whether reverse_proxy makes a field for the upstream of what is
+// neither in the client's field of that name nor in the cache key, such as the client's
+// address. X-Forwarded-Host and -Proto are not among them: these come from the key, or
+// are part of it.
+func setOnTheWay(name string) bool {
+	switch name {
+	case "X-Forwarded-For", "X-Real-Ip", "X-Client-Ip", "Forwarded", "Via":
+		return true
+	}
+	return false
+}
+
+// isForOneClient reports whether a field speaks to the browser of one client. RFC
+// 9111 §7.3 leaves what becomes of Set-Cookie to the origin. We store neither it
+// nor Clear-Site-Data, unless told to, because a session handed to a second
+// client, or a page that logs everybody out, costs more than any miss. What
+// Clear-Site-Data clears are quoted strings (W3C Clear Site Data §3.1): browsers
+// ignore the field without any, and so do we.
+func isForOneClient(name string, lines []string) bool {
+	switch name {
+	case "Set-Cookie":
+		return len(lines) > 0
+	case "Clear-Site-Data":
+		return slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, `"`) })
+	}
+	return false
+}
+
+// hasForAll reports whether storing the response would hand a field on that was
+// meant for its one client. An origin that has private or no-cache name the field
+// has thought of it: the rest may be stored.
+func hasForAll(h http.Header, d ResponseDirectives, name string) bool {
+	return isForOneClient(name, h[name]) && !slices.Contains(d.PrivateFields, name) && !slices.Contains(d.NoCacheFields, name)
 }
 
 // isEventStream recognizes server-sent events, which belong to one client and

@@ -16,17 +16,13 @@ const (
 )
 
 // Tags returns the cache tags of a response, sorted and each once, from the
-// fields of the given canonical names: Surrogate-Key separates them by white
-// space, Cache-Tag by commas, any other field by either. It is false if there
-// are more, or longer ones, than may be.
+// fields of the given canonical names. It is false if there are more, or longer
+// ones, than may be.
 func Tags(response http.Header, names []string) ([]string, bool) {
 	var tags []string
 	for _, name := range names {
 		for _, line := range response[name] {
-			for _, tag := range strings.FieldsFunc(line, separates(name)) {
-				if tag = trimOWS(tag); tag == "" {
-					continue
-				}
+			for _, tag := range SplitTags(line) {
 				if len(tag) > MaxTagLength || len(tags) == MaxTags {
 					return nil, false
 				}
@@ -38,17 +34,11 @@ func Tags(response http.Header, names []string) ([]string, bool) {
 	return slices.Compact(tags), true
 }
 
-func separates(name string) func(rune) bool {
-	return func(c rune) bool {
-		space, comma := c == ' ' || c == '\t', c == ','
-		switch name {
-		case "Surrogate-Key":
-			return space
-		case "Cache-Tag":
-			return comma
-		}
-		return space || comma
-	}
+// SplitTags returns the cache tags of a field line. White space and commas
+// separate them in every field: applications write "a, b" into Surrogate-Key,
+// which Fastly reads as the tags "a," and "b".
+func SplitTags(line string) []string {
+	return strings.FieldsFunc(line, func(c rune) bool { return c == ' ' || c == '\t' || c == ',' })
 }
 
 // CacheGroups returns the groups that a response belongs to (RFC 9875 §2),

@@ -20,8 +20,10 @@ func TestTags(t *testing.T) {
 		ok          bool
 	}{
 		{"none", "Surrogate-Key", "", nil, true},
-		{"by white space", "Surrogate-Key", "b  a,c\tb ", []string{"a,c", "b"}, true},
-		{"by commas", "Cache-Tag", "b, a c ,,b", []string{"a c", "b"}, true},
+		{"by white space", "Surrogate-Key", "b  a\tb ", []string{"a", "b"}, true},
+		{"by commas", "Cache-Tag", "b, a ,,b", []string{"a", "b"}, true},
+		{"by both in Surrogate-Key", "Surrogate-Key", "/books, /books/1", []string{"/books", "/books/1"}, true},
+		{"by both in Cache-Tag", "Cache-Tag", "a c,b", []string{"a", "b", "c"}, true},
 		{"by either", "X-Tags", "b, a c", []string{"a", "b", "c"}, true},
 		{"not asked for", "X-Other", "a", nil, true},
 		{"long", "Cache-Tag", "a," + long, []string{"a", long}, true},

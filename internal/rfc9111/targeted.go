@@ -3,29 +3,65 @@ package rfc9111
 import (
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/dunglas/httpsfv"
 )
 
-// targetList are the fields that speak to this cache instead of Cache-Control,
-// most wanted first (RFC 9213 §2.2).
-var targetList = []string{"Cdn-Cache-Control"}
+// surrogateControl is the one field on a target list that has a syntax of its own.
+const surrogateControl = "Surrogate-Control"
 
-// directivesOf returns the directives that apply to this cache, and the response
-// header with what they replace left out: where a targeted field can be read
-// and is not empty, Cache-Control and Expires say nothing (RFC 9213 §2.2).
-func directivesOf(response http.Header) (ResponseDirectives, http.Header) {
-	for _, name := range targetList {
-		if d, ok := parseTargeted(response[name]); ok {
-			return d, withoutPlain(response)
-		}
-	}
-	if d, ok := parseSurrogate(response["Surrogate-Control"]); ok {
+// defaultTargets are the fields that speak to this cache instead of Cache-Control,
+// most wanted first: those meant for it alone, for CDNs, and for surrogates, which
+// RFC 9213 replaces.
+var defaultTargets = []string{"Groupcache-Cache-Control", "Cdn-Cache-Control", surrogateControl}
+
+// DefaultTargets returns the target list of a cache whose operator has given none
+// (RFC 9213 §2.2), canonical.
+func DefaultTargets() []string { return slices.Clone(defaultTargets) }
+
+// directivesOf returns the directives that apply to a cache with a target list
+// (nil: the default), and the response header with what they replace left out: of
+// the first field on the list that can be read and is not empty, with which
+// Cache-Control and Expires say nothing (RFC 9213 §2.2).
+func directivesOf(response http.Header, targets []string) (ResponseDirectives, http.Header) {
+	name, d := targeted(response, targets)
+	if name != "" {
 		return d, withoutPlain(response)
 	}
-	return ParseResponse(response), response
+	plain := ParseResponse(response)
+	if d.StaleWhileRevalidate.Set {
+		plain.StaleWhileRevalidate = d.StaleWhileRevalidate
+	}
+	if d.StaleIfError.Set {
+		plain.StaleIfError = d.StaleIfError
+	}
+	return plain, response
+}
+
+// targeted returns the first field of a target list that speaks to its cache, and
+// what it says. The name is "" if none does; then the directives are what
+// a Surrogate-Control says of staleness that leaves freshness to Cache-Control.
+func targeted(response http.Header, targets []string) (name string, d ResponseDirectives) {
+	if targets == nil {
+		targets = defaultTargets
+	}
+	for _, name := range targets {
+		if name != surrogateControl {
+			if said, ok := parseTargeted(response[name]); ok {
+				return name, said
+			}
+			continue
+		}
+		said, ok := parseSurrogate(response[name])
+		if ok {
+			return name, said
+		}
+		d = said
+	}
+	return "", d
 }
 
 func withoutPlain(response http.Header) http.Header {
@@ -39,10 +75,11 @@ func withoutPlain(response http.Header) http.Header {
 const surrogateName = "groupcache"
 
 // parseSurrogate reads Surrogate-Control (W3C Note, Edge Architecture
-// Specification, 2001), which origins send to other caches of this kind. It
-// comes after the targeted fields of RFC 9213, which replace it. Directives that
-// are aimed at others are passed over; those on capabilities we do not have
-// count for nothing.
+// Specification, 2001), which origins send to other caches of this kind.
+// Directives that are aimed at others are passed over; those on capabilities we do
+// not have count for nothing. Those of RFC 5861, which the Note doesn't know but
+// other surrogates read, count too. It is false if the field says nothing of
+// freshness.
 func parseSurrogate(lines []string) (ResponseDirectives, bool) {
 	var r ResponseDirectives
 	some := false
@@ -61,6 +98,9 @@ func parseSurrogate(lines []string) (ResponseDirectives, bool) {
 				d.broken = false
 			case "no-store", "no-store-remote":
 				d.name = "no-store"
+			case "stale-while-revalidate", "stale-if-error":
+				r.add(d)
+				continue
 			default:
 				continue
 			}

@@ -115,28 +115,30 @@ func CompareHead(stored, head http.Header) Comparison {
 		if ours == "" || theirs == "" {
 			continue
 		}
-		if ours != theirs {
+		if ours != theirs && !(name == "Etag" && differBySuffix(ours, theirs, stored)) {
 			return Other
 		}
 		c = Same
 	}
 	ours, theirs := single(stored["Content-Length"]), single(head["Content-Length"])
-	if theirs != "" && theirs != "0" && ours != theirs {
+	// An encoder may leave alone what has no body, and then the length is another's.
+	if theirs != "" && theirs != "0" && ours != theirs && isCoded(stored) == isCoded(head) {
 		return Other
 	}
 	return c
 }
 
 // sameRepresentation reports whether a 304 can be about the stored bytes
-// (RFC 9111 §4.3.4). Tags are compared weakly, and a tag that only the 304 has
-// is passed over, because servers weaken or drop the tag of what they compress
+// (RFC 9111 §4.3.4). Tags are compared weakly, without the suffix of the stored
+// response's encoder (differBySuffix), and a tag that only the 304 has
+// is passed over, because servers weaken, mark or drop the tag of what they compress
 // but not that of a 304. Without a tag to compare, another Last-Modified means
 // another representation, older ones included.
 func sameRepresentation(stored, notModified http.Header) bool {
 	ours, _ := cutEntityTag(entityTag(stored))
 	theirs, _ := cutEntityTag(entityTag(notModified))
 	if ours != "" && theirs != "" {
-		return ours == theirs
+		return ours == theirs || differBySuffix(ours, theirs, stored)
 	}
 	modified, present, ok := dateField(notModified, "Last-Modified")
 	if !present || ours != "" {
@@ -144,6 +146,23 @@ func sameRepresentation(stored, notModified http.Header) bool {
 	}
 	was, _, wasOK := dateField(stored, "Last-Modified")
 	return ok && wasOK && modified.Equal(was)
+}
+
+// differBySuffix reports whether two tags, without W/, are the same but for the
+// suffix that the encoder of the stored response has appended to one of them.
+// Caddy's encode makes "t-gzip" of "t" in a 200, takes the suffix off If-None-Match
+// on the way to the upstream, and leaves the tag of its 304 alone; so do
+// mod_deflate and mod_brotli. Jetty appends "--gzip".
+func differBySuffix(a, b string, stored http.Header) bool {
+	coding := single(stored["Content-Encoding"])
+	if !isToken(coding) {
+		return false // none, or several
+	}
+	if len(a) < len(b) {
+		a, b = b, a
+	}
+	rest, ok := strings.CutPrefix(a, strings.TrimSuffix(b, `"`))
+	return ok && (rest == "-"+coding+`"` || rest == "--"+coding+`"`)
 }
 
 // NotModified reports whether a request is answered with 304 from a stored

@@ -6,12 +6,6 @@ import (
 	"time"
 )
 
-var (
-	lm    = date(noon)
-	later = date(noon.Add(sec))
-	early = date(noon.Add(-sec))
-)
-
 func TestValidators(t *testing.T) {
 	tests := []struct {
 		name     string
@@ -168,6 +162,19 @@ func TestRevalidatedReasons(t *testing.T) {
 		{"broken date", header("Last-Modified", lm), header("Last-Modified", "x"), nil, StrayNotModified},
 		{"no date before", header("X", "y"), header("Last-Modified", lm), nil, StrayNotModified},
 
+		{"encoder's suffix", header("Etag", `"a-gzip"`, "Content-Encoding", "gzip"), header("Etag", `"a"`), nil, None},
+		{"encoder's suffix, weakened", header("Etag", `W/"a-gzip"`, "Content-Encoding", "gzip"), header("Etag", `"a"`), nil, None},
+		{"encoder's suffix on both", header("Etag", `"a-gzip"`, "Content-Encoding", "gzip"), header("Etag", `"a-gzip"`), nil, None},
+		{"encoder's suffix on the 304", header("Etag", `"a"`, "Content-Encoding", "br"), header("Etag", `"a-br"`), nil, None},
+		{"encoder's suffix with two hyphens", header("Etag", `"a--gzip"`, "Content-Encoding", "gzip"), header("Etag", `"a"`), nil, None},
+		{"encoder's suffix, tag with a hyphen", header("Etag", `"a--gzip"`, "Content-Encoding", "gzip"), header("Etag", `"a-"`), nil, None},
+		{"encoder's suffix, empty tag", header("Etag", `"-gzip"`, "Content-Encoding", "gzip"), header("Etag", `""`), nil, None},
+		{"encoder's suffix, another tag", header("Etag", `"a-gzip"`, "Content-Encoding", "gzip"), header("Etag", `"b"`), nil, StrayNotModified},
+		{"encoder's suffix, longer tag", header("Etag", `"a-gzip"`, "Content-Encoding", "gzip"), header("Etag", `"ab"`), nil, StrayNotModified},
+		{"another encoder's suffix", header("Etag", `"a-br"`, "Content-Encoding", "gzip"), header("Etag", `"a"`), nil, StrayNotModified},
+		{"suffix without a coding", header("Etag", `"a-gzip"`), header("Etag", `"a"`), nil, StrayNotModified},
+		{"suffix and two codings", header("Etag", `"a-gzip"`, "Content-Encoding", "gzip, br"), header("Etag", `"a"`), nil, StrayNotModified},
+
 		{"now no-store", header("Etag", `"a"`), header("Cache-Control", "no-store"), nil, NoStore},
 		{"now star", header("Etag", `"a"`), header("Vary", "*"), nil, VaryStar},
 		{"with a cookie", header("Etag", `"a"`), header("Set-Cookie", "a=b"), nil, None},
@@ -222,7 +229,7 @@ func TestRevalidatedFreshness(t *testing.T) {
 }
 
 func TestCompareHead(t *testing.T) {
-	const etag, modified, length = "Etag", "Last-Modified", "Content-Length"
+	const etag, modified, length, coding = "Etag", "Last-Modified", "Content-Length", "Content-Encoding"
 	tests := []struct {
 		name         string
 		stored, head http.Header
@@ -240,6 +247,9 @@ func TestCompareHead(t *testing.T) {
 		{"a length of nothing", header(length, "5", etag, `"a"`), header(length, "0", etag, `"a"`), Same},
 		{"no length", header(length, "5", etag, `"a"`), header(etag, `"a"`), Same},
 		{"two tags", header(etag, `"a"`), header(etag, `"a"`, etag, `"b"`), Unclear},
+		{"encoder's suffix", header(etag, `"a-gzip"`, length, "5", coding, "gzip"), header(etag, `"a"`, length, "9"), Same},
+		{"encoder's suffix, another tag", header(etag, `"a-gzip"`, coding, "gzip"), header(etag, `"b"`), Other},
+		{"another length in the same coding", header(length, "5", coding, "gzip"), header(length, "9", coding, "gzip"), Other},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -38,18 +38,29 @@ func VaryNames(response http.Header) (names []string, star bool) {
 //   - the lines of a field are joined with commas, and white space around commas
 //     and at both ends goes;
 //   - in Accept, Accept-Encoding and Accept-Language, also the white space
-//     around semicolons, letters become lower case, weights are written the
-//     shortest way, and the members are sorted: what the client prefers its
-//     weights say, and the order of equals means nothing (RFC 9110 §12.5.4). A
-//     weight that cannot be read keeps the order.
+//     around semicolons goes, what RFC 9110 calls case-insensitive becomes lower
+//     case (not the values of a media type's parameters, §8.3.1), and weights are
+//     written the shortest way (§12.4.2);
+//   - in Accept-Encoding, the members are sorted.
+//
+// A value of more than MaxNormalized bytes stays as it came. It is of no browser, and
+// the work of bringing it to a normal form would be the client's to choose.
+//
+// The order of Accept and Accept-Language stays: among equal weights, and some
+// among all, applications take the first that they have (§12.5.4 knows of it), and
+// what they answer is another thing then. The order of Accept-Encoding may decide
+// too, but only which of the codings that both clients take equally well carries
+// the same content.
 //
 // Host is not among the header fields of a Go request; the cache key has it.
 func Selecting(names []string, request http.Header) string {
-	if len(names) == 0 {
-		return ""
-	}
-	var space, scratch [192]byte
-	all := space[:0]
+	var space [192]byte
+	return string(AppendSelecting(space[:0], names, request))
+}
+
+// AppendSelecting appends what Selecting returns.
+func AppendSelecting(all []byte, names []string, request http.Header) []byte {
+	var scratch [192]byte
 	for _, name := range names {
 		name = textproto.CanonicalMIMEHeaderKey(name)
 		all = appendPrefixed(all, []byte(name))
@@ -58,9 +69,15 @@ func Selecting(names []string, request http.Header) string {
 			all = append(all, '-')
 			continue
 		}
-		all = appendPrefixed(all, normalize(scratch[:0], name, strings.Join(lines, ",")))
+		value := strings.Join(lines, ",")
+		if len(value) > MaxNormalized {
+			all = strconv.AppendInt(slices.Grow(all, len(value)+8), int64(len(value)), 10)
+			all = append(append(all, ':'), value...)
+			continue
+		}
+		all = appendPrefixed(all, normalize(scratch[:0], name, value))
 	}
-	return string(all)
+	return all
 }
 
 func appendPrefixed(dst, value []byte) []byte {
@@ -69,21 +86,40 @@ func appendPrefixed(dst, value []byte) []byte {
 	return append(dst, value...)
 }
 
-// normalize appends the normal form of a field value to dst, which is empty.
+// MaxNormalized is how long a field value may be to be brought to a normal form, in
+// bytes.
+const MaxNormalized = 512
+
+// normalize appends the normal form of a field value, which is no longer than
+// MaxNormalized, to dst, which is empty.
 func normalize(dst []byte, name, value string) []byte {
 	switch name {
-	case "Accept", "Accept-Encoding", "Accept-Language":
-		return sortMembers(tidy(dst, value, true))
+	case "Accept":
+		return shortenWeights(tidy(dst, value, mediaRanges))
+	case "Accept-Language":
+		return shortenWeights(tidy(dst, value, tokens))
+	case "Accept-Encoding":
+		return sortMembers(tidy(dst, value, tokens))
 	default:
-		return tidy(dst, value, false)
+		return tidy(dst, value, anything)
 	}
 }
 
+// A syntax says what is known of a field's values.
+type syntax uint8
+
+const (
+	anything    syntax = iota // a list, perhaps
+	tokens                    // a list of case-insensitive tokens with weights
+	mediaRanges               // a list of media ranges, whose parameters' values may be case-sensitive
+)
+
 // tidy appends value without the white space around commas and at its ends and,
-// if it is a negotiation list, around semicolons, in lower case. Quoted strings
-// stay as they are.
-func tidy(dst []byte, value string, negotiation bool) []byte {
+// if it is a negotiation list, around semicolons, in lower case where case means
+// nothing. Quoted strings stay as they are.
+func tidy(dst []byte, value string, s syntax) []byte {
 	value = trimOWS(value)
+	parameter, exact := false, false // in a parameter, in the value of one
 	for i := 0; i < len(value); {
 		c := value[i]
 		switch {
@@ -92,12 +128,15 @@ func tidy(dst []byte, value string, negotiation bool) []byte {
 			dst = append(dst, value[i:i+n]...)
 			i += n
 			continue
-		case c == ',', c == ';' && negotiation:
+		case c == ',', c == ';' && s != anything:
+			parameter, exact = c == ';', false
 			dst = append(bytes.TrimRight(dst, " \t"), c)
 			rest := strings.TrimLeft(value[i+1:], " \t")
 			i = len(value) - len(rest)
 			continue
-		case 'A' <= c && c <= 'Z' && negotiation:
+		case c == '=':
+			exact = parameter && s == mediaRanges
+		case 'A' <= c && c <= 'Z' && s != anything && !exact:
 			c += 'a' - 'A'
 		}
 		dst = append(dst, c)
@@ -106,8 +145,31 @@ func tidy(dst []byte, value string, negotiation bool) []byte {
 	return dst
 }
 
+// shortenWeights writes the weights of a tidy list the shortest way, in place.
+// One that cannot be read stays.
+func shortenWeights(list []byte) []byte {
+	if bytes.IndexByte(list, '"') >= 0 || !bytes.Contains(list, []byte(";q=")) {
+		return list // commas and semicolons that may not be separators, or no weight
+	}
+	var space [192]byte
+	buf := space[:0]
+	for rest, more := list, true; more; {
+		var member []byte
+		member, rest, more = bytes.Cut(rest, []byte(","))
+		if weight(member) >= 0 {
+			buf = appendWeighted(buf, member)
+		} else {
+			buf = append(buf, member...)
+		}
+		if more {
+			buf = append(buf, ',')
+		}
+	}
+	return append(list[:0], buf...)
+}
+
 // sortMembers sorts the members of a tidy list in place and writes their
-// weights the shortest way.
+// weights the shortest way. A weight that cannot be read keeps the order.
 func sortMembers(list []byte) []byte {
 	if bytes.IndexByte(list, '"') >= 0 {
 		return list // commas and semicolons that may not be separators
@@ -159,20 +221,21 @@ func sortLong(list []byte) []byte {
 }
 
 // appendWeighted appends a list member with its weight, which can be read,
-// written the shortest way: not at all if it is 1. It is never longer than the
-// member.
+// written the shortest way: not at all if it is 1 and nothing follows, which
+// would become another parameter. It is never longer than the member.
 func appendWeighted(dst, member []byte) []byte {
 	name, rest, found := bytes.Cut(member, []byte(";q="))
 	dst = append(dst, name...)
 	if !found {
 		return dst
 	}
-	if q := weight(member); q < 1000 {
+	_, after, more := bytes.Cut(rest, []byte(";"))
+	if q := weight(member); q < 1000 || more {
 		dst = append(dst, ";q="...)
 		dst = strconv.AppendFloat(dst, float64(q)/1000, 'f', -1, 64)
 	}
-	if i := bytes.IndexByte(rest, ';'); i >= 0 {
-		dst = append(dst, rest[i:]...)
+	if more {
+		dst = append(append(dst, ';'), after...)
 	}
 	return dst
 }
@@ -246,13 +309,21 @@ func CodingServes(coding, chosenFor, request string) bool {
 // LanguageServes reports whether a response in one language, which upstream
 // chose for a request with one Accept-Language, is what it would choose for
 // another request too: one that gives this very language more weight than all
-// others (RFC 9110 §12.5.4), since upstream is known to have it. Both values are
-// in the normal form of AcceptLanguage.
+// others (RFC 9110 §12.5.4), since upstream is known to have it. A response that
+// states no language ("") is meant for readers of all (§8.5): then the order of
+// the languages made no difference. Both values are in the normal form of
+// AcceptLanguage.
 func LanguageServes(language, chosenFor, request string) bool {
 	if chosenFor == request {
 		return true
 	}
-	if !isToken(language) || strings.Contains(request, `"`) {
+	if strings.Contains(request, `"`) {
+		return false
+	}
+	if language == "" {
+		return sameMembers(chosenFor, request)
+	}
+	if !isToken(language) {
 		return false
 	}
 	language = strings.ToLower(language)
@@ -269,6 +340,18 @@ func LanguageServes(language, chosenFor, request string) bool {
 		}
 	}
 	return ours > others
+}
+
+// sameMembers reports whether two lists have the same members, in any order, and
+// weights that can be read: otherwise the order may be all that upstream goes by.
+func sameMembers(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	ours, theirs := strings.Split(a, ","), strings.Split(b, ",")
+	slices.Sort(ours)
+	slices.Sort(theirs)
+	return slices.Equal(ours, theirs) && !slices.ContainsFunc(ours, func(member string) bool { return weight([]byte(member)) < 0 })
 }
 
 func hasMember(list, member string) bool {
@@ -289,6 +372,10 @@ func AcceptEncoding(request http.Header) string { return normalOf("Accept-Encodi
 func AcceptLanguage(request http.Header) string { return normalOf("Accept-Language", request) }
 
 func normalOf(name string, request http.Header) string {
+	value := strings.Join(request[name], ",")
+	if len(value) > MaxNormalized {
+		return value
+	}
 	var scratch [192]byte
-	return string(normalize(scratch[:0], name, strings.Join(request[name], ",")))
+	return string(normalize(scratch[:0], name, value))
 }

@@ -36,81 +36,99 @@ func TestVaryNames(t *testing.T) {
 	}
 }
 
+// lines are the lines of a field.
+func lines(l ...string) []string { return l }
+
+// fieldsToSelect are two requests' lines of a field, and whether they select the same.
+var fieldsToSelect = []struct {
+	name  string
+	field string
+	a, b  []string // field lines; nil: absent
+	same  bool
+}{
+	{"the same", "X-A", lines("a"), lines("a"), true},
+	{"another", "X-A", lines("a"), lines("b"), false},
+	{"absent and absent", "X-A", nil, nil, true},
+	{"absent and empty", "X-A", nil, lines(""), false},
+	{"absent and a dash", "X-A", nil, lines("-"), false},
+	{"case counts", "X-A", lines("a"), lines("A"), false},
+	{"order counts", "X-A", lines("a, b"), lines("b, a"), false},
+	{"two lines, one list", "X-A", lines("a", "b"), lines("a, b"), true},
+	{"lines in another order", "X-A", lines("a", "b"), lines("b", "a"), false},
+	{"empty line and none", "X-A", lines("a", ""), lines("a"), false},
+	{"space around commas", "X-A", lines(" a ,\tb "), lines("a,b"), true},
+	{"space elsewhere", "X-A", lines("a b"), lines("ab"), false},
+	{"space around semicolons", "X-A", lines("a; b"), lines("a;b"), false},
+	{"space and comma in quotes", "X-A", lines(`"a , b"`), lines(`"a, b"`), false},
+	{"space after quotes", "X-A", lines(`"a" , b`), lines(`"a",b`), true},
+	{"escaped quote", "X-A", lines(`"a\" , b"`), lines(`"a\", b"`), false},
+	{"open quote", "X-A", lines(`"a , b`), lines(`"a, b`), false},
+	{"name in lower case", "x-a", lines("a"), lines("b"), false},
+
+	{"encodings: order, case, space", "Accept-Encoding", lines("gzip, br;q=0.5"), lines("BR ; Q=0.5", "GZIP"), true},
+	{"encodings: first and last letter", "Accept-Encoding", lines("AZ"), lines("az"), true},
+	{"encodings: commas stay", "Accept-Encoding", lines("a, bc"), lines("ab, c"), false},
+	{"encodings: weight", "Accept-Encoding", lines("gzip;q=0.5"), lines("gzip;q=0.6"), false},
+	{"encodings: refused", "Accept-Encoding", lines("gzip;q=0"), lines("gzip"), false},
+	{"encodings: one more", "Accept-Encoding", lines("gzip, br"), lines("gzip"), false},
+	{"encodings: many", "Accept-Encoding", lines("m,l,k,j,i,h,g,f,e,d,c,b,a"), lines("a,b,c,d,e,f,g,h,i,j,k,l,m"), true},
+	{"encodings: a dozen", "Accept-Encoding", lines("l,k,j,i,h,g,f,e,d,c,b,a"), lines("a,b,c,d,e,f,g,h,i,j,k,l"), true},
+	{"encodings: many, and long", "Accept-Encoding", lines(strings.Repeat("x", 300) + ",m,l,k,j,i,h,g,f,e,d,c,b,a"), lines("a,b,c,d,e,f,g,h,i,j,k,l,m," + strings.Repeat("x", 300)), true},
+	{"encodings: twice", "Accept-Encoding", lines("gzip, gzip"), lines("gzip"), false},
+	{"encodings: weights change sides", "Accept-Encoding", lines("gzip;q=0.5, br"), lines("gzip, br;q=0.5"), false},
+
+	{"encodings: weight 0", "Accept-Encoding", lines("gzip;q=0, br"), lines("br, gzip;q=0"), true},
+	{"encodings: weight 0.9", "Accept-Encoding", lines("gzip;q=0.9, br;q=1"), lines("br;q=1, gzip;q=0.9"), true},
+	{"encodings: 1.001 keeps the order", "Accept-Encoding", lines("gzip;q=1.001, br"), lines("br, gzip;q=1.001"), false},
+	{"encodings: no digit keeps the order", "Accept-Encoding", lines("gzip;q=0.9/, br"), lines("br, gzip;q=0.9/"), false},
+	{"encodings: a letter keeps the order", "Accept-Encoding", lines("gzip;q=0.0a, br"), lines("br, gzip;q=0.0a"), false},
+	{"encodings: thousandths", "Accept-Encoding", lines("gzip;q=0.501, br;q=0.502"), lines("br;q=0.502, gzip;q=0.501"), true},
+	{"encodings: weight before another parameter", "Accept-Encoding", lines("gzip;q=0.1;x, br"), lines("br, gzip;q=0.1;x"), true},
+	{"encodings: broken weight keeps the order", "Accept-Encoding", lines("gzip;q=x, br"), lines("br, gzip;q=x"), false},
+	{"encodings: too large a weight keeps it", "Accept-Encoding", lines("gzip;q=1.5, br"), lines("br, gzip;q=1.5"), false},
+	{"encodings: two weights keep it", "Accept-Encoding", lines("gzip;q=0.1;q=1, br"), lines("br, gzip;q=0.1;q=1"), false},
+	{"encodings: long weight keeps it", "Accept-Encoding", lines("gzip;q=0.1234, br"), lines("br, gzip;q=0.1234"), false},
+	{"encodings: no weight after q keeps it", "Accept-Encoding", lines("gzip;q=, br"), lines("br, gzip;q="), false},
+	{"encodings: weight without its dot keeps it", "Accept-Encoding", lines("gzip;q=01, br"), lines("br, gzip;q=01"), false},
+	{"encodings: two digits keep it", "Accept-Encoding", lines("gzip;q=2, br"), lines("br, gzip;q=2"), false},
+
+	{"languages: case", "Accept-Language", lines("de-DE"), lines("de-de"), true},
+	{"languages: order of weights", "Accept-Language", lines("de, en;q=0.5"), lines("en;q=0.5, de"), false},
+	{"languages: order of equals", "Accept-Language", lines("de, en"), lines("en, de"), false},
+	{"languages: order of equals with a weight", "Accept-Language", lines("fr, de;q=0.5, en;q=0.5"), lines("fr, en;q=0.5, de;q=0.5"), false},
+	{"languages: space", "Accept-Language", lines("de , en ; q=0.5"), lines("de,en;q=0.5"), true},
+	{"languages: two lines", "Accept-Language", lines("de", "en;q=0.5"), lines("de, en;q=0.5"), true},
+	{"languages: 1 and 1.000", "Accept-Language", lines("de;q=1, en;q=1.000"), lines("de;q=1.000, en;q=1"), true},
+	{"languages: no weight and 1", "Accept-Language", lines("de, en;q=1"), lines("de;q=1, en"), true},
+	{"languages: no weight is not 0.999", "Accept-Language", lines("de, en;q=0.999"), lines("de, en"), false},
+	{"languages: 0.5 and 0.500", "Accept-Language", lines("de;q=0.5"), lines("de;q=0.500"), true},
+	{"languages: 0 and 0.0", "Accept-Language", lines("de;q=0"), lines("de;q=0.0"), true},
+	{"languages: a weight of nothing", "Accept-Language", lines(";q=1"), lines(""), false},
+	{"languages: a broken weight beside one that is not", "Accept-Language", lines("de;q=x, en;q=0.50"), lines("de;q=x, en;q=0.5"), true},
+	{"languages: many", "Accept-Language", lines(strings.Repeat("de;q=0.50, ", 40) + "en"), lines(strings.Repeat("de;q=0.5,", 40) + "en"), true},
+
+	{"types: case and space", "Accept", lines("Text/HTML ; Level=1 ,*/*;Q=0.10"), lines("text/html;level=1,*/*;q=0.1"), true},
+	{"types: order of equals", "Accept", lines("application/json, text/html"), lines("text/html, application/json"), false},
+	{"types: order of weights", "Accept", lines("text/html;q=0.5, text/plain"), lines("text/plain, text/html;q=0.5"), false},
+	{"types: case of a parameter's value", "Accept", lines("a/b;profile=X"), lines("a/b;profile=x"), false},
+	{"types: case of a parameter's name and of the next type", "Accept", lines("a/b;Profile=X,C/d"), lines("a/b;profile=X, c/D"), true},
+	{"types: case after a value", "Accept", lines("a/b;p=X;Q=0.5"), lines("a/b;p=X;q=0.5"), true},
+	{"types: an equals sign in a type", "Accept", lines("a=B/c"), lines("a=b/c"), true},
+	{"types: what follows the weight is no parameter of the type", "Accept", lines("a/b;q=1;x=y"), lines("a/b;x=y"), false},
+	{"types: the spelling of a weight that something follows", "Accept", lines("a/b;q=1.0;x=y"), lines("a/b;q=1;x=y"), true},
+	{"types: what follows another weight", "Accept", lines("a/b;q=0.5;x=y"), lines("a/b;q=0.5;x=z"), false},
+	{"types: case in quotes counts", "Accept", lines(`a/b;p="X"`), lines(`a/b;p="x"`), false},
+	{"types: space in quotes counts", "Accept", lines(`a/b;p="x ; y"`), lines(`a/b;p="x;y"`), false},
+	{"types: case after quotes", "Accept", lines(`a/b;p="X",C/d`), lines(`a/b;p="X",c/d`), true},
+	{"types: quotes keep the spelling of weights", "Accept", lines(`a/b;p="x,y;q=0.10"`), lines(`a/b;p="x,y;q=0.1"`), false},
+	{"types: quotes keep the order", "Accept", lines(`a/b;p="x,y;q=0.1,z", c/d`), lines(`a/b;p="x,z",c/d,y;q=0.1`), false},
+	{"types: a quote at the start keeps the order", "Accept", lines(`"x;q=0.1,a"`), lines(`a","x;q=0.1`), false},
+	{"encodings: empty first member", "Accept-Encoding", lines(",b,a"), lines(",a,b"), true},
+	{"encodings: quotes keep the order", "Accept-Encoding", lines(`x="b,a,c"`), lines(`a,c",x="b`), false},
+}
+
 func TestSelecting(t *testing.T) {
-	lines := func(l ...string) []string { return l }
-	tests := []struct {
-		name  string
-		field string
-		a, b  []string // field lines; nil: absent
-		same  bool
-	}{
-		{"the same", "X-A", lines("a"), lines("a"), true},
-		{"another", "X-A", lines("a"), lines("b"), false},
-		{"absent and absent", "X-A", nil, nil, true},
-		{"absent and empty", "X-A", nil, lines(""), false},
-		{"absent and a dash", "X-A", nil, lines("-"), false},
-		{"case counts", "X-A", lines("a"), lines("A"), false},
-		{"order counts", "X-A", lines("a, b"), lines("b, a"), false},
-		{"two lines, one list", "X-A", lines("a", "b"), lines("a, b"), true},
-		{"lines in another order", "X-A", lines("a", "b"), lines("b", "a"), false},
-		{"empty line and none", "X-A", lines("a", ""), lines("a"), false},
-		{"space around commas", "X-A", lines(" a ,\tb "), lines("a,b"), true},
-		{"space elsewhere", "X-A", lines("a b"), lines("ab"), false},
-		{"space around semicolons", "X-A", lines("a; b"), lines("a;b"), false},
-		{"space and comma in quotes", "X-A", lines(`"a , b"`), lines(`"a, b"`), false},
-		{"space after quotes", "X-A", lines(`"a" , b`), lines(`"a",b`), true},
-		{"escaped quote", "X-A", lines(`"a\" , b"`), lines(`"a\", b"`), false},
-		{"open quote", "X-A", lines(`"a , b`), lines(`"a, b`), false},
-		{"name in lower case", "x-a", lines("a"), lines("b"), false},
-
-		{"encodings: order, case, space", "Accept-Encoding", lines("gzip, br;q=0.5"), lines("BR ; Q=0.5", "GZIP"), true},
-		{"encodings: first and last letter", "Accept-Encoding", lines("AZ"), lines("az"), true},
-		{"encodings: commas stay", "Accept-Encoding", lines("a, bc"), lines("ab, c"), false},
-		{"encodings: weight", "Accept-Encoding", lines("gzip;q=0.5"), lines("gzip;q=0.6"), false},
-		{"encodings: refused", "Accept-Encoding", lines("gzip;q=0"), lines("gzip"), false},
-		{"encodings: one more", "Accept-Encoding", lines("gzip, br"), lines("gzip"), false},
-		{"encodings: many", "Accept-Encoding", lines("m,l,k,j,i,h,g,f,e,d,c,b,a"), lines("a,b,c,d,e,f,g,h,i,j,k,l,m"), true},
-		{"encodings: a dozen", "Accept-Encoding", lines("l,k,j,i,h,g,f,e,d,c,b,a"), lines("a,b,c,d,e,f,g,h,i,j,k,l"), true},
-		{"encodings: many, and long", "Accept-Encoding", lines(strings.Repeat("x", 300) + ",m,l,k,j,i,h,g,f,e,d,c,b,a"), lines("a,b,c,d,e,f,g,h,i,j,k,l,m," + strings.Repeat("x", 300)), true},
-		{"encodings: twice", "Accept-Encoding", lines("gzip, gzip"), lines("gzip"), false},
-		{"encodings: weights change sides", "Accept-Encoding", lines("gzip;q=0.5, br"), lines("gzip, br;q=0.5"), false},
-
-		{"languages: case", "Accept-Language", lines("de-DE"), lines("de-de"), true},
-		{"languages: order by weight", "Accept-Language", lines("de, en;q=0.5, fr;q=0.8"), lines("fr;q=0.8,de,en;q=0.5"), true},
-		{"languages: order of equals", "Accept-Language", lines("de, en"), lines("en, de"), true},
-		{"languages: 1 and 1.000 are equals", "Accept-Language", lines("de;q=1, en;q=1.000"), lines("en;q=1.000, de;q=1"), true},
-		{"languages: no weight and 1 are equals", "Accept-Language", lines("de, en;q=1"), lines("en;q=1, de"), true},
-		{"languages: no weight is not 0.999", "Accept-Language", lines("de, en;q=0.999"), lines("de, en"), false},
-		{"languages: 0.5 and 0.500", "Accept-Language", lines("de;q=0.5"), lines("de;q=0.500"), true},
-		{"languages: 0 and 0.0", "Accept-Language", lines("de;q=0"), lines("de;q=0.0"), true},
-		{"languages: weight 0", "Accept-Language", lines("de;q=0, en"), lines("en, de;q=0"), true},
-		{"languages: a weight of nothing", "Accept-Language", lines(";q=1"), lines(""), false},
-		{"languages: weight 0.9", "Accept-Language", lines("de;q=0.9, en;q=1"), lines("en;q=1, de;q=0.9"), true},
-		{"languages: 1.001 keeps the order", "Accept-Language", lines("de;q=1.001, en"), lines("en, de;q=1.001"), false},
-		{"languages: no digit keeps the order", "Accept-Language", lines("de;q=0.9/, en"), lines("en, de;q=0.9/"), false},
-		{"languages: a letter keeps the order", "Accept-Language", lines("de;q=0.0a, en"), lines("en, de;q=0.0a"), false},
-		{"languages: thousandths", "Accept-Language", lines("de;q=0.501, en;q=0.502"), lines("en;q=0.502, de;q=0.501"), true},
-		{"languages: weight before another parameter", "Accept-Language", lines("de;q=0.1;x, en"), lines("en, de;q=0.1;x"), true},
-		{"languages: broken weight keeps the order", "Accept-Language", lines("de;q=x, en"), lines("en, de;q=x"), false},
-		{"languages: too large a weight keeps it", "Accept-Language", lines("de;q=1.5, en"), lines("en, de;q=1.5"), false},
-		{"languages: two weights keep it", "Accept-Language", lines("de;q=0.1;q=1, en"), lines("en, de;q=0.1;q=1"), false},
-		{"languages: long weight keeps it", "Accept-Language", lines("de;q=0.1234, en"), lines("en, de;q=0.1234"), false},
-		{"languages: no weight after q keeps it", "Accept-Language", lines("de;q=, en"), lines("en, de;q="), false},
-		{"languages: weight without its dot keeps it", "Accept-Language", lines("de;q=01, en"), lines("en, de;q=01"), false},
-		{"languages: two digits keep it", "Accept-Language", lines("de;q=2, en"), lines("en, de;q=2"), false},
-
-		{"types: case and space", "Accept", lines("Text/HTML ; Level=1 ,*/*;q=0.1"), lines("*/*;q=0.1,text/html;level=1"), true},
-		{"types: order of equals", "Accept", lines("text/html, text/plain"), lines("text/plain, text/html"), true},
-		{"types: what follows the weight", "Accept", lines("a/b;q=1;x=y"), lines("a/b;x=y"), true},
-		{"types: what follows another weight", "Accept", lines("a/b;q=0.5;x=y"), lines("a/b;q=0.5;x=z"), false},
-		{"types: case in quotes counts", "Accept", lines(`a/b;p="X"`), lines(`a/b;p="x"`), false},
-		{"types: space in quotes counts", "Accept", lines(`a/b;p="x ; y"`), lines(`a/b;p="x;y"`), false},
-		{"types: quotes keep the order", "Accept", lines(`a/b;p="x,y;q=0.1,z", c/d`), lines(`a/b;p="x,z",c/d,y;q=0.1`), false},
-		{"types: a quote at the start keeps the order", "Accept", lines(`"x;q=0.1,a"`), lines(`a","x;q=0.1`), false},
-		{"encodings: empty first member", "Accept-Encoding", lines(",b,a"), lines(",a,b"), true},
-		{"encodings: quotes keep the order", "Accept-Encoding", lines(`x="b,a,c"`), lines(`a,c",x="b`), false},
-	}
-	for _, tt := range tests {
+	for _, tt := range fieldsToSelect {
 		t.Run(tt.name, func(t *testing.T) {
 			request := func(l []string) http.Header {
 				h := http.Header{}
@@ -232,7 +250,8 @@ func TestLanguageServes(t *testing.T) {
 		language, chosenFor, request string
 		want                         bool
 	}{
-		{"the same", "de", "de, en", "en, de", true},
+		{"the same", "de", "de, en", "De,en", true},
+		{"equals in another order", "de", "de, en", "en, de", false},
 		{"the same, of no language", "", "de", "de", true},
 		{"the most wanted", "de", "en, de", "fr;q=0.5, de", true},
 		{"the most wanted, in capitals", "DE-at", "en", "fr;q=0.5, de-AT;q=0.7", true},
@@ -247,6 +266,13 @@ func TestLanguageServes(t *testing.T) {
 		{"no field", "de", "en", "", false},
 		{"unknown language", "", "en", "de", false},
 		{"two languages", "de, en", "en", "de", false},
+		{"unknown language, in another order", "", "en, de;q=0.5", "de;q=0.5, en", true},
+		{"unknown language, equals in another order", "", "en, de", "de, en", true},
+		{"unknown language, other weights", "", "en, de;q=0.5", "de, en;q=0.5", false},
+		{"unknown language, one twice", "", "en, en, de", "de, de, en", false},
+		{"unknown language, a weight that cannot be read", "", "en, de;q=x", "de;q=x, en", false},
+		{"unknown language, quotes", "", `en, "de"`, `"de", en`, false},
+		{"unknown language, none asked for", "", "", "de", false},
 		{"a weight that cannot be read", "de", "en", "de, fr;q=x", false},
 		{"quotes", "de", "en", `de, "fr;q=0.5"`, false},
 	}

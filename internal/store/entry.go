@@ -2,6 +2,7 @@ package store
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"net/http"
 	"slices"
 	"strconv"
@@ -23,13 +24,22 @@ const (
 	MaxHeaderBytes = 64 << 10 // names and values
 	MaxFieldName   = 256      // bytes
 	MaxVaryNames   = 16
-	MaxVariants    = 32  // per cache key; the oldest goes first
+	MaxVariants    = 32  // per cache key: one for each bit of lore.used
 	MaxNegotiated  = 256 // bytes of Accept-Encoding or Accept-Language
+	maxMembers     = 16  // of either
+	fewVariants    = 4   // up to which it is not noted which of them are asked for
 )
 
 // A Key is the SHA-256 of a namespace and a cache key, so that no byte of a
 // URL can collide, escape or be confused anywhere.
 type Key [sha256.Size]byte
+
+// AppendPart appends s with its length to what a Key is the SHA-256 of, so that no two
+// lists of parts look alike.
+func AppendPart(b []byte, s string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(s)))
+	return append(b, s...)
+}
 
 // A Generation identifies one stored body of one cache key. Zero is none.
 type Generation uint64
@@ -55,12 +65,24 @@ type Entry struct {
 	Checked  time.Time
 	Compared bool
 
+	// Whether the upstream had another body when it was last asked to confirm the one
+	// before: then a validation is likely to bring the next one.
+	Volatile bool
+
+	// Its fields were appended to those of the same name that handlers in front of the
+	// cache had set, and are on each hit.
+	Appends bool
+
+	// It is an error with this status that a handler has returned, and that Caddy makes a
+	// response of: it has neither header nor body.
+	Failed bool
+
 	ownNames, ownChoice bool // whether it was the first with these names, this choice
 	copied              bool // another node owns it
 
 	packed
-	choice *Choice // nil: there is but one
-	labels *labels // nil: nothing beside the URL
+	choice *VariantKey // nil: there is but one
+	labels *labels     // nil: nothing beside the URL
 }
 
 // NewEntry makes an entry of a response that may be stored. Size, Digest and
@@ -84,6 +106,19 @@ func NewEntry(status int, stored http.Header, request http.Header, fresh rfc9111
 	return e, rfc9111.None
 }
 
+// WriteHeader sets the fields in dst, or appends them, and returns room for more values.
+func (e *Entry) WriteHeader(dst http.Header, more int) []string {
+	if !e.Appends {
+		return e.packed.WriteHeader(dst, more)
+	}
+	own := make(http.Header, len(dst))
+	rest := e.packed.WriteHeader(own, more)
+	for name, values := range own {
+		dst[name] = append(slices.Clip(dst[name]), values...)
+	}
+	return rest
+}
+
 func longName(name string) bool { return len(name) > MaxFieldName }
 
 // fieldsOf returns the lines of a header, or false if these are too many, or too
@@ -103,30 +138,6 @@ func fieldsOf(h http.Header) ([]Field, bool) {
 	return fields, len(fields) <= MaxFields && size <= MaxHeaderBytes
 }
 
-// Matches reports whether the entry's response was selected by the same field
-// values that the request has (RFC 9111 §4.1).
-func (e *Entry) Matches(request http.Header) bool {
-	c := e.Choice()
-	return c.Selected == Select(c.Vary, request) || e.wouldBeChosen(request)
-}
-
-// wouldBeChosen reports whether an entry that was selected by another
-// Accept-Encoding or Accept-Language would have been selected by this request
-// too.
-func (e *Entry) wouldBeChosen(request http.Header) bool {
-	c := e.Choice()
-	if !c.negotiated() {
-		return false
-	}
-	if c.variesBy("Accept-Encoding") && !rfc9111.CodingServes(e.Get("Content-Encoding"), c.Codings, rfc9111.AcceptEncoding(request)) {
-		return false
-	}
-	if c.variesBy("Accept-Language") && !rfc9111.LanguageServes(e.Get("Content-Language"), c.Languages, rfc9111.AcceptLanguage(request)) {
-		return false
-	}
-	return c.Others == Select(c.otherNames(), request)
-}
-
 // WithFreshness returns a copy that a 304 brought up to date: same body, same
 // generation, other fields and freshness.
 func (e *Entry) WithFreshness(fields http.Header, fresh rfc9111.Freshness, sent time.Time) (*Entry, rfc9111.Reason) {
@@ -135,7 +146,7 @@ func (e *Entry) WithFreshness(fields http.Header, fresh rfc9111.Freshness, sent 
 		return nil, rfc9111.HeaderTooBig
 	}
 	renewed := *e
-	renewed.Fresh = fresh
+	renewed.Fresh, renewed.Volatile = fresh, false
 	renewed.Sent, renewed.Checked, renewed.Compared = sent, sent, false
 	renewed.SetFields(lines)
 	return &renewed, rfc9111.None
@@ -208,4 +219,11 @@ func sizeOfAll(all []string) int {
 		n += len(s) + 16
 	}
 	return n + n/16
+}
+
+// ContentLength returns what the response says of its size, in bytes. It reports false
+// if that says nothing.
+func (e *Entry) ContentLength() (int64, bool) {
+	n, err := strconv.ParseInt(e.Get("Content-Length"), 10, 64)
+	return n, err == nil && n >= 0
 }

@@ -80,6 +80,12 @@ type lore struct {
 
 	uncacheable      rfc9111.Reason // hit-for-miss, until uncacheableUntil
 	uncacheableUntil time.Time
+
+	// Bit i: the variant at i was asked for since it came, or since all had been. Kept
+	// where there are more than fewVariants. It is set without a lock, so a bit may
+	// come to stand for the neighbour of the one that was meant: that one is then
+	// spared once.
+	used atomic.Uint32
 }
 
 // names returns the names in the Vary of the newest response.
@@ -124,13 +130,16 @@ func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 		sh.mu.RUnlock()
 		return Known{}
 	}
-	variants, known := r.variants, Known{Vary: r.names(), Any: len(r.variants) > 0, resource: r}
+	variants, lore, known := r.variants, r.lore, Known{Vary: r.names(), Any: len(r.variants) > 0, resource: r}
 	if r.lore != nil && now.Before(r.lore.uncacheableUntil) {
 		known.Uncacheable = r.lore.uncacheable
 	}
 	sh.mu.RUnlock()
 	r.note(visited)
 	known.Entry = match(variants, request)
+	if lore != nil && len(variants) > fewVariants && known.Entry != nil {
+		lore.used.Or(1 << slices.Index(variants, known.Entry))
+	}
 	return known
 }
 
@@ -139,28 +148,6 @@ func (s *Store) Found(k Key, known *Known) {
 	if known.Entry.Size > SmallBody && known.resource.note(popular) {
 		s.shard(k).isPopular(known.resource)
 	}
-}
-
-// match returns the variant for a request: the one that the very same
-// selecting fields chose, or else the newest that they would have chosen.
-func match(variants []*Entry, request http.Header) *Entry {
-	var names []string
-	var selected Selection
-	for i, e := range variants {
-		c := e.Choice()
-		if i == 0 || !slices.Equal(names, c.Vary) {
-			names, selected = c.Vary, Select(c.Vary, request)
-		}
-		if c.Selected == selected {
-			return e
-		}
-	}
-	for _, e := range variants {
-		if e.wouldBeChosen(request) {
-			return e
-		}
-	}
-	return nil
 }
 
 // put makes e the newest variant, in place of the one that it supersedes. It
@@ -177,25 +164,57 @@ func (s *Store) put(space *Namespace, k Key, e *Entry) *Entry {
 	r := s.resourceLocked(sh, space, k)
 	r.compared.Store(min(r.compared.Load(), seq)) // a purge since then has not seen e
 	e.adoptBody(r.variants)
-	variants := make([]*Entry, 0, min(len(r.variants)+1, MaxVariants))
+	variants := make([]*Entry, 0, len(r.variants)+1)
 	variants = append(variants, e)
 	for _, old := range r.variants {
-		switch {
-		case old.Choice().sameRequest(e.Choice()):
-			if old.Sent.After(e.Sent) {
-				return nil
-			}
-		case len(variants) < MaxVariants:
+		if !old.VariantKey().sameRequest(e.VariantKey()) {
 			variants = append(variants, old)
+		} else if old.Sent.After(e.Sent) {
+			return nil
 		}
 	}
-	r.vary = &e.Choice().Vary
+	if len(variants) > MaxVariants {
+		i := 1 + slices.Index(variants[1:], r.unusedVariant())
+		variants = slices.Delete(variants, i, i+1)
+	}
+	r.vary = &e.VariantKey().Vary
 	if r.lore != nil {
 		r.lore.uncacheableUntil = time.Time{}
 	}
 	sh.setVariantsLocked(r, variants)
 	sh.evictLocked(r)
 	return e
+}
+
+// unusedVariant returns the variant that gives way to a new one: the oldest that was
+// not asked for since it came. If all were, that is the newest, and each has to be
+// asked for again to stay. So no number of made-up values of a selecting field, asked
+// for once or more, pushes out a variant that is asked for all the time.
+func (r *resource) unusedVariant() *Entry {
+	used := r.know().used.Load()
+	for i, e := range slices.Backward(r.variants) {
+		if used&(1<<i) == 0 {
+			return e
+		}
+	}
+	r.lore.used.Store(0)
+	return r.variants[0]
+}
+
+// moveUsed has the bits of variants stand for the same ones in another list.
+func (r *resource) moveUsed(variants []*Entry) {
+	if len(variants) <= fewVariants {
+		return
+	}
+	was, is := r.know().used.Load(), uint32(0)
+	for i, e := range r.variants {
+		if was&(1<<i) != 0 {
+			if at := slices.Index(variants, e); at >= 0 {
+				is |= 1 << at
+			}
+		}
+	}
+	r.lore.used.Store(is)
 }
 
 // adoptBody takes over a small body that did not come with its entry, as after a
@@ -309,7 +328,7 @@ func (r *resource) overhead() int64 {
 			n += 64 + sizeOfAll(r.lore.search.Params) + sizeOfAll(r.lore.search.Except)
 		}
 	}
-	if r.vary != nil && (len(r.variants) == 0 || r.vary != &r.variants[0].Choice().Vary) {
+	if r.vary != nil && (len(r.variants) == 0 || r.vary != &r.variants[0].VariantKey().Vary) {
 		n += 24 + sizeOfAll(*r.vary)
 	}
 	return int64(n)
@@ -346,6 +365,7 @@ func (sh *shard) setVariantsLocked(r *resource, variants []*Entry) {
 	r.space.Entries.Add(int64(len(variants) - len(r.variants)))
 	r.space.Bytes.Add(bodies)
 	was := sh.queueOf(r)
+	r.moveUsed(variants)
 	r.variants = variants
 	if is := sh.queueOf(r); is != was {
 		was.remove(r)

@@ -176,7 +176,7 @@ const maxShared = 2 << 10
 
 var (
 	sharedNames   sharing[[]string]
-	sharedChoices sharing[Choice]
+	sharedChoices sharing[VariantKey]
 )
 
 // get returns what is held already, or else what it is given, and which it was.

@@ -70,8 +70,8 @@ func TestEntriesShareWhatTheyHaveInCommon(t *testing.T) {
 		t.Error("two entries with the same names and the same choice share neither")
 	}
 	other := entry(t, now, http.Header{"Accept-Encoding": {"br"}}, "Vary", "Accept-Encoding", "X-One-A", "1", "X-One-A", "1")
-	if other.names == one.names || other.choice == one.choice || !slices.Equal(*other.names, []string{"Vary", "X-One-A", "X-One-A"}) || other.Choice().Codings != "br" {
-		t.Errorf("names %q, choice %+v", *other.names, other.Choice())
+	if other.names == one.names || other.choice == one.choice || !slices.Equal(*other.names, []string{"Vary", "X-One-A", "X-One-A"}) || other.VariantKey().Codings != "br" {
+		t.Errorf("names %q, choice %+v", *other.names, other.VariantKey())
 	}
 	many := make([]Field, MaxFields)
 	for i := range many {
@@ -90,11 +90,11 @@ func TestAnEntryHasCopies(t *testing.T) {
 	part := strings.Repeat("x", 100)[:10]
 	e := entry(t, now, nil)
 	e.SetLabels(part, []string{part}, []string{part})
-	e.SetChoice(Choice{Vary: []string{part}, Codings: part})
+	e.SetChoice(VariantKey{Vary: []string{part}, Codings: part})
 	e.SetFields([]Field{{part, part}})
 	for what, s := range map[string]string{
 		"URL": e.URL(), "tag": e.Tags()[0], "group": e.Groups()[0], "name": (*e.names)[0], "value": e.Get(part),
-		"codings": e.Choice().Codings, "selecting field": e.Vary()[0],
+		"codings": e.VariantKey().Codings, "selecting field": e.Vary()[0],
 	} {
 		if s != part || unsafe.StringData(s) == unsafe.StringData(part) {
 			t.Errorf("%s: %q, the very same memory: %t", what, s, unsafe.StringData(s) == unsafe.StringData(part))

@@ -1,11 +1,16 @@
 package store
 
 import (
+	"errors"
+	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 )
 
 // A purge takes back what was fetched before it. It is not carried out on the
@@ -91,6 +96,19 @@ func (k Kind) Valid() bool { return k > 0 && k < KindCount }
 type Selector struct {
 	Kind  Kind
 	Value string
+}
+
+// Valid reports whether the kind is known, and the value can be one of its.
+func (s Selector) Valid() bool {
+	return s.Kind.Valid() && (s.Kind != OfKey || len(s.Value) == len(Key{}))
+}
+
+// Key returns the key that the selector names, or reports false if it names none.
+func (s Selector) Key() (k Key, ok bool) {
+	if s.Kind != OfKey || !s.Valid() {
+		return k, false
+	}
+	return Key([]byte(s.Value)), true
 }
 
 // A scope is what was purged of one group, or of all.
@@ -358,7 +376,7 @@ func (s *Store) dueLocked() {
 	}
 	switch {
 	case p.sweep == nil:
-		p.sweep = time.AfterFunc(wait, s.sweepPurges)
+		p.sweep = guard.AfterFunc(wait, s.sweepPurges)
 	case wait == 0 && p.sweep.Stop(): // it has not begun
 		p.sweep.Reset(0)
 	}
@@ -440,6 +458,37 @@ func (p *purges) close() {
 // sent it, with the host in lower case and without the scheme's own port.
 func URLOf(scheme, host, uri string) string {
 	return scheme + "://" + normalHost(scheme, host) + uri
+}
+
+// ParseURL brings a URL of at most limit bytes into the form of URLOf. If it need not be
+// whole, it may be a beginning of one that has at least the host. The error says what the
+// text lacks.
+func ParseURL(text string, whole bool, limit int) (string, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return "", errors.Unwrap(err)
+	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		return "", errors.New("it takes the scheme and the host, as in https://example.com/page")
+	case u.User != nil, strings.Contains(text, "#"):
+		return "", errors.New("user names and fragments are no part of what is asked for")
+	case len(text) > limit:
+		return "", fmt.Errorf("it is longer than %d bytes", limit)
+	}
+	_, uri, _ := strings.Cut(text, "://")
+	if i := strings.IndexAny(uri, "/?"); i >= 0 {
+		uri = uri[i:]
+	} else {
+		uri = ""
+	}
+	switch {
+	case !strings.HasPrefix(uri, "/") && whole:
+		uri = "/" + uri
+	case uri == "" && !whole:
+		// A prefix ends where it ends: this one amid the host.
+		return u.Scheme + "://" + strings.ToLower(u.Host), nil
+	}
+	return URLOf(u.Scheme, u.Host, uri), nil
 }
 
 // GroupOf returns the value of a Group selector (RFC 9875 §2.1): groups of

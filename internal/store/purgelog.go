@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -11,6 +12,9 @@ type PurgeID uint64
 
 // NewPurgeID returns an ID that nobody else has.
 func NewPurgeID() PurgeID { return PurgeID(rand.Uint64()) }
+
+// String returns the ID as logs, events and answers name a purge.
+func (id PurgeID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
 
 // A Purge is one purge as nodes tell it each other.
 type Purge struct {

@@ -46,7 +46,8 @@ func remember(slot *atomic.Pointer[selected], names []string, v *values, request
 }
 
 func computeSelection(names []string, request http.Header) Selection {
-	sum := sha256.Sum256([]byte(rfc9111.Selecting(names, request)))
+	var space [256]byte
+	sum := sha256.Sum256(rfc9111.AppendSelecting(space[:0], names, request))
 	return Selection(sum[:16])
 }
 

@@ -1,10 +1,11 @@
 package store
 
 import (
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"testing"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/seed"
 )
 
 // What Select remembers must never be what other fields selected.
@@ -15,16 +16,18 @@ func TestSelectAsComputed(t *testing.T) {
 	}
 	lines := [][]string{nil, {}, {""}, {"gzip"}, {"GZIP"}, {"gzip, br"}, {"gzip", "br"}, {"br"}, {string(make([]byte, 300))}}
 	var all sync.WaitGroup
+	seeds := seed.Of(t)
 	for range 4 {
+		random := seeds.Rand()
 		all.Go(func() {
 			for range 20_000 {
 				request := make(http.Header)
 				for _, name := range []string{"Accept", "Accept-Encoding", "Origin", "A", "B", "C", "D"} {
-					if values := lines[rand.IntN(len(lines))]; values != nil {
+					if values := lines[random.IntN(len(lines))]; values != nil {
 						request[name] = values
 					}
 				}
-				by := names[rand.IntN(len(names))]
+				by := names[random.IntN(len(names))]
 				if got, want := Select(by, request), computeSelection(by, request); got != want {
 					t.Errorf("by %q of %q: %x, want %x", by, request, got, want)
 					return

@@ -2,51 +2,17 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
-
-var now = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-
-func key(n int) (k Key) {
-	// Spread over the shards as SHA-256 would.
-	binary.LittleEndian.PutUint64(k[:], uint64(n)*0x9e3779b97f4a7c15)
-	binary.LittleEndian.PutUint64(k[8:], uint64(n))
-	return k
-}
-
-func entry(t testing.TB, sent time.Time, request http.Header, fields ...string) *Entry {
-	t.Helper()
-	h := http.Header{}
-	for i := 0; i+1 < len(fields); i += 2 {
-		h.Add(fields[i], fields[i+1])
-	}
-	e, why := NewEntry(200, h, request, rfc9111.Freshness{Received: sent, Lifetime: time.Minute}, sent)
-	if why != rfc9111.None {
-		t.Fatal(why)
-	}
-	return e
-}
-
-// groupsMade makes every test's size its own: a closed store's Group, full of
-// bodies, goes to the next store of its size.
-var groupsMade atomic.Int64
-
-func newStore(t testing.TB, bodies, index int64) (*Store, *Namespace) {
-	s := New(bodies+groupsMade.Add(1), index)
-	t.Cleanup(s.Close)
-	return s, s.Namespace("default")
-}
 
 func TestCommitThenLookup(t *testing.T) {
 	s, space := newStore(t, 1<<20, 1<<20)

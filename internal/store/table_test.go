@@ -3,14 +3,16 @@ package store
 import (
 	"encoding/binary"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/seed"
 )
 
 // A table is compared with a map. Few keys make it both grow and be nearly
 // empty, and those that differ little share homes.
 func TestTable(t *testing.T) {
+	random := seed.Of(t).Rand()
 	for _, many := range []uint64{3, 50, 5000} {
 		var table table
 		model := make(map[Key]*resource)
@@ -20,7 +22,7 @@ func TestTable(t *testing.T) {
 			return k
 		}
 		for step := range 40_000 {
-			k := keyOf(rand.Uint64N(many))
+			k := keyOf(random.Uint64N(many))
 			switch r := model[k]; {
 			case table.get(k) != r:
 				t.Fatalf("of %d keys, at step %d: got %p, want %p", many, step, table.get(k), r)

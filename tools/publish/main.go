@@ -11,7 +11,6 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +19,8 @@ import (
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
 	modzip "golang.org/x/mod/zip"
+
+	"github.com/caddy-groupcache/caddy-groupcache/tools/internal/modproxy"
 )
 
 func main() {
@@ -54,30 +55,8 @@ func publish(checkout, proxy string) (version string, err error) {
 	if content, err = archive(path, version, checkout); err != nil {
 		return "", err
 	}
-	escaped, err := module.EscapePath(path)
-	if err != nil {
+	if err := modproxy.Write(proxy, module.Version{Path: path, Version: version}, time.Now(), mod, content); err != nil {
 		return "", err
-	}
-	info, err := json.Marshal(struct {
-		Version string
-		Time    time.Time
-	}{version, time.Now().UTC().Truncate(time.Second)})
-	if err != nil {
-		return "", err
-	}
-	dir := filepath.Join(proxy, filepath.FromSlash(escaped), "@v")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	for name, data := range map[string][]byte{
-		"list":            []byte(version + "\n"),
-		version + ".info": info,
-		version + ".mod":  mod,
-		version + ".zip":  content,
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
-			return "", err
-		}
 	}
 	return version, nil
 }

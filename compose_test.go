@@ -1,0 +1,185 @@
+package caddygroupcache
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// composed runs Caddy with one site of the given directives, in which UPSTREAM stands
+// for the address of up, and returns its URL and the count of requests to up.
+func composed(t *testing.T, up http.HandlerFunc, site string) (front string, calls *atomic.Int64) {
+	t.Helper()
+	calls = new(atomic.Int64)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		up(w, r)
+	}))
+	t.Cleanup(upstream.Close)
+	port := freePort(t)
+	if err := load(t, fmt.Sprintf("{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n\tstorage file_system %q\n}\nhttp://:%s {\n\tbind 127.0.0.1\n%s\n}\n",
+		t.TempDir(), port, strings.ReplaceAll(site, "UPSTREAM", upstream.Listener.Addr().String()))); err != nil {
+		t.Fatal(err)
+	}
+	return "http://127.0.0.1:" + port, calls
+}
+
+// TestIncludedFragmentsHaveTheirOwnKeys: httpInclude makes requests that have a URL and
+// no request target.
+func TestIncludedFragmentsHaveTheirOwnKeys(t *testing.T) {
+	front, calls := composed(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		if name, page := strings.CutPrefix(r.URL.Path, "/page/"); page {
+			fmt.Fprintf(w, `{{httpInclude "/fragment/%s"}}, {{httpInclude "/fragment/foot?of=%s"}}`, name, name)
+			return
+		}
+		_, _ = io.WriteString(w, r.URL.RequestURI())
+	}, "route {\n\ttemplates\n\tgroupcache {\n\t\tttl 1h\n\t}\n\treverse_proxy UPSTREAM\n}")
+	for range 2 {
+		for _, name := range []string{"a", "b"} {
+			if body, header := fetchURL(t, front+"/page/"+name); body != "/fragment/"+name+", /fragment/foot?of="+name {
+				t.Errorf("%s: %q %v", name, body, header)
+			}
+		}
+	}
+	if n := calls.Load(); n != 6 {
+		t.Errorf("%d requests to the upstream", n)
+	}
+}
+
+// TestHandledResponsesHaveTheUpstreamsLimits: what handle_response makes in place of the
+// upstream's answer, by X-Accel-Redirect or as an error page.
+func TestHandledResponsesHaveTheUpstreamsLimits(t *testing.T) {
+	root := t.TempDir()
+	file := filepath.Join(root, "file.txt")
+	old := time.Now().Add(-24 * 365 * time.Hour)
+	if err := errors.Join(os.WriteFile(file, []byte("a file"), 0o600), os.Chtimes(file, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	front, calls := composed(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Accel-Redirect", "/file.txt")
+		for name, values := range r.URL.Query() {
+			if name == "status" {
+				defer w.WriteHeader(500)
+			} else {
+				w.Header()[name] = values
+			}
+		}
+	}, fmt.Sprintf(`forward_auth UPSTREAM {
+		uri /?Cache-Control=no-store
+	}
+	groupcache
+	reverse_proxy UPSTREAM {
+		header_down -Set-Cookie
+		@accel header X-Accel-Redirect *
+		handle_response @accel {
+			root * %s
+			rewrite * {rp.header.X-Accel-Redirect}
+			method GET
+			file_server
+		}
+	}`, root))
+	for _, tt := range []struct{ query, want string }{
+		{"Cache-Control=private,no-store", "no-store"},
+		{"Cache-Control=max-age%3D60,private", "private"},
+		{"", "no-freshness"},
+		{"status=500&Cache-Control=max-age%3D60", "handled-error"},
+		{"Set-Cookie=a&Cache-Control=max-age%3D60", "set-cookie"},
+		{"Cache-Control=max-age%3D60&Vary=X-A", "hit; ttl="},
+		{"Groupcache-Cache-Control=max-age%3D60&Cache-Control=private", "hit; ttl="},
+	} {
+		before := calls.Load()
+		for range 2 {
+			fetchURL(t, front+"/?"+tt.query)
+		}
+		body, header := fetchURL(t, front+"/?"+tt.query)
+		stored := calls.Load() == before+4 // with those of forward_auth
+		if status := header.Get("Cache-Status"); body != "a file" || !strings.Contains(status, tt.want) && !strings.Contains(status, "hit-for-miss") || stored != strings.HasPrefix(tt.want, "hit;") {
+			t.Errorf("%s: %q, %v, stored: %v", tt.query, body, header, stored)
+		}
+	}
+}
+
+// TestForwardAuthInFrontLimitsNothingBehind: what it leaves in the placeholders is not of
+// the response that is stored.
+func TestForwardAuthInFrontLimitsNothingBehind(t *testing.T) {
+	front, _ := composed(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+	}, "forward_auth UPSTREAM {\n\turi /\n}\ngroupcache\nroute {\n\theader Cache-Control max-age=60\n\trespond hello\n}")
+	fetchURL(t, front+"/")
+	if body, header := fetchURL(t, front+"/"); body != "hello" || !strings.Contains(header.Get("Cache-Status"), "hit") {
+		t.Errorf("%q %v", body, header)
+	}
+}
+
+// TestErrorPagesAreNotStoredAsThePage.
+func TestErrorPagesAreNotStoredAsThePage(t *testing.T) {
+	var works atomic.Bool
+	front, _ := composed(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		switch {
+		case r.Header.Get("X-Error") != "":
+			_, _ = io.WriteString(w, "sorry")
+		case works.Load():
+			_, _ = io.WriteString(w, "the page")
+		default:
+			w.WriteHeader(http.StatusTeapot)
+		}
+	}, `
+	route {
+		groupcache
+		reverse_proxy UPSTREAM {
+			@err status 418
+			handle_response @err {
+				error 500
+			}
+		}
+	}
+	handle_errors {
+		groupcache
+		reverse_proxy UPSTREAM {
+			header_up X-Error 1
+		}
+	}`)
+	for range 2 {
+		if body, header := fetchURL(t, front+"/"); body != "sorry" || !strings.Contains(strings.Join(header["Cache-Status"], " "), "detail=error-route") {
+			t.Errorf("%q %v", body, header)
+		}
+	}
+	works.Store(true)
+	for _, want := range []string{"stored", "hit"} {
+		if body, header := fetchURL(t, front+"/"); body != "the page" || !strings.Contains(header.Get("Cache-Status"), want) {
+			t.Errorf("%q %v", body, header)
+		}
+	}
+}
+
+// TestVaryByWhatCaddySetsIsNotStored: the upstream gets the client's address in a field
+// that the client has not sent.
+func TestVaryByWhatCaddySetsIsNotStored(t *testing.T) {
+	front, calls := composed(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Header().Set("Vary", strings.TrimPrefix(r.URL.Path, "/"))
+	}, "groupcache\nreverse_proxy UPSTREAM")
+	for _, name := range []string{"X-Forwarded-For", "Accept, x-forwarded-for"} {
+		fetchURL(t, front+"/"+strings.ReplaceAll(name, " ", "%20"))
+		if _, header := fetchURL(t, front+"/"+strings.ReplaceAll(name, " ", "%20")); strings.Contains(header.Get("Cache-Status"), "hit;") {
+			t.Errorf("%s: %v", name, header)
+		}
+	}
+	if n := calls.Load(); n != 4 {
+		t.Errorf("%d requests to the upstream", n)
+	}
+	fetchURL(t, front+"/X-Forwarded-Proto")
+	if _, header := fetchURL(t, front+"/X-Forwarded-Proto"); !strings.Contains(header.Get("Cache-Status"), "hit;") {
+		t.Errorf("%v", header)
+	}
+}

@@ -1,0 +1,261 @@
+//go:build unix
+
+package caddygroupcache_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// composed are sites that make something else of requests with X-Role: guest than of
+// others. CACHE stands for the cache, UPSTREAM for the upstream.
+var composed = map[string]string{
+	"not above":                 "@guest header X-Role guest\n@other not header X-Role guest\nhandle @guest {\nCACHE\nreverse_proxy UPSTREAM {\nheader_up X-Tenant guest\n}\n}\nhandle @other {\nCACHE\nreverse_proxy UPSTREAM\n}",
+	"and above":                 "@a {\nheader X-Role guest\nheader X-Any *\n}\n@b expression `{http.request.header.X-Role} == \"guest\" || true`\nhandle @a {\nCACHE\nreverse_proxy UPSTREAM {\nheader_up X-Tenant guest\n}\n}\nhandle @b {\nCACHE\nreverse_proxy UPSTREAM\n}",
+	"invoked twice":             "@guest header X-Role guest\nhandle @guest {\nrequest_header X-Tenant special\ninvoke cached\n}\nhandle {\ninvoke cached\n}",
+	"invoked, then":             "@guest header X-Role guest\nhandle @guest {\nroute {\ninvoke second\nrespond guests\n}\n}\nhandle {\nroute {\ninvoke second\nreverse_proxy UPSTREAM\n}\n}",
+	"rewrite from placeholder":  "rewrite * /{http.request.header.X-Role}{uri}\nCACHE\nreverse_proxy UPSTREAM",
+	"rewrite, field removed":    "@guest header X-Role guest\nrewrite @guest /internal{uri}\nrequest_header -X-Role\nCACHE\nreverse_proxy UPSTREAM",
+	"field, field removed":      "route {\n@guest header X-Role guest\nrequest_header @guest X-Tenant special\nrequest_header -X-Role\nCACHE\nreverse_proxy UPSTREAM\n}",
+	"vars, field removed":       "route {\n@guest header X-Role guest\nvars @guest tenant special\nrequest_header -X-Role\nCACHE\nrespond \"for {vars.tenant}\"\n}",
+	"map":                       "map {header.X-Role} {tenant} {\nguest special\ndefault other\n}\nrequest_header X-Tenant {tenant}\nCACHE\nreverse_proxy UPSTREAM",
+	"replace":                   "request_header X-Any ^.*$ {header.X-Role}\nCACHE\nreverse_proxy UPSTREAM",
+	"root":                      "root * DIR/{header.X-Role}\nCACHE\nfile_server",
+	"try_files":                 "root * DIR\ntry_files {header.X-Role}/a\nCACHE\nfile_server",
+	"path matcher":              "@p path /a/{header.X-Role}\nCACHE\nrespond /guest own\nrespond @p yes\nreverse_proxy UPSTREAM",
+	"two regexps":               "@a header_regexp X-Role (.*)\n@b header_regexp X-Any (.*)\nCACHE\nrespond @a \"for {re.1}\"\nrespond @b \"b {re.1}\"",
+	"dynamic":                   "CACHE\nreverse_proxy {\ndynamic a {\nname 127.0.0.1\nport {header.X-Port}\n}\n}",
+	"method":                    "@guest header X-Role guest\nmethod @guest HEAD\nCACHE\nreverse_proxy UPSTREAM",
+	"handle_response":           "CACHE\nreverse_proxy UPSTREAM {\n@ok status 200\nhandle_response @ok {\n@guest header X-Role guest\nrespond @guest \"guests\" 200\ncopy_response\n}\n}",
+	"learned":                   "route {\nCACHE\n@guest expression `{http.request.header.X-Role} == \"guest\"`\nrespond @guest denied 403\nrequest_header X-Role guest\nreverse_proxy UPSTREAM\n}",
+	"search":                    "@nv query role=guest\nCACHE\nrespond @nv denied 403\nreverse_proxy UPSTREAM",
+	"template":                  "@nv query role=guest\nTEMPLATE\nrespond @nv denied 403\nreverse_proxy UPSTREAM",
+	"host template":             "@nv host other.example\nTEMPLATE\nrespond @nv denied 403\nreverse_proxy UPSTREAM",
+	"forward_auth":              "forward_auth UPSTREAM {\nuri /auth\ncopy_headers X-User\n}\nCACHE\nreverse_proxy UPSTREAM",
+	"errors behind":             "route {\nCACHE\n@guest header X-Role guest\nhandle {\nerror @guest 403\nreverse_proxy UPSTREAM\n}\n}\nhandle_errors {\nrespond gone 200\n}",
+	"auth, rewrite":             "forward_auth UPSTREAM {\nuri /auth\ncopy_headers X-Any\n}\nroute {\nCACHE\nrewrite * /{http.reverse_proxy.header.X-User}{uri}\nreverse_proxy UPSTREAM\n}",
+	"in handle_response":        "reverse_proxy UPSTREAM {\nrewrite /auth\n@g header X-User guest\nhandle_response @g {\nCACHE\nreverse_proxy UPSTREAM {\nheader_up X-Tenant special\n}\n}\nhandle_response {\nCACHE\nreverse_proxy UPSTREAM\n}\n}",
+	"answer in handle_response": "reverse_proxy UPSTREAM {\nrewrite /auth\nhandle_response {\nroute {\nCACHE\nrewrite * /{rp.header.X-User}{uri}\nreverse_proxy UPSTREAM\n}\n}\n}",
+	"two and a group":           "@guest header X-Role guest\n@other not header X-Role guest\nhandle @guest {\nrequest_header -X-Role\nCACHE\nreverse_proxy UPSTREAM {\nheader_up X-Tenant guest\n}\n}\nhandle @other {\nrequest_header -X-Role\nCACHE\nreverse_proxy UPSTREAM\n}",
+	"fastcgi root":              "root * DIR/{header.X-Role}\nCACHE\n@index file {\ntry_files /a/index.html\n}\nrespond @index \"{http.vars.root}{file_match.relative}\"",
+	"map behind":                "route {\nCACHE\nmap {header.X-Role} {tenant} {\nguest special\ndefault other\n}\nrespond \"for {tenant}\"\n}",
+	"invoked behind":            "CACHE\n@guest header X-Role guest\nhandle @guest {\nrespond guests\n}\nhandle {\ninvoke cached\n}",
+	"cookie":                    "@c header_regexp Cookie role=(\\w+)\nrequest_header @c X-Any {re.c.1}\nCACHE\nreverse_proxy UPSTREAM",
+	"host set":                  "request_header Host {header.X-Role}.example\nCACHE\nreverse_proxy UPSTREAM",
+	"intercept":                 "CACHE\nintercept {\n@ok status 200\nhandle_response @ok {\n@guest header X-Role guest\nrespond @guest \"guests\" 200\nrespond other\n}\n}\nreverse_proxy UPSTREAM",
+}
+
+func composition(t *testing.T, p *process, o *origin, body, cache, dir string) string {
+	config := p.caddyfile("")
+	config = config[:strings.Index(config, "\nhttp://:")]
+	template := ""
+	if cache != "" {
+		template = "groupcache {\nttl 1h\nkey {http.request.uri.path}\n}"
+	}
+	r := strings.NewReplacer("CACHE", cache, "TEMPLATE", template, "UPSTREAM", o.addr(), "DIR", dir)
+	host, port, _ := net.SplitHostPort(p.http)
+	named := "&(cached) {\nroute {\nCACHE\nreverse_proxy UPSTREAM\n}\n}\n&(second) {\nCACHE\n}\n"
+	return config + "\n" + r.Replace(named) + fmt.Sprintf("http://:%s {\nbind %s\n%s\n}\n", port, host, r.Replace(body))
+}
+
+// TestCompositions: with the cache each client gets what it gets without.
+func TestCompositions(t *testing.T) {
+	for name, body := range composed {
+		t.Run(name, func(t *testing.T) {
+			o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/auth" {
+					w.Header().Set("X-User", r.Header.Get("X-Role"))
+					return
+				}
+				w.Header().Set("No-Vary-Search", "params=(\"role\" \"x\")")
+				fmt.Fprintf(w, "%s %s for %s %s", r.Host, r.URL.Path, r.Header.Get("X-Tenant"), r.Header.Get("X-User")+r.Header.Get("X-Any"))
+			})
+			dir := t.TempDir()
+			files(t, dir)
+			var answers [2][]string
+			for i, cache := range []string{"", "groupcache {\nttl 1h\n}"} {
+				c := newCluster(t, 1, o, "")
+				c[0].config = composition(t, c[0], o, body, cache, dir)
+				c[0].start()
+				for _, first := range []string{"admin", "guest"} {
+					for _, role := range []string{first, "guest", "admin", "guest"} {
+						for _, q := range []string{"x", "role=" + role} {
+							r := c[0].request(http.MethodGet, "/a/"+first+"?"+q, nil, "X-Role", role, "X-Any", "any", "Cookie", "role="+role, "X-Port", map[string]string{"admin": o.addr()[strings.LastIndex(o.addr(), ":")+1:], "guest": "1"}[role])
+							r.Host = "site.example"
+							if strings.Contains(body, "host other") && role == "guest" {
+								r.Host = "other.example"
+							}
+							a := do(r)
+							answers[i] = append(answers[i], fmt.Sprintf("%s as %s ?%s: %d %q", first, role, q, a.status, a.body))
+						}
+					}
+				}
+			}
+			for i, want := range answers[0] {
+				if answers[1][i] != want {
+					t.Errorf("%s with the cache, without it %s", answers[1][i], want)
+				}
+			}
+		})
+	}
+}
+
+func files(t *testing.T, dir string) {
+	t.Helper()
+	for _, role := range []string{"admin", "guest"} {
+		for _, name := range []string{"a/admin", "a/guest", "a"} {
+			path := filepath.Join(dir, role, name)
+			if name == "a" {
+				path = filepath.Join(dir, role, "a", "index.html")
+			}
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("file of "+role), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestRefreshKnowsWhatAnotherUpstreamHasSaid: a refresh makes the response that the client
+// would have got whose request has caused it.
+func TestRefreshKnowsWhatAnotherUpstreamHasSaid(t *testing.T) {
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/auth" {
+			w.Header().Set("X-User", r.Header.Get("X-Role"))
+			return
+		}
+		w.Header().Set("Cache-Control", "max-age=0, stale-while-revalidate=60")
+		fmt.Fprint(w, r.URL.Path)
+	})
+	c := newCluster(t, 1, o, "")
+	body := "forward_auth UPSTREAM {\nuri /auth\ncopy_headers X-User\n}\nroute {\nCACHE\nrewrite * /{http.reverse_proxy.header.X-User}{uri}\nreverse_proxy UPSTREAM\n}"
+	c[0].config = composition(t, c[0], o, body, "groupcache", "")
+	c[0].start()
+	c[0].get("/a", "X-Role", "admin")
+	eventually(t, "a refresh", func() bool {
+		if a := c[0].get("/a", "X-Role", "admin"); a.body != "/admin/a" {
+			t.Errorf("%q (%s)", a.body, a.cacheStatus())
+			return true
+		}
+		return o.fetches("/admin/a") >= 3
+	})
+}
+
+// TestNamedRouteThatInvokesItself: the search for handlers of the group ends.
+func TestNamedRouteThatInvokesItself(t *testing.T) {
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "x") })
+	c := newCluster(t, 1, o, "ttl 1h")
+	host, port, _ := net.SplitHostPort(freePorts(t, 1)[0])
+	config := c[0].caddyfile("")
+	at := strings.Index(config, "\nhttp://:")
+	c[0].config = config[:at] + "\n&(again) {\nroute {\n@again header X-Again *\nrequest_header -X-Again\ninvoke @again again\nrespond again\n}\n}\n" + config[at:] +
+		fmt.Sprintf("http://:%s {\nbind %s\ninvoke again\n}\n", port, host)
+	c[0].start()
+	if a := c[0].get("/a"); a.status != 200 {
+		t.Errorf("%d %v", a.status, a.err)
+	}
+}
+
+// TestHandlersWithEqualSettingsInOtherRoutes: each has keys of its own.
+func TestHandlersWithEqualSettingsInOtherRoutes(t *testing.T) {
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "x") })
+	c := newCluster(t, 1, o, "")
+	p := c[0]
+	config := p.caddyfile("")
+	config = config[:strings.Index(config, "\nhttp://:")]
+	host, port, _ := net.SplitHostPort(p.http)
+	cache := "groupcache {\nttl 1h\nkey {http.request.host}{http.request.uri}\n}\nreverse_proxy " + o.addr()
+	p.config = config + fmt.Sprintf("\nhttp://a.example:%s {\nbind %s\n%s\n}\nhttp://b.example:%s {\nbind %s\n@guest header X-Role guest\nrespond @guest denied 403\n%s\n}\n", port, host, cache, port, host, cache)
+	p.start()
+	send := func(method string) answer {
+		r := p.request(method, "/a", nil)
+		r.Host = "b.example"
+		return do(r)
+	}
+	send(http.MethodGet)
+	if a := send(http.MethodGet); !a.hit() {
+		t.Errorf("%s", a.cacheStatus())
+	}
+	send(http.MethodPut)
+	if a := send(http.MethodGet); a.hit() {
+		t.Errorf("%s after a PUT", a.cacheStatus())
+	}
+	for _, host := range []string{"a.example", "b.example"} {
+		routed := 0
+		for _, g := range p.explain("/a", "header", "Host: "+host).Groups {
+			if g.Reason != "not-routed" {
+				routed++
+			}
+		}
+		if routed != 1 {
+			t.Errorf("%s: %d handlers are on its routes", host, routed)
+		}
+	}
+}
+
+// TestOtherSitesAreNotAroundTheCache: what they look at does not tell a plain site's
+// clients apart.
+func TestOtherSitesAreNotAroundTheCache(t *testing.T) {
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "x") })
+	p := newCluster(t, 1, o, "")[0]
+	config := p.caddyfile("")
+	config = config[:strings.Index(config, "\nhttp://:")]
+	host, port, _ := net.SplitHostPort(p.http)
+	for _, name := range []string{"a.example", "m.example", "z.example.com"} {
+		lines := "@guest header X-Role guest\nrewrite @guest /x{uri}\nrespond @guest denied 403"
+		if name[0] == 'm' {
+			lines = "@guest header X-Role guest\nhandle /b/* {\nrespond @guest denied 403\n}"
+		}
+		config += fmt.Sprintf("\nhttp://%s:%s {\nbind %s\n%s\nhandle {\ngroupcache {\nttl 1h\n}\nreverse_proxy %s\n}\n}\n", name, port, host, lines, o.addr())
+	}
+	p.config = config
+	p.start()
+	for i, role := range []string{"admin", "guest"} {
+		r := p.request(http.MethodGet, "/a", nil, "X-Role", role)
+		r.Host = "m.example"
+		if a := do(r); a.hit() != (i > 0) {
+			t.Errorf("as %s: %s", role, a.cacheStatus())
+		}
+	}
+}
+
+// TestAdminBeforeTheFirstRequest: requests that no client has sent are asked of all matchers.
+func TestAdminBeforeTheFirstRequest(t *testing.T) {
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "x") })
+	p := newCluster(t, 1, o, "ttl 1h")[0]
+	p.config = plain(p, strings.Join([]string{
+		"@a client_ip 10.0.0.0/8", "respond @a a", "@b remote_ip 10.0.0.0/8", "respond @b b", "@c protocol grpc", "respond @c c",
+		"@d expression `{http.request.remote.host} == \"10.1.1.1\" || file({\"try_files\": [\"/x\"]})`", "respond @d d", "@e vars {http.vars.x} y", "respond @e e",
+		"@f file /nothing", "respond @f f", "@g header_regexp r X-Role (.*)", "respond @g \"{re.r.1}\"", "@h vars_regexp r {http.vars.x} (y)", "respond @h h",
+		"@i tls", "respond @i i", "@j path_regexp ^/j{4}$", "respond @j j", "@k method PUT", "respond @k k", "@l header Host x", "respond @l l",
+	}, "\n"))
+	p.start()
+	if groups := p.explain("/a").Groups; len(groups) != 1 || groups[0].Verdict != "fetch" {
+		t.Errorf("%+v", groups)
+	}
+	resp, err := adminClient.Post("http://"+p.admin+"/groupcache/purge", "application/json", strings.NewReader(`{"urls":["http://`+clientHost+`/a"],"group":"default"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("purge: %s", resp.Status)
+	}
+	if a := p.get("/a"); a.status != 200 {
+		t.Errorf("%d", a.status)
+	}
+	if a := p.get("/a"); !a.hit() {
+		t.Errorf("%s", a.cacheStatus())
+	}
+	if a := do(p.request(http.MethodDelete, "/a", nil)); a.status != 200 {
+		t.Errorf("%d", a.status)
+	}
+	if a := p.get("/a"); a.hit() {
+		t.Errorf("%s", a.cacheStatus())
+	}
+}

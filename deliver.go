@@ -1,0 +1,226 @@
+package caddygroupcache
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/delivery"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// A storedResponse is an entry with its body, or the first chunk of that, on its way to a
+// client, and what serving it is called.
+type storedResponse struct {
+	entry  *store.Entry
+	body   []byte
+	status cacheStatus
+	detail any
+	now    time.Time
+}
+
+// deliver answers with a stored response. If a part of it is lost that can't be got
+// back, the request has to look up again.
+func (x *exchange) deliver(s *storedResponse) step {
+	if x.deliverWhole(s) {
+		return stepDone
+	}
+	return x.deliverParts(s, func(w http.ResponseWriter) bool {
+		if x.mended {
+			out := &outcome{h: x.h, repl: replacer(x.r), fwd: "partial", fwdStatus: http.StatusPartialContent, stored: true, status: statusMiss}
+			return x.newHeader(w, s.entry, out)
+		}
+		x.hitHeader(w, s)
+		return x.h.answerNotModified(w, x.r, s.entry.Status, w.Header())
+	})
+}
+
+// deliverWhole answers with a stored response that is in one piece. It reports false when
+// it isn't, or a part of it is asked for. Most requests end here, so nothing of the
+// exchange outlives it. The body is taken from s, because a slow client must hold no
+// other than the one that is counted.
+func (x *exchange) deliverWhole(s *storedResponse) bool {
+	e := s.entry
+	if e.Failed {
+		x.fail(s)
+		return true
+	}
+	if e.Large() || x.part && delivery.WantsPart(x.r, e.Status) {
+		return false
+	}
+	pin, ok := x.h.node.Pins.Body(x.Key, e, s.body)
+	if !ok {
+		return false
+	}
+	defer x.h.node.Pins.Release(pin)
+	body := pin.Of(s.body)
+	s.body = nil
+	x.hitHeader(x.w, s)
+	if x.conditional && x.h.answerNotModified(x.w, x.r, e.Status, x.w.Header()) {
+		return true
+	}
+	x.w.WriteHeader(e.Status)
+	if x.r.Method != http.MethodHead {
+		_, _ = x.w.Write(body) // a client that is gone needs no error
+	}
+	return true
+}
+
+// errStored is what becomes of an error that is stored.
+var errStored = errors.New("a handler has failed for an earlier request, and a ttl names the status")
+
+// fail answers with a stored error, of which Caddy makes a response as it did of the first:
+// with the fields that the handlers had set when they failed.
+func (x *exchange) fail(s *storedResponse) step {
+	h, header := x.h, x.w.Header()
+	s.entry.WriteHeader(header, 0)
+	header.Del("Content-Length") // of the entry, which has no body; the error's page may have one
+	x.err = caddyhttp.Error(s.entry.Status, errStored)
+	if s.status == statusCollapsed {
+		out := x.outcome()
+		out.status, out.collapsed = s.status, true
+		out.write(header)
+		return stepDone
+	}
+	if _, member := h.hitFields(s.entry, s.status, s.detail.(string), s.now); h.cacheName != "" {
+		header["Cache-Status"] = append(header["Cache-Status"], member)
+	}
+	setPlaceholders(replacer(x.r), statusNames[s.status], s.detail, true)
+	h.counters.requests[s.status].Add(1)
+	h.logDecision(x.r, s.status, "", s.detail.(string), false)
+	return stepDone
+}
+
+// deliverParts answers with a stored response, chunk by chunk. Header sets its header,
+// and reports whether that has answered the request.
+func (x *exchange) deliverParts(s *storedResponse, header func(http.ResponseWriter) bool) step {
+	e := s.entry
+	if e.Large() { // of which the upstream may be asked for a chunk
+		x.keep()
+	}
+	body := x.storedBody(e, s.body)
+	defer body.Close()
+	if e.Large() && x.r.Method != http.MethodHead {
+		if _, err := body.From(body.Needs(x.r, e)); err != nil {
+			x.lost(err)
+			return stepLookUp
+		}
+	}
+	if header(x.w) {
+		return stepDone
+	}
+	var end int64
+	var err error
+	if delivery.WantsPart(x.r, e.Status) {
+		end, err = delivery.ServePart(x.w, x.r, body)
+	} else {
+		x.w.WriteHeader(e.Status)
+		if x.r.Method != http.MethodHead {
+			end = body.Size
+			err = body.Send(x.w, 0, end)
+		}
+	}
+	if errors.As(err, new(delivery.MissingChunk)) && x.r.Context().Err() == nil {
+		x.resume(delivery.NewPartWriter(x.w, body.Sent().At, end, body.Size), e, body.Sent())
+	}
+	return stepDone
+}
+
+// lost makes the most of an entry whose body can't be served: it is the
+// upstream's turn.
+func (x *exchange) lost(err error) {
+	x.Bypass = rfc9111.Incomplete
+	if errors.Is(err, node.ErrChunkGone) {
+		x.invalidateKey()
+	}
+}
+
+// invalidateKey drops what is stored for the request on all nodes.
+func (x *exchange) invalidateKey() {
+	x.h.node.Purger.Invalidate(store.NewPurgeID(), x.Namespace, []store.Selector{node.SelectorOf(x.Key)}, x.PeerTimeout)
+}
+
+// hitHeader sets the header of a stored response.
+func (x *exchange) hitHeader(w http.ResponseWriter, s *storedResponse) {
+	h, header := x.h, w.Header()
+	lines := s.entry.WriteHeader(header, 2)
+	lines[0], lines[1] = h.hitFields(s.entry, s.status, s.detail.(string), s.now)
+	header["Age"] = lines[0:1:1]
+	if x.r.Method == http.MethodHead {
+		rfc9111.OtherContent(header)
+	}
+	before := header["Cache-Status"]
+	switch {
+	case h.cacheName == "":
+	case len(before) > 0:
+		header["Cache-Status"] = append(before, lines[1])
+	default:
+		header["Cache-Status"] = lines[1:2:2]
+	}
+	// A handler of ours that served before this one, whose error this one is a route for,
+	// has left a Cache-Status.
+	setPlaceholders(replacer(x.r), statusNames[s.status], s.detail, len(before) > 0 || h.unnamed.Load())
+	h.counters.requests[s.status].Add(1)
+	h.logDecision(x.r, s.status, "", s.detail.(string), false)
+}
+
+// newHeader sets the header of a response that has just come from the upstream,
+// and reports whether a 304 has answered the request.
+func (x *exchange) newHeader(w http.ResponseWriter, e *store.Entry, out *outcome) bool {
+	header := w.Header()
+	e.WriteHeader(header, 0)
+	if x.r.Method == http.MethodHead {
+		rfc9111.OtherContent(header)
+	}
+	if age := e.Fresh.Age(time.Now()); age >= time.Second || len(header["Age"]) > 0 {
+		header.Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
+	}
+	out.write(header)
+	return x.h.answerNotModified(w, x.r, e.Status, header)
+}
+
+// answerNotModified answers a conditional request with 304 if the client has
+// the representation (RFC 9111 §4.3.2).
+func (h *Handler) answerNotModified(w http.ResponseWriter, r *http.Request, status int, header http.Header) bool {
+	if len(r.Header["If-None-Match"]) == 0 && len(r.Header["If-Modified-Since"]) == 0 {
+		return false
+	}
+	if !rfc9111.NotModified(r.Header, status, header) {
+		return false
+	}
+	header.Del("Content-Length")
+	rfc9111.OtherContent(header)
+	w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
+// storedBody returns an entry's body, of which the first chunk is at hand.
+func (x *exchange) storedBody(e *store.Entry, first []byte) *delivery.Body {
+	return delivery.NewBody(x.h.node, x.Key, e, first, func(i int) ([]byte, error) {
+		id := peer.ChunkID{Key: x.Key, Generation: e.Generation, Index: i}
+		ctx, cancel := context.WithTimeoutCause(x.r.Context(), x.FillTimeout, node.Ended{Why: rfc9111.FillTimeout})
+		defer cancel()
+		return x.h.node.Chunks.Get(ctx, id, store.ChunkLength(e.Size, i), x.mender(e, i))
+	})
+}
+
+// resume goes on with a response whose source broke off where the client's part
+// ends, from the upstream: that is asked for the whole, and what the client has is
+// compared with it. If that is another response by now, the client's is cut off, as
+// it would have been without a cache.
+func (x *exchange) resume(w http.ResponseWriter, e *store.Entry, g *delivery.Sent) {
+	x.keep()
+	s := delivery.NewResumer(w, e, g)
+	err := s.Run(x.next.ServeHTTP, x.original.forUpstream(x.r.Context(), rfc9111.Conditional(x.r.Header, nil)))
+	if err != nil || s.Broken() {
+		panic(http.ErrAbortHandler)
+	}
+	s.PassTrailers()
+}

@@ -1,0 +1,117 @@
+package caddygroupcache
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+func TestHeadIsServedFromAStoredGet(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+	r := request(t.Context(), "/a")
+	r.Method = http.MethodHead
+	wantStatus(t, do(h, up, r), "fwd=uri-miss")
+	do(h, up, request(t.Context(), "/a"))
+	w := do(h, up, r)
+	wantStatus(t, w, "hit")
+	if w.Body.Len() != 0 || w.Header().Get("Content-Length") != "5" {
+		t.Errorf("%v %q", w.Header(), w.Body)
+	}
+}
+
+func TestEditingAHitsHeaderDoesNotTouchTheEntry(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=60", "X-A", "1", "X-B", "2")
+	do(h, up, request(t.Context(), "/a"))
+	w := do(h, up, request(t.Context(), "/a"))
+	w.Header()["X-A"][0] = "changed in place"
+	w.Header()["X-A"] = append(w.Header()["X-A"], "appended")
+	again := do(h, up, request(t.Context(), "/a"))
+	if again.Header().Get("X-A") != "1" || again.Header().Get("X-B") != "2" {
+		t.Errorf("%v", again.Header())
+	}
+}
+
+func TestPartsOfAStoredResponse(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	up := fixed(&calls, "0123456789", "Cache-Control", "max-age=60", "Etag", `"1"`, "Content-Type", "text/plain")
+	do(h, up, request(t.Context(), "/a"))
+	for want, fields := range map[string][]string{
+		"206 345":                                {"Range", "bytes=3-5"},
+		"206 789":                                {"Range", "bytes=-3"},
+		"206 89":                                 {"Range", "bytes=8-", "If-Range", `"1"`},
+		"200 0123456789":                         {"Range", "bytes=8-", "If-Range", `"2"`},
+		"304 ":                                   {"Range", "bytes=8-", "If-None-Match", `"1"`},
+		"416 invalid range: failed to overlap\n": {"Range", "bytes=10-"},
+	} {
+		w := do(h, up, request(t.Context(), "/a", fields...))
+		if got := fmt.Sprintf("%d %s", w.Code, w.Body); got != want {
+			t.Errorf("%v: got %q, want %q", fields, got, want)
+		}
+		wantStatus(t, w, "hit")
+	}
+	w := do(h, up, request(t.Context(), "/a", "Range", "bytes=0-1,8-9"))
+	if w.Code != 206 || !strings.HasPrefix(w.Header().Get("Content-Type"), "multipart/byteranges") || !strings.Contains(w.Body.String(), "\r\n\r\n89\r\n") {
+		t.Errorf("several: %d %v %q", w.Code, w.Header(), w.Body)
+	}
+	if calls.Load() != 1 {
+		t.Errorf("%d fetches", calls.Load())
+	}
+}
+
+func TestManyRangesAreAnsweredWithTheWhole(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	body := strings.Repeat("0123456789", 10)
+	up := fixed(&calls, body, "Cache-Control", "max-age=60", "Content-Type", "text/plain")
+	do(h, up, request(t.Context(), "/a"))
+	few := do(h, up, request(t.Context(), "/a", "Range", "bytes=0-0"+strings.Repeat(",2-2", 15)))
+	many := do(h, up, request(t.Context(), "/a", "Range", "bytes=0-0"+strings.Repeat(",2-2", 16)))
+	twice := do(h, up, request(t.Context(), "/a", "Range", "bytes=0-1", "Range", "bytes=2-3"))
+	if few.Code != 206 || many.Code != 200 || many.Body.String() != body || twice.Code != 200 {
+		t.Errorf("16: %d, 17: %d %q, in two lines: %d", few.Code, many.Code, many.Body, twice.Code)
+	}
+}
+
+// TestHitFieldsAreTheEntrys: whatever was said of other responses before.
+func TestHitFieldsAreTheEntrys(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	now := time.Now()
+	check := func(status cacheStatus, detail string, age, lifetime int) {
+		t.Helper()
+		e := new(store.Entry)
+		e.Fresh = rfc9111.Freshness{Received: now, InitialAge: time.Duration(age) * time.Second, Lifetime: time.Duration(lifetime) * time.Second}
+		want := fmt.Sprintf("groupcache; hit; ttl=%d; detail=%s", lifetime-age, detail)
+		if status == statusRevalidated {
+			want = "groupcache; fwd=stale; fwd-status=304"
+		}
+		if a, member := h.hitFields(e, status, detail, now); a != strconv.Itoa(age) || member != want {
+			t.Errorf("Age %s, %q, want %d, %q", a, member, age, want)
+		}
+	}
+	for _, age := range []int{0, 1, 2, 1000} {
+		for _, lifetime := range []int{0, 64, 0, 128, 1, 1000} { // what is stale has a negative ttl
+			for range 2 {
+				check(statusHit, "local", age, lifetime)
+			}
+		}
+	}
+	check(statusHit, "local", 1, 100)
+	check(statusHit, "peer", 1, 100)
+	check(statusRevalidated, "peer", 1, 100)
+	check(statusHit, "local", 31, 31)
+	check(statusHit, "local", 0, 1) // 31 more of the one and one less of the other
+	check(statusHit, "local", 64, 64)
+	check(statusHit, "local", 0, 0)
+}

@@ -1,0 +1,330 @@
+package caddygroupcache
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/span"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// A step is where a request stands. Each is a method of exchange, which returns the next.
+type step uint8
+
+const (
+	stepDone step = iota
+	stepLookUp
+	stepHit
+	stepStale
+	stepValidate
+	stepJoin
+	stepFollow
+	stepFetchAlone
+	stepDeliverPart
+	stepPass
+	stepBypass
+)
+
+// An exchange is one client's request on its way through the cache.
+type exchange struct {
+	h    *Handler
+	w    http.ResponseWriter
+	r    *http.Request // the client's; once there is an original, a copy that nobody changes
+	next caddyhttp.Handler
+
+	// What the request asks. It stays as it is, but for what node.Lookup says.
+	node.Lookup
+	search      *rfc9111.SearchVariance // see inbound.Address
+	unkeyed     bool                    // see inbound.Address
+	around      []byte                  // see inbound.Addressing; handlers behind the cache may change what it is made of
+	content     content                 // of a QUERY; nil: it is none
+	part        bool                    // it asks for a part at all
+	conditional bool                    // it may have a condition that a 304 fulfils
+	background  bool                    // it has no client: it is a refresh
+
+	// What was found, and what comes next.
+	now      time.Time // of the look-up
+	found    node.Result
+	decision node.Decision  // what the owner has said to this request as a leader
+	first    *firstChunk    // what stepDeliverPart delivers
+	reason   rfc9111.Reason // why stepBypass
+	err      error          // that the handlers have returned
+
+	// What another look-up needs of those before.
+	lookUps  int
+	original *original              // nil until the handlers behind the cache are to run
+	waited   rfc9111.Reason         // why what it waited for is not for it
+	answered func(store.Generation) // see endValidation; nil: no request can wait for its validation
+	failed   bool                   // the upstream has failed, and the entry that was to be confirmed stands in
+	mended   bool                   // the first chunk that it needs came from the upstream
+}
+
+// kept returns a copy that may outlive the call.
+func (x *exchange) kept() *exchange {
+	k := *x
+	return &k
+}
+
+// receive works out what a request asks of the cache. The reason is not None
+// when that is nothing.
+func (x *exchange) receive() rfc9111.Reason {
+	h, r := x.h, x.r
+	head := r.Method == http.MethodHead
+	if r.Method != http.MethodGet && !head && x.content == nil {
+		return rfc9111.Method
+	}
+	fields := inbound.FieldsOf(r.Header)
+	switch {
+	case fields.Has(inbound.LoopField) && h.inLoop(r.Header):
+		return rfc9111.Loop
+	case fields.Has(inbound.ConnectionFields) && rfc9111.Upgrades(r.Header):
+		return rfc9111.Upgrade
+	case x.content == nil && hasBody(r):
+		return rfc9111.RequestBody
+	case fields.Has(inbound.ConnectionFields) && rfc9111.NamesFields(r.Header["Connection"]):
+		return rfc9111.Connection
+	case fields.Has(inbound.PreconditionFields):
+		return rfc9111.Precondition // not applicable to a cache (RFC 9111 §4.3.2)
+	}
+	x.Namespace, x.Header, x.SpanContext = h.space, r.Header, r.Context()
+	x.Undirected = h.RequestDirectives == ignoreDirectives
+	x.Credentials = !h.policy.IgnoreAuthorization && (fields.Has(inbound.AuthorizationField) && len(r.Header["Authorization"]) > 0 || authenticated(r))
+	x.conditional = fields.Has(inbound.ConditionFields)
+	x.part = fields.Has(inbound.RangeField) && len(r.Header["Range"]) > 0
+	x.MaxBody = min(h.MaxBodySize, h.node.LargestBody())
+	if x.content != nil {
+		x.MaxBody = min(x.MaxBody, store.ChunkSize) // a chunk that is lost is got back by a GET
+	}
+	x.PeerTimeout, x.FillTimeout = time.Duration(h.PeerTimeout), time.Duration(h.FillTimeout)
+	if fields.Has(inbound.DirectiveFields) && !x.Undirected {
+		x.Directives = rfc9111.ParseRequest(r.Header)
+		if x.Directives.NoStore {
+			return rfc9111.RequestNoStore
+		}
+	}
+	x.FarRange = x.part && !head && rfc9111.FarRange(r.Header["Range"], store.ChunkSize)
+	// What another request gets meanwhile can't answer these.
+	x.Alone = head || x.Credentials || x.Directives.NoCache || x.Directives.OnlyIfCached ||
+		x.Directives.MaxAge.Set && x.Directives.MaxAge.D == 0
+	x.around = h.route().AppendKey(nil, r)
+	if !x.locate(fields) {
+		return rfc9111.BadRequestTarget
+	}
+	if fields.Has(inbound.ConnectionFields) {
+		rfc9111.DropUpgrade(r.Header)
+	}
+	return rfc9111.None
+}
+
+// inLoop reports whether a request comes from a handler of this group.
+func (h *Handler) inLoop(header http.Header) bool {
+	return rfc9111.InLoop(header[rfc9111.LoopField], h.Group, h.node.Loops.Has)
+}
+
+// locate works out where the responses to a request are stored. It reports false if
+// that is nowhere.
+func (x *exchange) locate(fields inbound.Fields) bool {
+	a, ok := x.h.addressBy(x.h.addressingBy(x.around), x.r, fields, requestURI(x.r))
+	x.Key, x.search, x.unkeyed = a.Key, a.Search, a.Unkeyed
+	if x.content != nil {
+		x.Key = x.content.Key(x.Key, x.r.Header)
+	}
+	return ok
+}
+
+// find is node.Find in a span.
+func (x *exchange) find() {
+	lookup := span.Start(x.r.Context(), spanLookup)
+	x.h.node.Find(&x.Lookup, x.now, &x.found)
+	if lookup != nil {
+		span.End(lookup, "found", foundName(&x.found), "reason", x.found.Reason.String())
+	}
+}
+
+// foundName says in a word what was found.
+func foundName(f *node.Result) string {
+	switch {
+	case f.Entry == nil:
+		return "nothing"
+	case !f.Here:
+		return "entry"
+	}
+	return f.Use.String()
+}
+
+// oversized reports whether an entry is of a body so large that only parts of it
+// are served from the cache.
+func (x *exchange) oversized(e *store.Entry) bool {
+	return e != nil && e.Large() && e.Size > x.MaxBody && !x.part
+}
+
+// statusOf returns what serving a stored entry is called.
+func (x *exchange) statusOf(e *store.Entry, use rfc9111.Use) cacheStatus {
+	switch {
+	case use == rfc9111.StaleWhileRevalidate, x.failed:
+		return statusStale
+	case x.Validated != 0 && e.Generation == x.Validated:
+		return statusRevalidated
+	}
+	return statusHit
+}
+
+// whose tells what this node's memory has of a key: what it owns, or a copy.
+func (h *Handler) whose(k store.Key) (detail any) {
+	if _, self := h.node.Ring.Load().Owner(k); self {
+		return detailLocal
+	}
+	return detailHot
+}
+
+// keep has what the cache needs of the request outlive what the handlers behind it do to
+// the client's.
+func (x *exchange) keep() {
+	if x.original == nil {
+		x.original = newOriginal(x.r)
+		x.original.content = x.content
+		x.r = x.original.request
+		x.Header = x.r.Header
+	}
+}
+
+// client returns the client's request, as it came.
+func (x *exchange) client() *http.Request {
+	if x.original == nil {
+		return x.r
+	}
+	x.original.restore()
+	return x.original.client
+}
+
+// hasBody reports whether a request has a body. Over HTTP/3 that shows only when
+// its stream ends, unless it has a Content-Length. For a GET the end comes with
+// the header, and nobody but its own client waits if it doesn't.
+func hasBody(r *http.Request) bool {
+	if r.ProtoMajor != 3 || r.ContentLength >= 0 {
+		return r.ContentLength != 0 || len(r.TransferEncoding) > 0
+	}
+	var first [1]byte
+	n, err := io.ReadFull(r.Body, first[:])
+	if err == io.EOF {
+		r.Body, r.ContentLength = http.NoBody, 0
+		return false
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first[:n]), r.Body), r.Body}
+	return true
+}
+
+// A QUERY (RFC 10008) asks a resource for what its content describes, and changes
+// nothing. Its response is stored under a key of its own, which the content and what
+// tells its meaning are part of (§2.7). Apart from that it is a GET: the same
+// lookups, flights, leases, conditions and purges.
+
+// content is the content of a QUERY; nil: the request is none.
+type content = inbound.Content
+
+// authenticated reports whether an authentication handler before this one has
+// given the request a user. The upstream's response may depend on that user,
+// whatever the request's fields say.
+func authenticated(r *http.Request) bool {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return false
+	}
+	_, known := repl.Get("http.auth.user.id")
+	return known
+}
+
+// An original is a request as it came to the cache. The handlers behind it may
+// change the client's in place, so that placeholders show the change: handle_path
+// does so to the path, request_header to the fields, and a route of a group (as
+// handle makes them) that has had its turn is passed over after that. What the
+// cache needs of the request once they have run is kept here, and so is what has
+// to be put back before they run for it once more.
+type original struct {
+	request *http.Request // with a header that nobody changes
+	client  *http.Request
+	url     url.URL
+	groups  map[string]struct{} // of routes, which had their turn before
+	content content
+	ran     bool
+}
+
+// routeGroups is the key under which Caddy keeps the groups of routes that have had
+// their turn. It doesn't export its own.
+const routeGroups = caddy.CtxKey("route_group")
+
+func newOriginal(r *http.Request) *original {
+	o := &original{request: r.WithContext(r.Context()), client: r, url: *r.URL}
+	o.request.Header = r.Header.Clone()
+	o.groups = maps.Clone(groupsOf(r))
+	return o
+}
+
+func groupsOf(r *http.Request) map[string]struct{} {
+	groups, _ := r.Context().Value(routeGroups).(map[string]struct{})
+	return groups
+}
+
+// forUpstream returns what the handlers behind the cache are to be called with: the
+// client's request as it came, but with the given header, which is theirs from here on,
+// if that is not nil.
+func (o *original) forUpstream(ctx context.Context, header http.Header) *http.Request {
+	o.restore()
+	o.ran = true
+	if header != nil {
+		o.setHeader(header)
+	}
+	o.content.PutBack(o.client)
+	return o.client.WithContext(ctx)
+}
+
+// setHeader changes the client's header in place.
+func (o *original) setHeader(header http.Header) {
+	clear(o.client.Header)
+	maps.Copy(o.client.Header, header)
+}
+
+// addLoop adds a member to the CDN-Loop field of what forUpstream has returned. That is
+// the client's header, so removeLoop takes it away again when the handlers have
+// returned: a cache in an error route is behind nobody.
+func (o *original) addLoop(member string) {
+	o.client.Header[rfc9111.LoopField] = append(slices.Clone(o.request.Header[rfc9111.LoopField]), member)
+}
+
+func (o *original) removeLoop() {
+	if lines := o.request.Header[rfc9111.LoopField]; lines != nil {
+		o.client.Header[rfc9111.LoopField] = slices.Clone(lines)
+	} else {
+		delete(o.client.Header, rfc9111.LoopField)
+	}
+}
+
+// restore puts back what the handlers have changed of the client's request.
+func (o *original) restore() {
+	if !o.ran {
+		return
+	}
+	o.ran = false
+	*o.client.URL = o.url
+	o.content.PutBack(o.client)
+	o.setHeader(o.request.Header.Clone())
+	maps.DeleteFunc(groupsOf(o.client), func(name string, _ struct{}) bool {
+		_, had := o.groups[name]
+		return !had
+	})
+}

@@ -1,0 +1,682 @@
+package caddygroupcache
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/delivery"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/front"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/span"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// fetch runs the next handlers as the leader of a flight.
+func (x *exchange) fetch(f *node.Flight) (step, node.Ending) {
+	out := x.outcome()
+	for _, why := range []rfc9111.Reason{x.decision.Reason, x.waited} {
+		if why != rfc9111.None && out.detail == "" {
+			out.detail = why.String()
+		}
+	}
+	x.keep()
+	run := &fetch{exchange: x, flight: f, out: out}
+	defer run.over()
+	x.err = run.run(x.w)
+	return run.after(), node.Ending{Why: rfc9111.Aborted} // if it has not ended
+}
+
+// fetchAlone runs the next handlers for a request that no other one follows.
+func (x *exchange) fetchAlone() step {
+	x.Alone = true
+	f := x.h.node.Solo(&x.Lookup)
+	return node.Lead(f, func() (step, node.Ending) { return x.fetch(f) })
+}
+
+// after says what comes after the fetch.
+func (x *fetch) after() step {
+	stale, body := x.decision.Stale, x.decision.StaleBody
+	x.decision.StaleBody = nil // what the client takes its time over, deliver counts
+	var next step
+	switch {
+	case x.renewed != nil && body != nil && !x.background && !x.h.node.Purger.IsPurged(&x.Lookup, x.renewed):
+		next = x.deliver(&storedResponse{entry: x.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()})
+	case x.failed && stale.Size > 0 && body == nil:
+		x.Validated, x.exchange.failed = stale.Generation, true // the owner has the body, and it will do
+		next = stepLookUp
+	case x.failed && !x.background:
+		x.endValidation(0)
+		next = x.deliver(&storedResponse{entry: stale, body: body, status: statusStale, detail: detailLocal, now: time.Now()})
+	case x.silenced:
+		x.Alone = x.Alone || x.renewed == nil
+		next = stepLookUp
+	default:
+		return stepDone
+	}
+	x.err = nil // what is stored answers in its place
+	return next
+}
+
+// A fetch is one run of the handlers behind the cache by the leader of a
+// flight.
+type fetch struct {
+	*exchange
+	flight *node.Flight
+	out    *outcome
+
+	validating bool // the upstream is asked whether grant.stale still holds
+	discards   bool // the response may turn out not to be for the client, and must leave no trace
+	whole      bool // the upstream is asked without the client's conditions and range
+	sent       time.Time
+	own        atomic.Bool // the response is its client's alone
+	abandoned  atomic.Bool // its client is gone, and nobody else waited
+	cancel     context.CancelCauseFunc
+	stops      []func() bool
+	orphan     node.Orphan
+	published  chan struct{}  // closed when the owner has answered; nil: no stream to it has begun
+	given      bool           // flight and lease are given up
+	silenced   bool           // the client has got nothing, and what is stored is to answer it
+	renewed    *store.Entry   // what a 304 made of grant.stale; nil: none did
+	failed     bool           // an error that what is stored may stand in for
+	lesson     []string       // No-Vary-Search, if it tells what nobody knew
+	judged     node.Rejection // what is known of the response, for explain
+}
+
+// start returns what the handlers behind the cache are to be called with. If
+// others may follow, the request outlives its client until the response turns out
+// to be the client's alone.
+func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
+	ctx := x.r.Context()
+	if !x.joinable() && !x.background {
+		x.own.Store(true)
+		x.cancel = func(error) {} // it goes with the client
+	} else {
+		ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+		x.stops = append(x.stops, guard.AfterContext(x.r.Context(), func() {
+			switch {
+			case x.own.Load():
+				x.cancel(context.Canceled)
+			case !x.background: // that has never had a client
+				x.orphan.ClientGone(&x.h.node.Orphans, x)
+			}
+		}))
+		x.flight.WhenExpired(x.expire)
+	}
+	var asked http.Header // nil: the client's
+	switch {
+	case x.decision.Stale != nil && x.r.Method != http.MethodHead && !x.Credentials:
+		asked = rfc9111.Conditional(x.r.Header, x.decision.Stale.Header())
+		x.validating, x.discards = true, true
+	case x.decision.Stale != nil && x.r.Method == http.MethodHead && !x.Credentials:
+		x.discards = true // what is stored may stand in
+	case !x.Alone && hasConditions(x.r.Header):
+		asked = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
+	}
+	x.whole = asked != nil
+	header := w.Header()
+	t := &recorder{
+		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
+		x:                     x,
+		header:                header,
+		before:                front.FieldsOf(header),
+	}
+	if x.discards {
+		t.header = header.Clone()
+		if t.header == nil {
+			t.header = make(http.Header)
+		}
+	}
+	upstream := x.original.forUpstream(ctx, asked)
+	x.original.addLoop(x.h.loopMember)
+	x.sent = time.Now()
+	return t, upstream
+}
+
+// joinable reports whether others may follow.
+func (x *fetch) joinable() bool { return x.flight.Table != nil }
+
+// limit bounds how long a fill may take that nobody else waits for.
+func (x *fetch) limit() {
+	x.stops = append(x.stops, guard.AfterFunc(x.FillTimeout, x.expire).Stop)
+}
+
+// Wanted reports whether somebody on this node waits for the fetch beside its client, or
+// may make use of what has come.
+func (x *fetch) Wanted() bool {
+	_, known := x.flight.Fill.Known()
+	return known || x.flight.Fill.Followed()
+}
+
+// Abandon ends a fetch that nobody waits for. Whoever has come to wait meanwhile looks
+// again.
+func (x *fetch) Abandon() bool {
+	if !x.decision.Lease.ReleaseUnwanted() {
+		return false
+	}
+	x.abandoned.Store(true)
+	x.finishFlight(node.Ending{Why: rfc9111.LeaderLost})
+	x.own.Store(true)
+	x.cancel(context.Canceled)
+	return true
+}
+
+// over ends what has begun with a fetch and has not ended yet, on whatever way out: its
+// timers, its context. The flight and its lease are the business of node.Lead.
+func (x *fetch) over() {
+	for _, stop := range x.stops {
+		stop()
+	}
+	x.h.node.Orphans.End(&x.orphan)
+	if x.cancel != nil {
+		x.cancel(nil)
+	}
+}
+
+// run has the handlers answer, ends the fill and serves the client. If a handler
+// panics, or the client's writer does, the panic goes on when that is done: the
+// client's connection is cut, as without a cache.
+func (x *fetch) run(w http.ResponseWriter) (err error) {
+	t, upstream := x.start(w)
+	defer x.original.removeLoop()
+	start, fill := time.Now(), span.Start(x.r.Context(), spanFill)
+	if fill != nil {
+		upstream = upstream.WithContext(trace.ContextWithSpan(upstream.Context(), fill))
+	}
+	result, broke := fillFailed, true
+	defer func() {
+		x.h.counters.fetched(result, time.Since(start))
+		span.End(fill, "result", fillResultNames[result], "reason", x.out.detail)
+	}()
+	defer func() {
+		switch {
+		case !broke:
+		case t.sated(): // the handlers were ended, because the client has all that it asked for
+			if p := recover(); p != nil && p != http.ErrAbortHandler {
+				panic(p)
+			}
+			result, err = fillNotStored, nil
+			t.finishClient()
+		default:
+			x.giveUp(rfc9111.Truncated)
+			x.finishFlight(node.Ending{Why: rfc9111.Truncated}) // if it was not to be given up any more
+			t.finishClient()
+		}
+	}()
+	restore := forgetProxied(replacer(x.r))
+	defer restore()
+	err = x.next.ServeHTTP(t, upstream)
+	if t.sated() {
+		err = nil
+	}
+	result = x.finish(t, err)
+	t.finishClient()
+	x.silenced = t.state == silent && !t.answered
+	broke = false
+	return err
+}
+
+// finish ends the flight after the handlers have returned, and tells how it went.
+func (x *fetch) finish(t *recorder, err error) fillResult {
+	switch {
+	case t.state == undecided && err != nil && x.standsIn(errorStatus(err)):
+		x.failed = true
+		x.giveUp(rfc9111.Aborted)
+		return fillFailed
+	case t.state == undecided && err != nil && x.storeError(t, errorStatus(err)):
+		x.out.writeUnanswered(t.ResponseWriter.Header(), err)
+		return fillStored
+	case t.state == undecided:
+		x.endStored(errorStatus(err), rfc9111.Status)
+		x.giveUp(rfc9111.Aborted)
+		t.adoptHeader()
+		x.out.writeUnanswered(t.ResponseWriter.Header(), err)
+		return fillFailed
+	case t.state == filling && err != nil:
+		x.giveUp(rfc9111.Aborted)
+	case t.state == filling:
+		x.complete(t)
+	case x.failed:
+		x.giveUp(rfc9111.Aborted)
+	}
+	switch {
+	case x.renewed != nil:
+		return fillRevalidated
+	case x.out.stored:
+		return fillStored
+	case x.failed || err != nil:
+		return fillFailed
+	}
+	return fillNotStored
+}
+
+// storeError stores an error of the handlers whose status a ttl names, such as a 404 of
+// file_server. It reports false if it can't be.
+func (x *fetch) storeError(t *recorder, status int) bool {
+	if _, named := x.h.policy.TTL[status]; !named || x.discards {
+		return false
+	}
+	e, why := x.judge(t, status, time.Now())
+	if why != rfc9111.None {
+		return false
+	}
+	e.Failed, t.entry, t.length, x.out.stored = true, e, 0, true
+	x.flight.Begin(&x.Lookup, e)
+	x.complete(t)
+	return x.out.stored
+}
+
+// outgrow goes on with a fill that has become too large to be stored, for the
+// requests that follow it, here or at the owner: the upstream may answer them with
+// other bytes. It reports false if there are none. No request joins the flight from
+// here on.
+func (x *fetch) outgrow() bool {
+	f := x.flight
+	if f.Outgrown.Load() || !x.followed() {
+		return false
+	}
+	f.Outgrown.Store(true)
+	why := x.whyEnded(fill.ErrTooLarge)
+	x.refuse(why)
+	x.decision.Lease.GiveBack(why)
+	f.Detach()
+	f.Fill.Unlimit()
+	return true
+}
+
+// followed reports whether a request other than the fetch's own reads the fill.
+func (x *fetch) followed() bool {
+	own := 1
+	if x.published != nil {
+		select {
+		case <-x.published:
+		default:
+			if x.flight.Followed.Load() {
+				return true
+			}
+			own++
+		}
+	}
+	return x.flight.Fill.Readers() > own
+}
+
+// whyEnded names why a fill came to nothing.
+func (x *fetch) whyEnded(err error) rfc9111.Reason {
+	if errors.Is(err, fill.ErrTooLarge) {
+		return x.h.policy.TooLarge(x.MaxBody + 1)
+	}
+	return node.ReasonOf(err)
+}
+
+func hasConditions(h http.Header) bool {
+	for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"} {
+		if len(h[name]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// giveUp ends the flight, gives the lease back, and from here on ties the
+// fetch to its client.
+func (x *fetch) giveUp(why rfc9111.Reason) {
+	if x.given {
+		return
+	}
+	x.given = true
+	if x.abandoned.Load() {
+		why = rfc9111.Abandoned
+	}
+	if !x.flight.Outgrown.Load() {
+		x.refuse(why)
+	}
+	x.finishFlight(node.Ending{Why: why})
+	x.own.Store(true)
+	switch {
+	case x.background:
+		x.cancel(errNotShared)
+	case x.joinable(): // others always were
+		if err := x.r.Context().Err(); err != nil {
+			x.cancel(err)
+		}
+	}
+}
+
+// finishFlight ends the flight, and gives back a lease that is not used, while the fetch
+// goes on with its own client.
+func (x *fetch) finishFlight(e node.Ending) { x.flight.Finish(e) }
+
+// refuse notes why the response is not stored.
+func (x *fetch) refuse(why rfc9111.Reason) {
+	x.out.stored = false
+	x.h.counters.notStored[why].Add(1)
+	x.h.node.Rejections.Note(x.Key, why, x.judged)
+	x.h.node.Remember(x.Namespace, x.Key, why)
+}
+
+// decide looks at the header of a final response.
+func (x *fetch) decide(t *recorder, status int) recorderState {
+	if x.validating && status == http.StatusNotModified {
+		return x.decideNotModified(t)
+	}
+	if x.standsIn(status) {
+		x.failed = true
+		return silent
+	}
+	if x.r.Method == http.MethodHead && status == http.StatusOK && x.decision.Stale != nil && !x.Credentials {
+		x.compareHead(t.before.Own(t.header))
+	}
+	x.endValidation(0)
+	received := time.Now()
+	if date := t.header["Date"]; len(date) == 0 || date[0] == "" {
+		t.header.Set("Date", received.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
+	}
+	entry, why := x.judge(t, status, received)
+	x.judged = x.h.policy.Rejection(why, status, x.r.Header, t.header)
+	x.h.policy.HideTags(t.header)
+	if why != rfc9111.None {
+		x.out.detail = why.String()
+		x.endStored(status, why)
+		x.giveUp(why)
+		return direct
+	}
+	entry.Volatile = x.validating
+	t.entry = entry
+	return x.open(t)
+}
+
+// endStored ends what is stored of a URL on all nodes when the upstream's answer, which
+// is not stored itself, says that it is no longer what the upstream has.
+func (x *fetch) endStored(status int, why rfc9111.Reason) {
+	if !x.decision.Known || x.Credentials || !rfc9111.EndsStored(x.r.Method, status, why) {
+		return
+	}
+	x.invalidateKey()
+}
+
+// errorStatus is the status that Caddy answers with for an error of the handlers.
+func errorStatus(err error) int {
+	var e caddyhttp.HandlerError
+	if errors.As(err, &e) && e.StatusCode != 0 {
+		return e.StatusCode
+	}
+	return http.StatusInternalServerError
+}
+
+// judge decides whether a response is stored, and as what.
+func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry, rfc9111.Reason) {
+	own := t.before.Own(t.header)
+	origin := madeOf(replacer(x.r), own, x.h.Targeted)
+	own = origin.WithVary(own)
+	appends, ok := t.before.Edits(t.header)
+	if !ok {
+		return nil, rfc9111.InFront
+	}
+	answer := rfc9111.Exchange{
+		Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials, Unkeyed: x.unkeyed,
+		Status: status, Response: own, Origin: origin, Changed: x.h.route().ChangedFields(),
+		Sent: x.sent, Received: received,
+	}
+	fresh, length, why := x.h.policy.Judge(answer, x.MaxBody)
+	if why != rfc9111.None {
+		return nil, why
+	}
+	if why := x.learn(own); why != rfc9111.None {
+		return nil, why
+	}
+	t.length = length
+	e, why := x.h.policy.NewEntry(answer, fresh, x.r, requestURI(x.r))
+	if why == rfc9111.None {
+		e.Appends = appends
+	}
+	return e, why
+}
+
+// open opens the fill to readers, and its client is the first of them.
+func (x *fetch) open(t *recorder) recorderState {
+	f := x.flight
+	if t.length >= 0 {
+		if err := f.Fill.Expect(t.length); err != nil {
+			x.out.detail = node.ReasonOf(err).String()
+			x.giveUp(node.ReasonOf(err))
+			return direct
+		}
+	}
+	if x.stops == nil { // from here on it holds memory
+		x.limit()
+	}
+	x.out.stored = true
+	before := front.FieldsOf(t.header)
+	t.sendFilling()
+	if before.ForbidsLate(t.ResponseWriter.Header(), x.h.policy.Options) {
+		x.out.detail = rfc9111.InFront.String()
+		x.giveUp(rfc9111.InFront)
+		if t.answered {
+			return silent
+		}
+		t.sent = true
+		return direct
+	}
+	t.body, t.given = f.Fill.NewReader(), delivery.NewSent()
+	f.Begin(&x.Lookup, t.entry)
+	return filling
+}
+
+// sendFilling sends the header of a response that is about to be filled.
+func (t *recorder) sendFilling() {
+	t.adoptHeader()
+	t.x.out.fwdStatus = t.status
+	w := t.ResponseWriter
+	t.x.out.write(w.Header())
+	if t.x.h.answerNotModified(w, t.x.r, t.status, w.Header()) {
+		t.answered = true
+		return
+	}
+	w, status := delivery.PartOf(w, t.x.r, t.status, w.Header())
+	t.ResponseWriter = w
+	w.WriteHeader(status)
+}
+
+// publish begins to stream the response to the owner, if another node is that. A
+// small one that comes in one piece needs no stream: complete sends it.
+func (x *fetch) publish(t *recorder) {
+	if x.decision.Owner == nil || x.published != nil || x.given || x.flight.IsOver() {
+		return
+	}
+	x.decision.Lease.Use()
+	x.published = make(chan struct{})
+	body := x.flight.Fill.NewReader()
+	// The request may look up again before the owner has answered.
+	asked, decision := x.Lookup, x.decision
+	decision.StaleBody = nil
+	guard.Go(func() {
+		defer close(x.published)
+		x.flight.PublishStream(&asked, decision, t.entry, body)
+	})
+}
+
+func (x *fetch) decideNotModified(t *recorder) recorderState {
+	stale, own := x.decision.Stale, t.before.Own(t.header)
+	received := time.Now()
+	fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
+		Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials,
+		Status: http.StatusNotModified, Response: own,
+		Sent: x.sent, Received: received,
+	}, stale.Status, stale.Header(), x.h.policy.Options)
+	if madeOf(replacer(x.r), own, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
+		why = rfc9111.StrayNotModified
+	}
+	if why == rfc9111.None && x.sameSearch(fields) && sameVary(stale, fields) {
+		renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
+		if tooBig == rfc9111.None && x.retag(renewed, own) {
+			x.renewed, x.given = renewed, true
+			x.Validated = renewed.Generation
+			x.flight.Refresh(&x.Lookup, x.decision, renewed)
+			x.finishFlight(node.Ending{})
+			x.endValidation(x.Validated)
+			return silent
+		}
+	}
+	x.h.node.Store.Drop(x.Key, stale)
+	x.giveUp(rfc9111.StrayNotModified)
+	return silent
+}
+
+// sameVary reports whether an updated header still names the fields by which its entry is
+// found. If not, the response is fetched anew, to be stored under those.
+func sameVary(stale *store.Entry, updated http.Header) bool {
+	names, star := rfc9111.VaryNames(updated)
+	return !star && slices.Equal(names, stale.Vary())
+}
+
+// retag gives an entry the tags and groups that came with its validation, if
+// any did. It reports false if there are too many.
+func (x *fetch) retag(e *store.Entry, own http.Header) bool {
+	tags, few := rfc9111.Tags(own, x.h.Tags)
+	groups, fewGroups := rfc9111.CacheGroups(own)
+	if len(tags) == 0 {
+		tags = e.Tags()
+	}
+	if len(groups) == 0 {
+		groups = e.Groups()
+	} else if x.content != nil {
+		groups = slices.Insert(groups, 0, inbound.QueryGroup(requestURI(x.r)))
+	}
+	e.SetLabels(e.URL(), tags, groups)
+	return few && fewGroups
+}
+
+// compareHead lets the response to a HEAD update the stored one to a GET, or
+// drop it everywhere (RFC 9111 §4.3.5).
+func (x *fetch) compareHead(own http.Header) {
+	stale := x.decision.Stale
+	switch rfc9111.CompareHead(stale.Header(), own) {
+	case rfc9111.Other:
+		x.invalidateKey()
+	case rfc9111.Same:
+		fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
+			Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials,
+			Status: http.StatusOK, Response: own,
+			Sent: x.sent, Received: time.Now(),
+		}, stale.Status, stale.Header(), x.h.policy.Options)
+		if why != rfc9111.None || !x.sameSearch(fields) {
+			return
+		}
+		if renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent); tooBig == rfc9111.None && x.retag(renewed, own) {
+			x.flight.Refresh(&x.Lookup, x.decision, renewed)
+		}
+	}
+}
+
+// standsForError are the answers that RFC 5861 §4 counts as errors.
+func standsForError(status int) bool {
+	switch status {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// standsIn reports whether what is stored answers a GET or HEAD in place of
+// a response with this status (RFC 5861 §4).
+func (x *fetch) standsIn(status int) bool {
+	return x.decision.Stale != nil && !x.decision.Stale.Failed && !x.Credentials && standsForError(status) && x.mayServeStale()
+}
+
+func (x *fetch) mayServeStale() bool {
+	stale := *x.decision.Stale
+	stale.Checked, stale.Compared = x.sent, false // it was there then
+	purged := x.h.node.Purger.IsPurged(&x.Lookup, &stale)
+	use, _ := rfc9111.Reuse(&x.Request, &x.decision.Stale.Fresh, rfc9111.Outage, time.Now())
+	return !purged && use != rfc9111.Validate
+}
+
+// complete stores the response if all of it has come.
+func (x *fetch) complete(t *recorder) {
+	size := x.flight.Fill.Size()
+	if x.lesson != nil {
+		body := x.flight.Fill.NewReader()
+		defer body.Close()
+		defer func() {
+			if x.out.stored {
+				x.teach(t.entry, body)
+			}
+		}()
+	}
+	switch {
+	case hasTrailers(t.header):
+		x.giveUp(rfc9111.Trailers)
+	case t.length >= 0 && size != t.length:
+		x.giveUp(rfc9111.Truncated)
+	case x.flight.Outgrown.Load():
+		x.given = true
+		x.flight.Settle(&x.Lookup, true)
+		x.finishFlight(node.Landed(nil, x.flight.Fill.Digest()))
+	case x.decision.Owner == nil:
+		x.given = true
+		x.flight.Settle(&x.Lookup, true)
+		x.finishFlight(x.flight.Commit(&x.Lookup, t.entry))
+	default:
+		whole := x.published == nil && size <= node.InlineTransfer
+		if !whole {
+			x.publish(t)
+		}
+		x.given = true
+		x.flight.Settle(&x.Lookup, true)
+		final := *t.entry
+		final.Size, final.Generation, final.Digest = size, x.flight.Generation, x.flight.Fill.Digest()
+		x.decision.Lease.Use() // or its end would be that of the flight
+		x.finishFlight(node.Landed(&final, final.Digest))
+		t.sendHeader()
+		if whole {
+			x.flight.PublishWhole(&x.Lookup, x.decision, t.entry)
+		} else {
+			x.awaitOwner()
+		}
+	}
+}
+
+// awaitOwner holds back the end of the response until the owner has it, so that
+// who asks any node after that gets a hit. A silent owner is not waited for.
+func (x *fetch) awaitOwner() {
+	if x.published == nil {
+		return // it took too long
+	}
+	patience := time.NewTimer(x.PeerTimeout)
+	defer patience.Stop()
+	select {
+	case <-x.published:
+	case <-patience.C:
+	}
+}
+
+// hasTrailers reports whether fields came after the body (http.TrailerPrefix).
+func hasTrailers(h http.Header) bool {
+	for name := range h {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// expire ends a fill that takes too long. Its client
+// is still served.
+func (x *fetch) expire() {
+	x.finishFlight(node.Ending{Why: rfc9111.FillTimeout})
+	x.own.Store(true)
+	if err := x.r.Context().Err(); err != nil {
+		x.cancel(err)
+	}
+}

@@ -1,0 +1,188 @@
+package caddygroupcache
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+)
+
+func TestLeaderPanics(t *testing.T) {
+	for _, part := range []string{"", "hel"} {
+		t.Run(fmt.Sprintf("after %d bytes", len(part)), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHandler(t, newLoneNode(t), nil)
+				var calls atomic.Int64
+				up := func(w http.ResponseWriter, r *http.Request) error {
+					time.Sleep(time.Second)
+					if calls.Load() > 0 {
+						return fixed(&calls, "hello", "Cache-Control", "max-age=60")(w, r)
+					}
+					calls.Add(1)
+					if part != "" {
+						w.Header().Set("Cache-Control", "max-age=60")
+						w.Header().Set("Content-Length", "5")
+						io.WriteString(w, part)
+						time.Sleep(time.Second)
+					}
+					panic(http.ErrAbortHandler)
+				}
+				wait := followers(10, func(int) *httptest.ResponseRecorder { return do(h, up, request(t.Context(), "/a")) })
+				aborted := 0
+				for _, w := range wait() {
+					if w.Code == -1 {
+						aborted++
+						if w.Body.String() != part {
+							t.Errorf("the leader's client got %q", w.Body)
+						}
+					} else if w.Code != 200 || w.Body.String() != "hello" {
+						t.Errorf("%d %q", w.Code, w.Body)
+					}
+				}
+				if aborted != 1 {
+					t.Errorf("%d clients were cut off, want only the leader's", aborted)
+				}
+				if w := do(h, up, request(t.Context(), "/a")); w.Body.String() != "hello" {
+					t.Errorf("the key is stuck: %q", w.Body)
+				}
+				if n := h.node.UnderWay().Fills; n != 0 {
+					t.Errorf("%d flights are left", n)
+				}
+			})
+		})
+	}
+}
+
+func TestFillThatTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), func(h *Handler) { h.FillTimeout = caddy.Duration(10 * time.Second) })
+		var calls atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			if calls.Add(1) > 1 {
+				return fixed(new(atomic.Int64), "0123456789", "Cache-Control", "max-age=60")(w, r)
+			}
+			w.Header().Set("Cache-Control", "max-age=60")
+			for i := range 10 {
+				io.WriteString(w, strconv.Itoa(i))
+				time.Sleep(3 * time.Second)
+			}
+			return nil
+		}
+		start := time.Now()
+		wait := followers(2, func(int) *httptest.ResponseRecorder { return do(h, up, request(t.Context(), "/a")) })
+		for _, w := range wait() {
+			if w.Body.String() != "0123456789" {
+				t.Errorf("%d %q", w.Code, w.Body)
+			}
+		}
+		if calls.Load() != 2 || time.Since(start) != 30*time.Second {
+			t.Errorf("%d fetches in %v", calls.Load(), time.Since(start))
+		}
+	})
+}
+
+func TestUpstreamThatNeverAnswersDoesNotOutliveItsClientForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		gone, leave := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, leave)
+		start := time.Now()
+		do(h, func(w http.ResponseWriter, r *http.Request) error {
+			<-r.Context().Done()
+			return r.Context().Err()
+		}, request(gone, "/a"))
+		if took := time.Since(start); took != time.Second+node.OrphanGrace {
+			t.Errorf("ended after %v", took)
+		}
+	})
+}
+
+func TestStaleIfError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls atomic.Int64
+		do(h, fixed(&calls, "hello", "Cache-Control", "max-age=60, stale-if-error=600", "Etag", `"v1"`), request(t.Context(), "/a"))
+		time.Sleep(2 * time.Minute)
+		for name, up := range map[string]caddyhttp.HandlerFunc{
+			"error":  func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(502, io.ErrUnexpectedEOF) },
+			"answer": func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(503); return nil },
+		} {
+			w := do(h, up, request(t.Context(), "/a"))
+			if w.Code != 200 || w.Body.String() != "hello" {
+				t.Errorf("%s: %d %q", name, w.Code, w.Body)
+			}
+		}
+		time.Sleep(time.Hour)
+		w := do(h, func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(503); return nil }, request(t.Context(), "/a"))
+		if w.Code != 503 {
+			t.Errorf("after stale-if-error: %d", w.Code)
+		}
+	})
+}
+
+func TestStaleIfErrorOnANodeThatDoesNotOwnTheKey(t *testing.T) {
+	c := newCluster(t, 2)
+	target := c.target(0)
+	do(c.handlers[0], fixed(new(atomic.Int64), "hello", "Cache-Control", "max-age=0, stale-if-error=600", "Etag", `"1"`), request(t.Context(), target))
+	down := func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(502, io.ErrUnexpectedEOF) }
+	w := do(c.handlers[1], down, request(t.Context(), target))
+	if w.Code != 200 || w.Body.String() != "hello" {
+		t.Errorf("%d %q", w.Code, w.Body)
+	}
+	wantStatus(t, w, "hit; ttl=")
+}
+
+func TestHeadUpdatesTheStoredResponse(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		tag     string // of the response to HEAD
+		fetches int64  // by the GET after it
+	}{
+		{"the same", `"1"`, 0},
+		{"another", `"2"`, 1},
+		{"unclear", "", 1},
+	} {
+		for asked := range 2 { // the owner, and another node
+			t.Run(fmt.Sprintf("%s, node %d", tt.name, asked), func(t *testing.T) {
+				c := newCluster(t, 2)
+				target := c.target(0)
+				var calls, validations atomic.Int64
+				up := func(w http.ResponseWriter, r *http.Request) error {
+					fields := []string{"Cache-Control", "max-age=0", "Etag", `"1"`}
+					if r.Method == http.MethodHead {
+						fields = []string{"Cache-Control", "max-age=60", "Etag", tt.tag, "X-New", "1"}
+					}
+					if r.Header.Get("If-None-Match") != "" {
+						validations.Add(1)
+					}
+					return fixed(&calls, "hello", fields...)(w, r)
+				}
+				do(c.handlers[0], up, request(t.Context(), target))
+				head := request(t.Context(), target)
+				head.Method = http.MethodHead
+				do(c.handlers[asked], up, head)
+				calls.Store(0)
+				for i, h := range c.handlers {
+					w := do(h, up, request(t.Context(), target))
+					if calls.Load() != tt.fetches*int64(i+1) || w.Body.String() != "hello" || tt.fetches == 0 && w.Header().Get("X-New") != "1" {
+						t.Errorf("node %d: %d fetches, want %d for each; %v", i, calls.Load(), tt.fetches, w.Header())
+					}
+					if i == 0 && (validations.Load() > 0) != (tt.name == "unclear") {
+						t.Errorf("%d validations", validations.Load())
+					}
+				}
+			})
+		}
+	}
+}

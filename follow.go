@@ -1,0 +1,156 @@
+package caddygroupcache
+
+import (
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/delivery"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// follow serves a request from a flight that another request leads, or that is fed by
+// the owner.
+func (x *exchange) follow(f *node.Flight, body *node.Follower) step {
+	e, err := x.AwaitHeader(x.r.Context(), f)
+	if err != nil {
+		return x.unanswered(err)
+	}
+	if x.h.node.Purger.PurgedSince(&x.Lookup, f, e) || !e.Matches(x.r.Header) {
+		return stepLookUp // it is of before the purge, or of another selection
+	}
+	use := x.Reuse(e, time.Now())
+	if use == rfc9111.Validate {
+		x.Alone, x.waited = true, rfc9111.MustValidate
+		return stepLookUp
+	}
+	status := statusCollapsed
+	if e.Generation != 0 { // it was stored before: a remote hit
+		if status = x.statusOf(e, use); use == rfc9111.StaleWhileRevalidate {
+			x.refresh()
+		}
+		if e.Large() || e.Size <= node.PartSize && f.IsOver() {
+			return x.deliverLanded(f, status)
+		}
+	}
+	if e.Failed {
+		return x.fail(&storedResponse{entry: e, status: status, detail: detailPeer, now: time.Now()})
+	}
+	if x.followedHeader(e, status) {
+		return stepDone
+	}
+	w, code := delivery.PartOf(x.w, x.r, e.Status, x.w.Header())
+	w.WriteHeader(code)
+	if x.r.Method == http.MethodHead {
+		return stepDone
+	}
+	g := delivery.NewSent()
+	if delivery.BrokeOff(delivery.CopyFill(x.r.Context(), w, body, g)) {
+		x.resume(w, e, g)
+	}
+	return stepDone // complete, or the client is gone
+}
+
+// unanswered says what a request does that has followed a flight without a response.
+func (x *exchange) unanswered(err error) step {
+	if x.r.Context().Err() != nil {
+		x.err = caddyhttp.Error(statusClientClosed, err)
+		return stepDone
+	}
+	switch why := node.ReasonOf(err); why {
+	case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached, rfc9111.NoVarySearch, rfc9111.Superseded:
+	case rfc9111.MustValidate: // what needs to be validated is known by now
+		x.waited = why
+	case rfc9111.FillTimeout: // it has waited for long enough
+		x.Alone, x.waited = true, why
+	default:
+		x.Alone = true
+	}
+	return stepLookUp
+}
+
+// deliverLanded answers with a stored response that is being brought from the owner, as
+// soon as all of it is here, of a large one the first chunk.
+func (x *exchange) deliverLanded(f *node.Flight, status cacheStatus) step {
+	select {
+	case <-f.Over:
+	case <-x.r.Context().Done():
+		return stepDone
+	}
+	if f.Landed == nil {
+		return stepLookUp
+	}
+	if x.oversized(f.Landed) {
+		x.Bypass = rfc9111.PartsOnly
+		return stepLookUp
+	}
+	return x.deliver(&storedResponse{entry: f.Landed, body: f.Fill.Bytes(), status: status, detail: detailPeer, now: time.Now()})
+}
+
+// followedHeader sets the header of a response that is followed, and reports
+// whether a 304 has answered the request.
+func (x *exchange) followedHeader(e *store.Entry, status cacheStatus) bool {
+	if status != statusCollapsed {
+		x.hitHeader(x.w, &storedResponse{entry: e, status: status, detail: detailPeer, now: time.Now()})
+		return x.h.answerNotModified(x.w, x.r, e.Status, x.w.Header())
+	}
+	out := x.outcome()
+	out.status, out.collapsed = statusCollapsed, true
+	return x.newHeader(x.w, e, out)
+}
+
+// validate answers with a response that is stored but needs the upstream's word for
+// each request. Requests that the upstream can't tell apart share one.
+func (x *exchange) validate() step {
+	x.Alone, x.AskPrevious = true, true
+	defer func() { x.AskPrevious = false }()
+	if x.found.Entry.Volatile || hasCertificate(x.r) {
+		return x.join(false)
+	}
+	x.keep()
+	took := x.found.Entry.Fresh.Received.Sub(x.found.Entry.Sent)
+	v, leads := x.h.node.Validations.Enter(x.r.Context(), &x.Lookup, senderOf(x.r), took)
+	if !leads {
+		x.Validated = v.Wait(x.r.Context(), x.FillTimeout)
+		return stepLookUp // with the body that was confirmed, or alone
+	}
+	var once sync.Once
+	x.answered = func(confirmed store.Generation) {
+		once.Do(func() { x.h.node.Validations.Leave(v, confirmed) })
+	}
+	defer func() {
+		if x.failed {
+			x.endValidation(0)
+		} else {
+			x.endValidation(x.Validated)
+		}
+		x.answered = nil
+	}()
+	return x.join(false)
+}
+
+// endValidation tells the requests that wait for this one's validation, if any do, what it
+// has confirmed; 0: nothing. It comes before the response goes to the client, which may be
+// slow. Only the first call counts.
+func (x *exchange) endValidation(confirmed store.Generation) {
+	if x.answered != nil {
+		x.answered(confirmed)
+	}
+}
+
+// senderOf returns what the upstream can know of a request that nobody changes.
+func senderOf(r *http.Request) *node.Sender {
+	address, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		address = r.RemoteAddr
+	}
+	return &node.Sender{Host: r.Host, Target: requestURI(r), Proto: r.Proto, Address: address, Tls: r.TLS != nil, Header: r.Header}
+}
+
+// hasCertificate reports whether a client has shown who it is below HTTP.
+func hasCertificate(r *http.Request) bool { return r.TLS != nil && len(r.TLS.PeerCertificates) > 0 }

@@ -1,0 +1,108 @@
+package delivery
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+)
+
+// ServePart answers a request for parts of a stored response whose header has
+// been set: single, several, suffix, or none that can be Satisfied (RFC 9110
+// §14). It returns where in the body it should stop, and why it did not get
+// there.
+func ServePart(w http.ResponseWriter, r *http.Request, body *Body) (end int64, err error) {
+	header := w.Header()
+	if !rfc9111.FewRanges(r.Header["Range"]) || !rfc9111.RangeApplies(r.Header, header) {
+		w.WriteHeader(http.StatusOK)
+		return body.Size, body.Send(w, 0, body.Size)
+	}
+	if start, length, ok := rfc9111.SingleRange(r.Header["Range"], body.Size); ok {
+		setPart(header, start, length, body.Size)
+		w.WriteHeader(http.StatusPartialContent)
+		return start + length, body.Send(w, start, length)
+	}
+	part := *r
+	part.Header = http.Header{"Range": r.Header["Range"]} // the other conditions have been dealt with
+	modified, _ := http.ParseTime(header.Get("Last-Modified"))
+	rfc9111.OtherContent(header)
+	http.ServeContent(w, &part, "", modified, body) // it breaks off by itself
+	return 0, nil
+}
+
+func setPart(header http.Header, start, length, size int64) {
+	rfc9111.OtherContent(header)
+	header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, start+length-1, size))
+	header.Set("Content-Length", strconv.FormatInt(length, 10))
+}
+
+// WantsPart reports whether a request may be answered with a part.
+func WantsPart(r *http.Request, status int) bool {
+	return status == http.StatusOK && r.Method == http.MethodGet && len(r.Header["Range"]) > 0
+}
+
+// PartOf prepares the answer to a request for one range of a response that is
+// still coming in: it changes status and header, and returns a writer that
+// takes the whole body and passes on the range. What it can't do it answers
+// with the whole, as RFC 9110 §14.2 allows.
+func PartOf(w http.ResponseWriter, r *http.Request, status int, header http.Header) (http.ResponseWriter, int) {
+	if !WantsPart(r, status) || !rfc9111.RangeApplies(r.Header, header) {
+		return w, status
+	}
+	size, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
+	if err != nil {
+		return w, status
+	}
+	start, length, ok := rfc9111.SingleRange(r.Header["Range"], size)
+	if !ok {
+		return w, status
+	}
+	setPart(header, start, length, size)
+	return &PartWriter{ResponseWriter: w, start: start, end: start + length, size: size}, http.StatusPartialContent
+}
+
+// A PartWriter takes a body and passes on the bytes from start to end.
+type PartWriter struct {
+	http.ResponseWriter
+	start, end int64
+	at         int64 // of the next byte in the body
+	size       int64 // of the whole body
+}
+
+func (p *PartWriter) Write(b []byte) (int, error) {
+	lo := min(max(p.start-p.at, 0), int64(len(b)))
+	hi := min(max(p.end-p.at, lo), int64(len(b)))
+	p.at += int64(len(b))
+	if lo < hi {
+		if n, err := p.ResponseWriter.Write(b[lo:hi]); err != nil {
+			return int(lo) + n, err
+		}
+	}
+	return len(b), nil
+}
+
+// Unwrap lets ResponseController flush.
+func (p *PartWriter) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+// NewPartWriter returns a writer for the rest of a client's part, of which it has the
+// bytes before at.
+func NewPartWriter(w http.ResponseWriter, at, end, size int64) *PartWriter {
+	return &PartWriter{ResponseWriter: w, start: at, end: end, at: at, size: size}
+}
+
+// Served reports whether a client needs no more of a body.
+func Served(w http.ResponseWriter) bool {
+	p, ok := w.(*PartWriter)
+	return ok && p.at >= p.end
+}
+
+// Satisfied reports whether a client needs no more of a body of which there is more.
+func Satisfied(w http.ResponseWriter) bool {
+	p, ok := w.(*PartWriter)
+	return ok && p.at >= p.end && p.at < p.size
+}
+
+// ErrSated ends a response of which the client needs no more.
+var ErrSated = errors.New("the client has all that it needs of the response")

@@ -1,0 +1,58 @@
+package gossip
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+func TestMemberlistLog(t *testing.T) {
+	core, logs := observer.New(zapcore.DebugLevel)
+	var refused atomic.Int64
+	var suspects []string
+	l := newMemberlistLog(zap.New(core), &refused, func(s string) { suspects = append(suspects, s) })
+	for _, line := range []string{
+		"[DEBUG] memberlist: one", "[INFO] memberlist: two", "[WARN] memberlist: three", "[ERR] memberlist: four",
+		"[ERROR] memberlist: five", "Err: six", "[ERR] Failed to shutdown", "[INFO] memberlist: Suspect a b has failed, no acks received",
+		"[ERR] memberlist: Failed to decode ping: x from=1", "[ERR] memberlist: Failed to decode ping: y from=2",
+		"[WARN] memberlist: Binding to public address without encryption!",
+	} {
+		if n, err := l.Write([]byte(line + "\n")); n != len(line)+1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	var got []string
+	for _, e := range logs.All() {
+		text := e.Message
+		if port := e.ContextMap()["port"]; port != nil {
+			text = "refused at " + port.(string)
+		}
+		got = append(got, e.Level.String()+" "+text)
+	}
+	want := []string{
+		"debug one", "info two", "warn three", "error four", "error five", "error Err: six", "error Failed to shutdown",
+		"info Suspect a b has failed, no acks received", "warn refused at gossip",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if refused.Load() != 2 || !slices.Equal(suspects, []string{"a b"}) {
+		t.Errorf("%d refused, suspects %q", refused.Load(), suspects)
+	}
+}
+
+func TestKindsOfLinesAreBounded(t *testing.T) {
+	l := NewLimitedLog(zap.NewNop())
+	for i := range 1000 {
+		l.Refused("gossip", fmt.Sprintf("%s-%s", strings.Repeat("x", i%99), strings.Repeat("y", i/99)))
+	}
+	if len(l.kinds) > maxLogKinds+1 {
+		t.Errorf("%d kinds of lines", len(l.kinds))
+	}
+}

@@ -1,0 +1,157 @@
+package inbound
+
+import (
+	"crypto/sha256"
+	"net/http"
+	"strings"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// An Address is where the responses to a request are stored.
+type Address struct {
+	Key store.Key
+	// Which queries of the URL's path are equivalent, as its responses say;
+	// nil: none.
+	Search *rfc9111.SearchVariance
+	// Something of the request's URL is not in the key: an error may be due to it.
+	Unkeyed bool
+}
+
+// Addressing makes the cache keys that one handler has for a request.
+type Addressing struct {
+	Group  string
+	Terms  string       // the handler's settings that are part of the key
+	Around []byte       // what of the routes around is part of the key; nil: nothing
+	Query  *Query       // nil: all of the query belongs to the key
+	Store  *store.Store // knows of which paths queries are equivalent
+}
+
+// Of returns the address under the default key that a request has, or would have for
+// another target. It is false if there is none.
+func (s *Addressing) Of(r *http.Request, fields Fields, uri string) (a Address, ok bool) {
+	if tooLong(r, uri) {
+		return Address{}, false
+	}
+	if s.Query != nil {
+		normal := s.Query.Normalize(uri)
+		a.Unkeyed = len(normal) < len(uri) // sorting drops nothing
+		uri = normal
+	}
+	if r.Host == "" && r.ProtoAtLeast(1, 1) {
+		return Address{}, false
+	}
+	// Most are no longer. What a hit takes of the stack fits in what net/http and
+	// Caddy leave of it; after each garbage collection it would have to grow.
+	var buf [192]byte
+	b := s.appendOrigin(buf[:0], r, fields)
+	if r.Method != rfc9111.MethodQuery && s.Store.KnowsSearchVariances() {
+		if found, ok := s.searched(b, uri); ok {
+			found.Unkeyed = found.Unkeyed || a.Unkeyed
+			return found, true
+		}
+	}
+	a.Key = sha256.Sum256(store.AppendPart(b, uri))
+	return a, true
+}
+
+// OfTemplate returns the address under a key template, which is given as it is written
+// and filled in for a request.
+func (s *Addressing) OfTemplate(template, filled string, r *http.Request, uri string) (a Address, ok bool) {
+	if tooLong(r, uri) {
+		return Address{}, false
+	}
+	b := store.AppendPart(store.AppendPart(nil, s.Group), template)
+	b = store.AppendPart(b, filled)
+	if s.Terms != "" {
+		b = store.AppendPart(b, s.Terms)
+	}
+	b = append(b, s.Around...)
+	_, query, _ := strings.Cut(uri, "?")
+	return Address{Key: sha256.Sum256(b), Unkeyed: !strings.Contains(filled, query)}, len(b) <= MaxTarget
+}
+
+func tooLong(r *http.Request, uri string) bool { return len(r.Host) > MaxHost || len(uri) > MaxTarget }
+
+// searched returns the address of a URL of which it is known which queries are
+// equivalent.
+func (s *Addressing) searched(origin []byte, uri string) (a Address, ok bool) {
+	path, query, _ := strings.Cut(uri, "?")
+	if a.Search = s.Store.SearchVariance(sha256.Sum256(store.AppendPart(origin, path))); a.Search == nil {
+		return a, false
+	}
+	a.Unkeyed = !a.Search.Keeps(query)
+	b := store.AppendPart(store.AppendPart(origin, path), a.Search.String())
+	if rfc9111.ManyParameters(query) {
+		b = store.AppendPart(store.AppendPart(b, ""), query) // as it came, and like no normal one
+	} else {
+		b = store.AppendPart(b, a.Search.Normal(query))
+	}
+	a.Key = sha256.Sum256(b)
+	return a, true
+}
+
+// appendOrigin appends the part of a default key that stands before the path.
+func (s *Addressing) appendOrigin(b []byte, r *http.Request, fields Fields) []byte {
+	scheme := schemeOf(r)
+	if fields.Has(OverridingFields) {
+		scheme += OverridingKey(r.Header)
+	}
+	b = store.AppendPart(store.AppendPart(b, s.Group), s.Terms)
+	b = append(b, s.Around...)
+	return store.AppendPart(store.AppendPart(b, scheme), r.Host) // as it came: an upstream may answer with it
+}
+
+func schemeOf(r *http.Request) string {
+	if r.TLS != nil {
+		return "https"
+	}
+	return "http"
+}
+
+// Plain returns the default key of a request for a target, whatever is known of
+// equivalent queries.
+func (s *Addressing) Plain(r *http.Request, uri string) store.Key {
+	return sha256.Sum256(store.AppendPart(s.appendOrigin(nil, r, FieldsOf(r.Header)), uri))
+}
+
+// Path returns the key that stands for all queries of a request's path: that of the URL
+// without a query.
+func (s *Addressing) Path(r *http.Request, uri string) store.Key {
+	path, _, _ := strings.Cut(uri, "?")
+	return s.Plain(r, path)
+}
+
+// All returns the keys of an address: responses to a request for a target can be stored
+// under each.
+func (s *Addressing) All(a Address, r *http.Request, uri string) []store.Key {
+	if a.Search == nil {
+		return []store.Key{a.Key}
+	}
+	// The response that told of the variance was asked for without it.
+	if s.Query != nil {
+		uri = s.Query.Normalize(uri)
+	}
+	return []store.Key{a.Key, s.Plain(r, uri)}
+}
+
+// Describe returns the default key of a request in words.
+func (s *Addressing) Describe(a Address, r *http.Request, uri string) string {
+	if s.Query != nil {
+		uri = s.Query.Normalize(uri)
+	}
+	if path, query, found := strings.Cut(uri, "?"); found && a.Search != nil && !rfc9111.ManyParameters(query) {
+		uri = path + "?" + a.Search.Normal(query)
+	}
+	text := schemeOf(r) + "://" + r.Host + uri
+	for _, name := range Overriding(r.Header) {
+		for _, value := range r.Header[name] {
+			text += " " + name + ": " + value
+		}
+	}
+	return text
+}
+
+// URLOf returns the URL by which the response to a request for a target is purged.
+func URLOf(r *http.Request, uri string) string { return store.URLOf(schemeOf(r), r.Host, uri) }

@@ -1,0 +1,246 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// An Action is what the leader of a flight is to do.
+type Action uint8
+
+const (
+	Fetch      Action = iota // ask the upstream, for all requests that follow
+	FetchAlone               // the flight ends: ask the upstream for its own request only
+	Follow                   // the flight is being fed by the owner
+	LookAgain                // what the request wants is stored by now
+)
+
+// A Decision is what the owner of a key, or this node as the owner, says to the leader
+// of a flight.
+type Decision struct {
+	Action
+	Known     bool // something is stored, which the upstream's answer may end
+	Reason    rfc9111.Reason
+	Stale     *store.Entry // what a fetch may validate
+	StaleBody []byte       // its body, if that is here; what may stand in for an error
+
+	// The owner that is told what the fetch gives, and its lease, if it gave one; nil
+	// if this node decides.
+	Owner  *peer.Node
+	ticket peer.Ticket
+	Lease  *Lease
+}
+
+// Ask asks the owner on behalf of a flight's leader. The ending is for a flight that the
+// decision leaves nothing to do for: each action but Fetch.
+func (n *Node) Ask(q *Lookup, f *Flight, found *Result) (Decision, Ending) {
+	own := Decision{Stale: found.stale(), StaleBody: found.Body, Known: found.Entry != nil}
+	owner, self := n.Ring.Load().Owner(q.Key)
+	if self {
+		now := *found
+		n.Previous.ask(q, &now)
+		if q.answers(&now) {
+			return Decision{Action: LookAgain}, Ending{}
+		}
+		own.Stale, own.StaleBody, own.Known = now.stale(), now.Body, now.Entry != nil
+		return own, Ending{}
+	}
+	for range 2 { // a second time if the owner needs more request fields
+		reply, err := n.askOwner(q, owner, found)
+		if err != nil {
+			own.Reason = PeerReason(err)
+			return own, Ending{}
+		}
+		ending := Ending{}
+		switch reply.Kind {
+		case peer.Hit, peer.Follow:
+			return n.receive(q, f, found, reply)
+		case peer.Lease:
+			own.validate(reply.Entry, q)
+			own.Owner, own.ticket, own.Lease = new(owner), reply.Ticket, newLease(n, reply, owner, q)
+			f.granted.Store(own.Lease)
+			return own, Ending{}
+		case peer.Vary:
+			q.vary = reply.Names
+			n.Store.LearnVary(q.Namespace, q.Key, reply.Names)
+		case peer.Bypass:
+			n.Store.MarkUncacheable(q.Namespace, q.Key, reply.Reason, time.Now().Add(min(reply.For, UncacheableFor)))
+			own.Action, own.Reason, own.Owner = FetchAlone, rfc9111.HitForMiss, new(owner)
+			ending.Why = rfc9111.HitForMiss
+		case peer.None:
+			own.validate(reply.Entry, q)
+			if e := reply.Entry; e != nil && e.Matches(q.Header) && e.Fresh.AlwaysValidated() {
+				n.Store.PutCopy(q.Namespace, q.Key, e, nil) // the requests that wait find that each has to ask
+				own.Action, ending.Why = FetchAlone, rfc9111.MustValidate
+			}
+			own.Owner, own.ticket = new(owner), reply.Ticket
+		}
+		reply.Close()
+		if reply.Kind != peer.Vary {
+			return own, ending
+		}
+	}
+	own.Reason = rfc9111.PeerError
+	return own, Ending{}
+}
+
+// validate makes the owner's stale entry, if there is one, what a fetch
+// validates.
+func (g *Decision) validate(e *store.Entry, q *Lookup) {
+	if e == nil || !e.Matches(q.Header) {
+		return
+	}
+	here := g.Stale != nil && g.Stale.Generation == e.Generation
+	if e.Volatile && !here {
+		return // more likely than a 304 is a body that makes it useless, or one that the owner has lost by then
+	}
+	if g.Stale == nil || g.Stale.Generation != e.Generation {
+		g.StaleBody = nil
+	}
+	g.Stale, g.Known = e, true
+}
+
+func (n *Node) askOwner(q *Lookup, owner peer.Node, found *Result) (*peer.Reply, error) {
+	query := q.Query(q.vary)
+	query.Asked, query.Within = time.Now(), q.FillTimeout
+	query.Purges, query.Told = n.Purger.Log.Recent(query.Asked)
+	query.Lead, query.Refresh, query.Credentials, query.Far, query.Validated = !q.Alone || q.AskPrevious, q.Refresh, q.Credentials, q.FarRange, q.Validated
+	switch {
+	case found.Here:
+		query.Have = found.Entry.Generation
+	case found.Entry != nil:
+		query.Long = found.Entry.Size > peer.MaxShared
+	}
+	start, span := time.Now(), q.startPeerSpan(operationLookup)
+	// Not the client's context: others may be waiting for the answer too.
+	reply, err := n.Client.Lookup(context.Background(), owner, &query, q.PeerTimeout)
+	n.observed(span, operationLookup, err, time.Since(start))
+	return reply, err
+}
+
+// PeerReason names why a peer was of no help.
+func PeerReason(err error) rfc9111.Reason {
+	switch {
+	case errors.Is(err, peer.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+		return rfc9111.PeerTimeout
+	case errors.Is(err, peer.ErrDown):
+		return rfc9111.PeerDown
+	case errors.Is(err, peer.ErrFields):
+		return rfc9111.HeaderTooBig
+	}
+	return rfc9111.PeerError
+}
+
+// receive feeds a flight with what the owner sends. What is small and complete
+// has arrived when it returns; the rest arrives in the background.
+func (n *Node) receive(q *Lookup, f *Flight, found *Result, reply *peer.Reply) (Decision, Ending) {
+	passedOn := false
+	defer func() {
+		if !passedOn {
+			reply.Close()
+		}
+	}()
+	e := reply.Entry
+	switch {
+	case reply.Kind == peer.Follow:
+		passedOn = true
+		n.copyLater(q, f, reply)
+		return Decision{Action: Follow}, HandedOn
+	case !e.Matches(q.Header), e.Size > n.LargestClaim():
+		return Decision{Reason: rfc9111.PeerError}, Ending{}
+	case found.Here && e.Generation == found.Entry.Generation:
+		if e.Size != found.Entry.Size || e.Digest != found.Entry.Digest {
+			return Decision{Reason: rfc9111.PeerError}, Ending{} // one generation is one body
+		}
+		n.Store.PutCopy(q.Namespace, q.Key, e, nil)
+		return Decision{Action: LookAgain}, Ending{} // the body was here, now the entry is fresh
+	}
+	if err := f.Fill.Expect(min(e.Size, store.ChunkSize)); err != nil {
+		return Decision{Reason: ReasonOf(err)}, Ending{}
+	}
+	if reply.Here() {
+		f.Fill.SetHeader(e) // it is stored before its header could be of use
+	} else {
+		f.Begin(q, e)
+	}
+	passedOn = true
+	if e.Size > InlineTransfer {
+		n.copyLater(q, f, reply)
+		return Decision{Action: Follow}, HandedOn
+	}
+	return Decision{Action: Follow}, n.copyFromOwner(q, f, reply)
+}
+
+// copyLater hands the lead of a flight on to a goroutine that copies a body into it.
+func (n *Node) copyLater(q *Lookup, f *Flight, reply *peer.Reply) {
+	own := *q // the request may look again, and ask for something else, before all has arrived
+	guard.Go(func() {
+		Lead(f, func() (struct{}, Ending) { return struct{}{}, n.copyFromOwner(&own, f, reply) })
+	})
+}
+
+// copyFromOwner copies a body from the owner into a flight, and keeps a copy. Of one
+// that is large and was stored before, that is the first chunk.
+func (n *Node) copyFromOwner(q *Lookup, f *Flight, reply *peer.Reply) Ending {
+	defer reply.Close()
+	if !reply.Here() {
+		f.WhenExpired(reply.Close) // or it would wait for the owner
+	}
+	e, err := reply.Entry, error(nil)
+	if reply.Kind == peer.Follow {
+		one := new(Orphan)
+		defer n.Orphans.End(one)
+		one.ClientGone(&n.Orphans, transfer{f, reply}) // it has none of its own
+		if e, err = reply.Header(); err != nil {
+			return Ending{Why: brokenReason(err)}
+		}
+		if size, ok := e.ContentLength(); ok {
+			err = f.Fill.Expect(size)
+		}
+		f.Fill.Unlimit() // what becomes too large to be stored goes on for its followers
+		f.Begin(q, e)
+	}
+	var generation store.Generation
+	if err == nil {
+		generation, err = reply.Body(incoming{f.Fill, n, q, f, nil})
+	}
+	if err == nil && f.Generation != 0 && generation != f.Generation {
+		generation = 0 // its other chunks are of no use without the entry
+	}
+	if err != nil {
+		return Ending{Why: brokenReason(err)}
+	}
+	body := f.Fill.Bytes()
+	if generation != e.Generation || generation == 0 { // it was not stored before
+		final := *e
+		final.Generation = generation
+		if e.Generation == 0 {
+			final.Size, final.Digest = f.Fill.Size(), f.Fill.Digest()
+		}
+		e = &final
+	}
+	if generation != 0 {
+		n.Store.PutCopy(q.Namespace, q.Key, e, body)
+	}
+	return Landed(e, e.Digest)
+}
+
+// brokenReason names why a transfer came to nothing. Followers of a fill that
+// ended on the owner do as the owner's followers do.
+func brokenReason(err error) rfc9111.Reason {
+	var b peer.Broken
+	switch {
+	case errors.As(err, &b):
+		return b.Reason
+	case errors.Is(err, fill.ErrMemory), errors.Is(err, fill.ErrTooLarge), errors.As(err, new(Ended)):
+		return ReasonOf(err)
+	}
+	return rfc9111.LeaderLost
+}

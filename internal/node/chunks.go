@@ -1,0 +1,311 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// Large bodies: the first chunk goes the way of every body, with its entry. The
+// others are handed to the nodes that own them as they come in, and fetched
+// from there when a client gets to them. So no node holds more of a body than a
+// chunk or two, however large it is.
+
+// chunkTimeout is how long a node waits until another has given or taken a
+// chunk. A dead one is noticed sooner, by its connection.
+const chunkTimeout = 5 * time.Second
+
+// ErrChunkGone says that a chunk is neither here nor with its owner.
+var ErrChunkGone = errors.New("a part of the stored body is not there any more")
+
+// Chunks gets and stores the chunks of large bodies, wherever they are. Requests that
+// want the same chunk at the same time share one transfer.
+type Chunks struct {
+	node *Node
+
+	mu        sync.Mutex // guards below
+	transfers map[peer.ChunkID]*chunkTransfer
+}
+
+type chunkTransfer struct {
+	done  chan struct{} // closed when the rest is set
+	chunk []byte
+	err   error
+
+	followers int // requests that wait for done; guarded by Chunks.mu
+}
+
+// Followed reports whether a request waits for the transfer of a chunk that another
+// one began.
+func (c *Chunks) Followed(id peer.ChunkID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	one := c.transfers[id]
+	return one != nil && one.followers > 0
+}
+
+// follow counts a follower of a chunk until leave.
+func (c *Chunks) follow(one *chunkTransfer) (leave func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	one.followers++
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		one.followers--
+	}
+}
+
+// owner returns the node that owns a chunk.
+func (c *Chunks) owner(id peer.ChunkID) (peer.Node, bool) {
+	return c.node.Ring.Load().Owner(store.ChunkKey(id.Key, id.Index))
+}
+
+// Get returns a chunk of so many bytes: from this node's memory, from its
+// owner, or, as a last resort, from wherever mend gets it (nil: from nowhere).
+func (c *Chunks) Get(ctx context.Context, id peer.ChunkID, length int64, mend func() ([]byte, error)) ([]byte, error) {
+	if b, err := c.node.Store.Chunk(id.Key, id.Generation, id.Index); err == nil {
+		return b, nil
+	}
+	c.mu.Lock()
+	b, follows := c.transfers[id]
+	if !follows {
+		b = &chunkTransfer{done: make(chan struct{})}
+		if c.transfers == nil {
+			c.transfers = make(map[peer.ChunkID]*chunkTransfer)
+		}
+		c.transfers[id] = b
+	}
+	c.mu.Unlock()
+	if !follows {
+		b.err = ErrChunkGone // if what mend runs panics
+		defer func() {
+			c.mu.Lock()
+			delete(c.transfers, id)
+			c.mu.Unlock()
+			close(b.done)
+		}()
+		b.chunk, b.err = c.obtain(id, length, mend)
+		return b.chunk, b.err
+	}
+	defer c.follow(b)()
+	select {
+	case <-b.done:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if b.err != nil && mend != nil {
+		return mend() // what the other could not get, for its own reasons
+	}
+	return b.chunk, b.err
+}
+
+// First returns the first chunk of a body, from this node's memory.
+func (c *Chunks) First(id peer.ChunkID) ([]byte, error) {
+	chunk, err := c.node.Store.Chunk(id.Key, id.Generation, id.Index)
+	if err != nil {
+		return nil, ErrChunkGone
+	}
+	return chunk, nil
+}
+
+// obtain does not end with the request that it is for: others wait too.
+func (c *Chunks) obtain(id peer.ChunkID, length int64, mend func() ([]byte, error)) ([]byte, error) {
+	// Another transfer may have ended between the look and the win.
+	if b, err := c.node.Store.Chunk(id.Key, id.Generation, id.Index); err == nil {
+		return b, nil
+	}
+	err := ErrChunkGone
+	if owner, self := c.owner(id); !self {
+		var b []byte
+		if b, err = c.request(owner, id, length, chunkTimeout); err == nil {
+			c.node.Store.PutChunk(id.Key, id.Generation, id.Index, b, false)
+			return b, nil
+		}
+		if errors.Is(err, peer.ErrMissing) {
+			err = ErrChunkGone
+		}
+	}
+	if errors.Is(err, ErrChunkGone) {
+		if b := c.node.Previous.chunk(id, length); b != nil {
+			return b, nil
+		}
+	}
+	if mend == nil {
+		return nil, err
+	}
+	return mend()
+}
+
+func (c *Chunks) request(from peer.Node, id peer.ChunkID, length int64, timeout time.Duration) ([]byte, error) {
+	release, ok := c.node.Budget.Take(length)
+	if !ok {
+		return nil, fill.ErrMemory
+	}
+	defer release()
+	var b []byte
+	err := ErrChunkGone
+	for range 2 { // a connection may break for reasons that are over at once
+		start := time.Now()
+		b, err = c.node.Client.Chunk(context.Background(), from, id, length, timeout)
+		c.node.observe(operationChunk, err, time.Since(start))
+		if err == nil || errors.Is(err, peer.ErrMissing) || errors.Is(err, peer.ErrDown) || errors.Is(err, peer.ErrTimeout) {
+			break
+		}
+	}
+	return b, err
+}
+
+// Store gives a chunk to its owner, or keeps it here if that one can't take
+// it.
+func (c *Chunks) Store(id peer.ChunkID, chunk []byte) {
+	owner, self := c.owner(id)
+	if !self {
+		start := time.Now()
+		err := c.node.Client.PutChunk(context.Background(), owner, id, chunk, chunkTimeout)
+		c.node.observe(operationStore, err, time.Since(start))
+		self = err != nil
+	}
+	c.node.Store.PutChunk(id.Key, id.Generation, id.Index, chunk, self)
+}
+
+// Settle hands over the chunks that have come in. The last one of a body may be
+// shorter than the others.
+func (f *Flight) Settle(q *Lookup, last bool) {
+	for {
+		i, chunk := f.Fill.Unsettled(last)
+		if chunk == nil {
+			return
+		}
+		if f.Generation == 0 {
+			f.spread(q, store.NewGeneration())
+		}
+		f.node.Chunks.Store(peer.ChunkID{Key: q.Key, Generation: f.Generation, Index: i}, chunk)
+		f.Fill.Settle(i)
+	}
+}
+
+// spread says under which generation the chunks of a flight are with their
+// owners. It comes before the first of them is known to be.
+func (f *Flight) spread(q *Lookup, g store.Generation) {
+	f.Generation = g
+	key := q.Key
+	f.Fill.PutElsewhere(func(ctx context.Context, i int, offset int64) ([]byte, func(), error) {
+		id := peer.ChunkID{Key: key, Generation: g, Index: i}
+		return f.node.Pins.Part(id, offset, func() ([]byte, error) {
+			return f.node.Chunks.Get(ctx, id, store.ChunkLength(f.Fill.Size(), i), nil)
+		})
+	})
+}
+
+// CommitFirst stores an entry with the first chunk of its body, and returns it
+// as stored, if it is.
+func (f *Flight) CommitFirst(q *Lookup, g Decision, e *store.Entry, first []byte) *store.Entry {
+	if g.Owner == nil {
+		return cmp.Or(f.node.Store.CommitSummed(q.Namespace, q.Key, e, first), e)
+	}
+	g.Lease.Use()
+	defer g.Lease.Close()
+	body := fill.New[*store.Entry](store.ChunkSize, store.ChunkSize, nil)
+	defer body.Release()
+	r := body.NewReader()
+	defer r.Close()
+	_, _ = body.Write(first) // it is no longer than the limit
+	body.Close(nil)
+	ctx, cancel := context.WithTimeout(context.Background(), chunkTimeout)
+	defer cancel()
+	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
+	start := time.Now()
+	generation, err := f.node.Client.Publish(ctx, *g.Owner, query, g.ticket, e, Outgoing{Follower: r})
+	f.node.observe(operationPublish, err, time.Since(start))
+	if err != nil {
+		return e
+	}
+	stored := *e
+	stored.Generation = generation
+	f.node.Store.PutCopy(q.Namespace, q.Key, &stored, first)
+	return &stored
+}
+
+// Outgoing is a fill on its way to another node: the first chunk, and of the
+// others only that they are stored.
+type Outgoing struct {
+	*Follower
+	Flight *Flight
+	stores bool // the other node is to store it
+}
+
+// Followed notes that the other node's followers need it too.
+func (o Outgoing) Followed() {
+	if o.Flight != nil {
+		o.Flight.Followed.Store(true)
+	}
+}
+
+// Next returns the next piece of the first chunk, or how much of the others is stored.
+func (o Outgoing) Next(ctx context.Context, idle func()) ([]byte, peer.Stored, error) {
+	p, size, err := o.NextSettled(ctx, idle)
+	if o.stores && o.Flight.Outgrown.Load() {
+		switch {
+		case errors.Is(err, io.EOF):
+			err = peer.ErrUnkept
+		case err == nil && !o.Flight.Followed.Load():
+			err = Ended{rfc9111.TooLarge}
+		}
+	}
+	if p != nil || err != nil {
+		return p, peer.Stored{}, err
+	}
+	return nil, peer.Stored{Generation: o.Flight.Generation, Size: size}, nil
+}
+
+// incoming is a fill that comes from another node.
+type incoming struct {
+	*fill.Fill[*store.Entry]
+	n      *Node
+	q      *Lookup
+	flight *Flight
+	from   *peer.Publication // nil: it was asked for
+}
+
+// ReadFrom takes some of the first chunk.
+func (in incoming) ReadFrom(r io.Reader) (int64, error) {
+	in.followed()
+	return in.Fill.ReadFrom(r)
+}
+
+// followed reports whether others follow a publication here, and has the publisher
+// know: the rest is for them even if it becomes too large to be stored.
+func (in incoming) followed() bool {
+	if in.from == nil || in.Readers() == 0 {
+		return false
+	}
+	in.from.Followed()
+	return true
+}
+
+// Stored notes that further chunks are with their owners.
+func (in incoming) Stored(s peer.Stored) error {
+	followed := in.followed()
+	switch in.flight.Generation {
+	case 0:
+		in.flight.spread(in.q, s.Generation)
+	case s.Generation:
+	default:
+		return peer.ErrProtocol
+	}
+	err := in.Extend(s.Size)
+	if followed && errors.Is(err, fill.ErrTooLarge) {
+		in.Unlimit()
+		err = in.Extend(s.Size)
+	}
+	return err
+}

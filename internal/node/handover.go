@@ -1,0 +1,174 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+const (
+	// HandOverFor bounds how long a node that leaves hands over what it has: no
+	// supervisor should end it for that. It takes as long again as
+	// leaveTimeout to say that it leaves.
+	HandOverFor = 3 * time.Second
+
+	retryHandOver = 100 * time.Millisecond
+
+	maxReceivers = 4 // at the same time
+)
+
+// A share is what a node that leaves has for one other node: keys in the order in which
+// they are handed over, each with its namespace, and chunks.
+type share struct {
+	keys   []store.Key
+	spaces []*store.Namespace
+	chunks []peer.ChunkID
+}
+
+// A division is the share of each other node.
+type division map[peer.Node]*share
+
+func (d division) of(receiver peer.Node) *share {
+	if d[receiver] == nil {
+		d[receiver] = new(share)
+	}
+	return d[receiver]
+}
+
+// A handOver is what a node does with its entries when it leaves.
+type handOver struct {
+	node *Node
+	ctx  context.Context // ends when there is no more time
+	left atomic.Int64    // bytes that may still move
+}
+
+// HandOver gives all that this node holds to the nodes that own it when this one
+// is gone, those keys first that are asked for. The node is still on the ring:
+// until it leaves, it is asked for its keys itself.
+//
+// Keys of others come last, with what is left of the time and the bytes. Their
+// owners usually have them, but not in a rolling restart: an owner that has just
+// joined has only what was asked for since, and the copy here may be the last.
+func (n *Node) HandOver() {
+	ctx, cancel := context.WithTimeoutCause(n.Over, HandOverFor, peer.ErrTimeout)
+	defer cancel()
+	h := &handOver{node: n, ctx: ctx}
+	h.left.Store(n.Store.BodyLimit() / 2) // the others have no more room than this node, and use it
+	owned, copies := h.divide()
+	h.all(owned)
+	h.all(copies)
+}
+
+// all hands over the share of each node.
+func (h *handOver) all(d division) {
+	slots := make(chan struct{}, maxReceivers)
+	var all sync.WaitGroup
+	for to, share := range d {
+		slots <- struct{}{}
+		guard.GoWait(&all, func() {
+			defer func() { <-slots }()
+			h.to(to, share)
+		})
+	}
+	all.Wait()
+}
+
+// to hands over one node's share, and tries again until the time is over: the receiver
+// may be left alone just now, because it was silent a moment ago.
+func (h *handOver) to(to peer.Node, s *share) {
+	for {
+		start := time.Now()
+		err := h.node.Client.HandOver(h.ctx, to, func(receiver *peer.Query, gift *peer.Gift) error {
+			return h.give(s, receiver, gift)
+		})
+		h.node.observe(operationHandOver, err, time.Since(start))
+		if err == nil || !pause(h.ctx, retryHandOver) {
+			return
+		}
+	}
+}
+
+// divide divides what this node holds among the nodes that own it when this one
+// is gone: what it owns now, and its copies of what others own.
+func (h *handOver) divide() (owned, copies division) {
+	ring := h.node.Ring.Load()
+	owned, copies = make(division), make(division)
+	shareOf := func(k store.Key) *share {
+		owner, self := ring.Owner(k)
+		if !self {
+			return copies.of(owner)
+		}
+		next, ok := ring.Next(k, h.node.Name)
+		if !ok {
+			return nil
+		}
+		return owned.of(next)
+	}
+	now := time.Now()
+	keys, spaces := h.node.Store.Ranked()
+	claimed := h.node.LargestClaim() / store.ChunkSize // that all large bodies may have: more are nowhere
+	for i, k := range keys {
+		if s := shareOf(k); s != nil {
+			s.keys, s.spaces = append(s.keys, k), append(s.spaces, spaces[i])
+		}
+		for _, v := range h.node.Store.Inspect(k, nil, now).Variants {
+			for j := 1; j < store.Chunks(v.Entry.Size) && claimed > 0; j++ {
+				claimed--
+				if s := shareOf(store.ChunkKey(k, j)); s != nil {
+					s.chunks = append(s.chunks, peer.ChunkID{Key: k, Generation: v.Entry.Generation, Index: j})
+				}
+			}
+		}
+	}
+	return owned, copies
+}
+
+// take reports whether so many bytes may still move.
+func (h *handOver) take(bytes int) bool { return h.left.Add(-int64(bytes)) >= 0 && h.ctx.Err() == nil }
+
+// give hands over one node's share, until nothing is left of the bytes that may
+// move. What was purged meanwhile is left out.
+func (h *handOver) give(s *share, receiver *peer.Query, gift *peer.Gift) error {
+	n := h.node
+	compared := n.Purger.knowsAll(receiver) // before anything is looked at
+	for i, k := range s.keys {
+		// The newest last, as they came in.
+		for _, v := range slices.Backward(n.Store.Inspect(k, nil, time.Now()).Variants) {
+			body, err := n.Store.Body(k, v.Entry)
+			if err != nil {
+				continue
+			}
+			if !h.take(len(body)) {
+				return context.Cause(h.ctx)
+			}
+			if err := gift.Entry(s.spaces[i].Name, k, v.Entry, body, compared); err != nil {
+				return err
+			}
+		}
+	}
+	for _, id := range s.chunks {
+		chunk, err := n.Store.Chunk(id.Key, id.Generation, id.Index)
+		if err != nil {
+			continue
+		}
+		if !h.take(len(chunk)) {
+			return context.Cause(h.ctx)
+		}
+		if err := gift.Chunk(id, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// LargestClaim returns the size beyond which no body of an entry from another node
+// can be: several times what all nodes together keep, since a node that was one of
+// more nodes may have stored larger ones than this node would. Whatever goes through
+// the chunks of entries goes through no more than so many bytes.
+func (n *Node) LargestClaim() int64 { return 8 * n.LargestBody() }

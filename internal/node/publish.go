@@ -1,0 +1,118 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// PublishStream hands a flight that this node leads to the owner while it comes in,
+// and keeps what the owner made of it. A response that the owner could not
+// take is stored here instead.
+func (f *Flight) PublishStream(q *Lookup, g Decision, e *store.Entry, body *Follower) {
+	defer body.Close()
+	defer g.Lease.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), q.FillTimeout)
+	defer cancel()
+	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
+	query.Within = q.FillTimeout
+	start, span := time.Now(), q.startPeerSpan(operationPublish)
+	generation, err := f.node.Client.Publish(ctx, *g.Owner, query, g.ticket, e, Outgoing{Follower: body, Flight: f, stores: true})
+	f.node.observed(span, operationPublish, err, time.Since(start))
+	<-f.Over
+	f.storePublished(q, generation, err)
+}
+
+// PublishWhole is publish for a flight that is over and has a small body, of
+// which the caller has a reader. A silent owner is not waited for.
+func (f *Flight) PublishWhole(q *Lookup, g Decision, e *store.Entry) {
+	g.Lease.Use()
+	defer g.Lease.Close()
+	if f.Landed == nil {
+		return // it took too long
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), q.PeerTimeout, peer.ErrTimeout)
+	defer cancel()
+	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
+	start, span := time.Now(), q.startPeerSpan(operationPublish)
+	generation, err := f.node.Client.PublishWhole(ctx, *g.Owner, query, g.ticket, e, f.Fill.Bytes())
+	f.node.observed(span, operationPublish, err, time.Since(start))
+	f.storePublished(q, generation, err)
+}
+
+// StoreAtOwner has the owner of a key store a complete response that it has
+// given no lease for. body brings the same to it, if another node is the owner.
+func (n *Node) StoreAtOwner(q *Lookup, e *store.Entry, whole []byte, body Outgoing) {
+	owner, self := n.Ring.Load().Owner(q.Key)
+	if self {
+		n.Store.Commit(q.Namespace, q.Key, e, whole)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), q.PeerTimeout)
+	defer cancel()
+	start := time.Now()
+	_, err := n.Client.Publish(ctx, owner, peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary()), peer.Ticket{}, e, body)
+	n.observe(operationPublish, err, time.Since(start))
+}
+
+// TellSearchVariance tells all other nodes which queries of a path are equivalent, in
+// the words of a response.
+func (n *Node) TellSearchVariance(space *store.Namespace, path store.Key, lines []string, timeout time.Duration) {
+	query := peer.NewQuery(space.Name, path, http.Header{"No-Vary-Search": lines}, []string{"No-Vary-Search"})
+	n.broadcast(operationLearn, timeout, func(ctx context.Context, to peer.Node) error {
+		return n.Client.Learn(ctx, to, query)
+	})
+}
+
+// storePublished stores what became of a flight that was published.
+func (f *Flight) storePublished(q *Lookup, generation store.Generation, err error) {
+	var refused peer.Broken
+	switch {
+	case f.Landed == nil: // ended: nothing to store anywhere
+	case err == nil:
+		stored := *f.Landed
+		stored.Generation = generation
+		f.node.Store.PutCopy(q.Namespace, q.Key, &stored, f.Fill.Bytes())
+	case !errors.As(err, &refused):
+		f.node.Store.CommitSummed(q.Namespace, q.Key, f.Landed, f.Fill.Bytes())
+	}
+}
+
+// Refresh stores what a 304 made of an entry, here and at the owner.
+func (f *Flight) Refresh(q *Lookup, g Decision, e *store.Entry) {
+	if g.Owner == nil {
+		f.node.Store.PutEntry(q.Namespace, q.Key, e)
+		return
+	}
+	f.node.Store.PutCopy(q.Namespace, q.Key, e, nil)
+	g.Lease.Use()
+	defer g.Lease.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), q.PeerTimeout)
+	defer cancel()
+	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
+	start, span := time.Now(), q.startPeerSpan(operationRefresh)
+	err := f.node.Client.Refresh(ctx, *g.Owner, query, g.ticket, e)
+	f.node.observed(span, operationRefresh, err, time.Since(start))
+}
+
+// broadcast tells all other nodes at the same time, and returns when they have
+// answered, or have been silent for so long.
+func (n *Node) broadcast(operation string, timeout time.Duration, tell func(context.Context, peer.Node) error) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, peer.ErrTimeout)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, to := range n.Others() {
+		guard.GoWait(&all, func() {
+			start := time.Now()
+			err := tell(ctx, to)
+			n.observe(operation, err, time.Since(start))
+		})
+	}
+	all.Wait()
+}

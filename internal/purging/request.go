@@ -1,0 +1,122 @@
+package purging
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// maxRequest is the size of the largest request, in bytes.
+const maxRequest = 1 << 20
+
+// A Request is what POST /groupcache/purge takes. It names what is to be
+// purged, by one or more of its fields.
+type Request struct {
+	// The group to purge. Default: all groups.
+	Group string `json:"group,omitempty"`
+
+	// URLs as clients ask for them, with scheme, host and query: all variants.
+	URLs []string `json:"urls,omitempty"`
+
+	// Beginnings of URLs, with scheme and host.
+	Prefixes []string `json:"prefixes,omitempty"`
+
+	// Hosts, with a port for that port only.
+	Hosts []string `json:"hosts,omitempty"`
+
+	// Cache tags, exactly. White space and commas separate tags here, too.
+	Tags []string `json:"tags,omitempty"`
+
+	// Everything.
+	All bool `json:"all,omitempty"`
+
+	// Make it stale instead: it may be served once more while it is fetched
+	// anew, where staleness is allowed at all.
+	Soft bool `json:"soft,omitempty"`
+}
+
+// ReadRequest reads the JSON in a request's body. The error tells what would be right.
+func ReadRequest(w http.ResponseWriter, r *http.Request) (Request, error) {
+	var req Request
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil {
+		return req, fmt.Errorf("reading what to purge: %w; it takes group, urls, prefixes, hosts, tags, all and soft, in at most %d bytes", err, maxRequest)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return req, errors.New("reading what to purge: there is more than one JSON object")
+	}
+	return req, nil
+}
+
+// Selectors returns what a request names, none of it longer than a number of bytes. A URL
+// is in the form of store.URLOf.
+func (req Request) Selectors(longest int) ([]store.Selector, error) {
+	var selectors []store.Selector
+	add := func(kind store.Kind, value string) {
+		selectors = append(selectors, store.Selector{Kind: kind, Value: value})
+	}
+	for _, text := range req.URLs {
+		u, err := store.ParseURL(text, true, longest)
+		if err != nil {
+			return nil, fmt.Errorf("url %.200q: %w", text, err)
+		}
+		add(store.URL, u)
+	}
+	for _, text := range req.Prefixes {
+		u, err := store.ParseURL(text, false, longest)
+		if err != nil {
+			return nil, fmt.Errorf("prefix %.200q: %w", text, err)
+		}
+		add(store.Prefix, u)
+	}
+	for _, host := range req.Hosts {
+		u, err := url.Parse("http://" + host + "/")
+		if err != nil || u.Host != host || host == "" || len(host) > 300 {
+			return nil, fmt.Errorf("host %.200q: a host such as example.com, or example.com:8080", host)
+		}
+		add(store.Host, strings.ToLower(host))
+	}
+	for _, tag := range req.Tags {
+		if tag != strings.TrimSpace(tag) || tag == "" || len(tag) > rfc9111.MaxTagLength {
+			return nil, fmt.Errorf("tag %.200q: 1 to %d bytes, without space around them", tag, rfc9111.MaxTagLength)
+		}
+		named := rfc9111.SplitTags(tag)
+		if len(named) == 0 {
+			return nil, fmt.Errorf("tag %q: only separators", tag)
+		}
+		for _, tag := range named { // no response has a tag with a separator in it
+			add(store.Tag, tag)
+		}
+	}
+	if req.All {
+		add(store.All, "")
+	}
+	if len(selectors) == 0 {
+		return nil, errors.New("nothing is named to purge: give urls, prefixes, hosts, tags, or all")
+	}
+	return selectors, nil
+}
+
+// Purges returns purges of the selectors, each of which fits a message.
+func (req Request) Purges(selectors []store.Selector) []store.Purge {
+	var purges []store.Purge
+	for len(selectors) > 0 {
+		n, size := 0, 0
+		for n < len(selectors) && n < peer.MaxSelectors && (n == 0 || size+len(selectors[n].Value)+8 <= peer.MaxPurgeBytes) {
+			size += len(selectors[n].Value) + 8
+			n++
+		}
+		purges = append(purges, store.Purge{ID: store.NewPurgeID(), Group: req.Group, Soft: req.Soft, Selectors: selectors[:n]})
+		selectors = selectors[n:]
+	}
+	return purges
+}

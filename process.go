@@ -1,0 +1,248 @@
+package caddygroupcache
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/dustin/go-humanize"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/explain"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/report"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// nodes holds the one process from its first config to its last, so that a
+// reload loses no entry, no member, no socket and no counter.
+var nodes = caddy.NewUsagePool()
+
+const nodeKey = "node"
+
+// process is the node and what belongs to it beside the cache itself.
+type process struct {
+	node      *node.Node
+	cacheSize int64
+	counters  groupCounters
+	samples   report.Samples
+	denials   purgeRefusals // in-band purges that were refused
+	unnamed   atomic.Bool   // some handler leaves no Cache-Status
+	started   time.Time
+	persist   *node.Persistence // nil: nothing is kept
+
+	mu      sync.Mutex // guards below
+	running *gossip.Cluster
+	members *gossip.Membership
+	server  *peer.Server
+	peers   net.Listener // the server's
+	// While one config takes over from another: the App that started last, and
+	// what to go back to if its config fails.
+	newest *App
+	before *gossip.Cluster
+
+	handlers atomic.Pointer[handlersByGroup] // of the running config
+	app      atomic.Pointer[App]             // of the running config
+	endBeat  context.CancelFunc
+	events   *events
+	quiet    *gossip.LimitedLog // for its limit on lines about others
+}
+
+func newProcess(name string, cacheSize int64) *process {
+	p := &process{node: node.New(name, cacheSize), cacheSize: cacheSize, started: time.Now(), events: newEvents()}
+	p.quiet = gossip.NewLimitedLog(p.logger())
+	p.node.Purger.OnPurge = func(one store.Purge, asked bool) {
+		if len(one.Selectors) == 0 {
+			return // a marker
+		}
+		if !asked {
+			logPurge(p.logger(), one)
+		}
+		p.events.purged(one)
+	}
+	p.node.OnCall = observeCall
+	p.node.Client.OnHealth(p.onHealth)
+	guard.Report(p.onPanic)
+	guard.Go(func() { p.events.run(p.node.Over) })
+	guard.Go(func() { p.samples.Keep(p.node.Over, p.sample) })
+	return p
+}
+
+// onHealth tells of a peer that begins not to answer, or answers again.
+func (p *process) onHealth(addr string, degraded bool) {
+	name := addr
+	for _, o := range p.node.Others() {
+		if o.Addr == addr {
+			name = o.Name
+		}
+	}
+	data := map[string]any{"member": name, "peers": addr}
+	fields := []zap.Field{zap.String("member", name), zap.String("peers", addr)}
+	if degraded {
+		p.events.emit(eventDegraded, data)
+		p.quiet.Write(zapcore.WarnLevel, "degraded "+name, "peer unreachable, circuit open", fields...)
+		return
+	}
+	p.events.emit(eventRecovered, data)
+	p.quiet.Write(zapcore.InfoLevel, "recovered "+name, "peer reachable again, circuit closed", fields...)
+}
+
+// onPanic tells of a panic that would have ended the process.
+func (p *process) onPanic(value any, stack []byte) {
+	text := fmt.Sprint(value)
+	p.quiet.Write(zapcore.ErrorLevel, "panic "+text[:min(len(text), 48)], "a goroutine has panicked; the process goes on", zap.String("panic", text), zap.ByteString("stack", stack))
+}
+
+// accepts reports what a reload would have to change and cannot.
+func (p *process) accepts(a *App) error {
+	if p.cacheSize != a.CacheSize {
+		return fmt.Errorf("cache_size cannot change from %s to %s while Caddy runs: restart it",
+			humanize.IBytes(uint64(p.cacheSize)), humanize.IBytes(uint64(a.CacheSize)))
+	}
+	if a.Name != "" && a.Name != p.node.Name {
+		return fmt.Errorf("the node's name cannot change from %q to %q while Caddy runs: restart it", p.node.Name, a.Name)
+	}
+	if (p.persist == nil) != (a.Persist == nil) || p.persist != nil && p.persist.Dir != a.Persist.Path {
+		return fmt.Errorf("persist cannot change while Caddy runs: restart it")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running == nil {
+		return nil
+	}
+	return p.running.Accepts(a.cluster)
+}
+
+func (p *process) start(a *App) error {
+	c, logger := a.cluster, p.logger()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running != nil {
+		before := p.running
+		if err := p.changeLocked(c); err != nil {
+			return err
+		}
+		p.newest, p.before = a, before
+		return nil
+	}
+	if err := p.node.Identity.SetSecrets(gossip.PeerSecrets(c.Keys)); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", c.Peers)
+	if err != nil {
+		return fmt.Errorf("listening for other nodes at peers %s: %w", c.Peers, err)
+	}
+	server := peer.NewServer(node.Owner{Node: p.node}, p.node.Identity)
+	server.Reporter = p
+	server.OnRefusal = func(why error) { p.quiet.Refused("peers", why.Error()) }
+	members, err := p.joinCluster(c)
+	if err != nil {
+		listener.Close()
+		return fmt.Errorf("joining the cluster at gossip %s: %w", c.Gossip, err)
+	}
+	guard.Go(func() {
+		if err := server.Serve(listener); err != nil {
+			logger.Error("no longer listening for other nodes; restart Caddy", zap.Error(err))
+		}
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	guard.Go(func() { p.node.Purger.KeepBeat(ctx) })
+	p.running, p.members, p.server, p.newest, p.endBeat = &c, members, server, a, cancel
+	p.peers = listener
+	return nil
+}
+
+func (p *process) stop(a *App) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.before
+	p.before = nil
+	if before == nil || a != p.newest {
+		return nil // Caddy stops, or the new config has taken over
+	}
+	return p.changeLocked(*before)
+}
+
+// changeLocked has a running node go by a new configuration. Connections follow
+// the secrets: see Rekey.
+func (p *process) changeLocked(c gossip.Cluster) error {
+	if err := p.node.Identity.SetSecrets(gossip.PeerSecrets(c.Keys)); err != nil {
+		return err
+	}
+	if err := p.members.SetKeys(c.Keys); err != nil {
+		return err
+	}
+	p.server.Rekey()
+	p.node.Client.Rekey()
+	p.members.SetJoin(c.Join)
+	p.running = &c
+	return nil
+}
+
+// Destruct leaves the cluster. The site's last request is over by then, while
+// other nodes are answered until all is handed over to them.
+func (p *process) Destruct() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var err error
+	var saved sync.WaitGroup
+	if p.persist != nil && p.persist.Began.Load() {
+		guard.GoWait(&saved, func() {
+			if err := p.persist.Save(p.running != nil); err != nil {
+				p.logger().Error("what is stored is lost", zap.Error(err))
+			}
+		})
+	}
+	if p.running != nil {
+		p.endBeat()
+		p.node.HandOver()
+		saved.Wait() // it tells others something too
+		err = p.members.Leave(leaveTimeout)
+		p.server.Close()
+		p.peers.Close() // which the server does by itself, but perhaps not yet
+	}
+	saved.Wait()
+	p.node.Close()
+	return err
+}
+
+// Inspect tells another node what this one knows of a key.
+func (p *process) Inspect(q *peer.Query) any { return explain.Inspect(p.node, q) }
+
+func (p *process) share() float64 {
+	ring := p.node.Ring.Load()
+	if len(ring.Nodes()) == 0 {
+		return 1
+	}
+	return ring.Share(p.node.Name)
+}
+
+func (p *process) refused() (gossip, peers int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running == nil {
+		return 0, 0
+	}
+	return p.members.Refused(), p.server.Refused()
+}
+
+// currentProcess returns the running process, or nil.
+func currentProcess() *process {
+	var p *process
+	nodes.Range(func(_, value any) bool {
+		p, _ = value.(*process)
+		return p == nil
+	})
+	return p
+}
+
+// Interface guards
+var _ caddy.Destructor = (*process)(nil)

@@ -1,0 +1,67 @@
+package caddygroupcache
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+)
+
+// The routes in handle_response of reverse_proxy, or of intercept, make a response in
+// place of the upstream's: a file that X-Accel-Redirect names, an error page. What the
+// upstream has said counts for such a response too, but it is in none of its fields.
+// Both handlers leave it in placeholders. What reverse_proxy itself answers with, also
+// by copy_response, has its Via, and the fields that header_down has left.
+
+const (
+	proxiedStatus     = "http.reverse_proxy.status_code"
+	proxiedField      = "http.reverse_proxy.header."
+	interceptedStatus = "http.intercept.status_code"
+)
+
+// forgetProxied removes what a handler in front of the cache, such as forward_auth, has
+// left in the placeholders, and returns what puts it back unless there is something newer.
+func forgetProxied(repl *caddy.Replacer) (restore func()) {
+	var before map[string]any
+	for _, name := range []string{proxiedStatus, interceptedStatus} {
+		if value, ok := repl.Get(name); ok {
+			if before == nil {
+				before = make(map[string]any)
+			}
+			before[name] = value
+			repl.Delete(name)
+		}
+	}
+	return func() {
+		for name, value := range before {
+			if _, newer := repl.Get(name); !newer {
+				repl.Set(name, value)
+			}
+		}
+	}
+}
+
+// madeOf returns what the upstream has said of the response that one with the given
+// header was made in place of; nil: it is the upstream's own, or there was none.
+func madeOf(repl *caddy.Replacer, own http.Header, targeted []string) *rfc9111.Origin {
+	if status, ok := repl.Get(interceptedStatus); ok {
+		if status, ok := status.(int); ok && status >= http.StatusBadRequest {
+			return &rfc9111.Origin{Status: status}
+		}
+	}
+	value, _ := repl.Get(proxiedStatus)
+	status, ok := value.(int)
+	if !ok || slices.ContainsFunc(own["Via"], func(line string) bool { return strings.HasSuffix(line, " Caddy") }) {
+		return nil
+	}
+	o := &rfc9111.Origin{Status: status, Header: make(http.Header)}
+	for _, name := range append([]string{"Cache-Control", "Expires", "Pragma", "Vary", "Set-Cookie", "Clear-Site-Data"}, targeted...) {
+		if value, ok := repl.GetString(proxiedField + name); ok {
+			o.Header[name] = []string{value}
+		}
+	}
+	return o
+}

@@ -1,0 +1,295 @@
+package caddygroupcache
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"runtime"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/delivery"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/front"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// A recorder is the ResponseWriter that the handlers behind the cache write to
+// while their response may be stored. It decides when the header comes:
+//
+//   - direct: the response is its one client's, and goes to it as it comes, or
+//     what the client wants of it does;
+//   - filling: it goes into the flight's fill, and the client is served from
+//     there like every follower, so that a slow or vanished client holds up
+//     nobody;
+//   - silent: the answer validates, or replaces by an error, what is stored,
+//     and nobody gets to see it.
+//
+// Until it is direct a fetch that others may follow does not depend on its client's
+// context.
+type recorder struct {
+	caddyhttp.ResponseWriterWrapper
+	x      *fetch
+	header http.Header  // what the handlers set; the client's own map unless x.discards
+	before front.Fields // what stood there before: not part of the response
+	state  recorderState
+	status int
+
+	body     *node.Follower // the client's place in the fill
+	started  bool           // the client gets the body from pump
+	finished bool           // finishClient was called
+	pumped   chan pumped    // pump's result
+	given    *delivery.Sent // what the client has of the body; of the pump until it ends
+	entry    *store.Entry   // what the fill will be stored as
+	length   int64          // Content-Length, or -1
+	answered bool           // the client got a 304 instead of the body
+	sent     bool           // the client has the header of what turned out to be its alone
+}
+
+// pumped is how sending a fill to the client has ended. A panic of the client's
+// writer, which may be that of another handler, belongs to the goroutine in which
+// that one has called us.
+type pumped struct {
+	err      error
+	panicked *guard.Panic
+}
+
+type recorderState uint8
+
+const (
+	undecided recorderState = iota
+	direct
+	filling
+	silent
+)
+
+// Header returns the header that the handlers behind the cache see.
+func (t *recorder) Header() http.Header { return t.header }
+
+// Unwrap lets ResponseController reach the client's writer for what the recorder
+// doesn't do itself.
+func (t *recorder) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// WriteHeader passes interim responses on, and decides about the final one.
+func (t *recorder) WriteHeader(status int) {
+	if t.state != undecided {
+		return
+	}
+	if status < 200 {
+		t.interim(status)
+		return
+	}
+	t.status = status
+	t.state = t.x.decide(t, status)
+	if t.state == direct && !t.sent {
+		t.passHeader(status)
+	}
+}
+
+func (t *recorder) interim(status int) {
+	if status == http.StatusSwitchingProtocols {
+		t.x.giveUp(rfc9111.Upgrade)
+		t.state = direct
+		t.passHeader(status)
+		return
+	}
+	t.adoptHeader()
+	t.ResponseWriter.WriteHeader(status)
+}
+
+// adoptHeader makes the client's header what the handlers made of it.
+func (t *recorder) adoptHeader() {
+	if !t.x.discards {
+		return // it is the same map
+	}
+	dst := t.ResponseWriter.Header()
+	clear(dst)
+	for name, values := range t.header {
+		dst[name] = values
+	}
+}
+
+// sated reports whether the response is the client's alone, and what is left of it
+// not for the client either.
+func (t *recorder) sated() bool {
+	return t.state == silent && t.answered || t.state == direct && delivery.Satisfied(t.ResponseWriter)
+}
+
+// passHeader sends the response's header to its one client as it is. If the upstream
+// was asked for the whole, without the client's conditions and range, then these are
+// applied here, since the handlers do not run a second time. No part is made unless
+// the response says that there are some: RFC 9110 §14.2 allows the whole.
+func (t *recorder) passHeader(status int) {
+	t.adoptHeader()
+	w := t.ResponseWriter
+	t.x.out.fwdStatus = status
+	t.x.out.write(w.Header())
+	if t.x.whole {
+		if t.x.h.answerNotModified(w, t.x.r, status, w.Header()) {
+			t.answered, t.state = true, silent
+			return
+		}
+		if rfc9111.AcceptsRanges(w.Header()) {
+			t.ResponseWriter, status = delivery.PartOf(w, t.x.r, status, w.Header())
+		}
+	}
+	t.ResponseWriter.WriteHeader(status)
+}
+
+// Write takes some of the body.
+func (t *recorder) Write(p []byte) (int, error) {
+	if t.state == undecided {
+		t.WriteHeader(http.StatusOK)
+	}
+	switch {
+	case t.sated():
+		return 0, delivery.ErrSated
+	case t.state == direct:
+		return t.ResponseWriter.Write(p)
+	case t.state == silent:
+		return len(p), nil
+	}
+	n, err := t.fill(p)
+	if err == nil {
+		// A whole body in one piece needs no goroutines: finish serves it.
+		if t.x.flight.Fill.Size() != t.length {
+			t.x.publish(t)
+			t.startPump()
+		}
+		return n, nil
+	}
+	// It doesn't fit, or took too long: from here on it is its client's alone.
+	if err := t.overflow(t.x.whyEnded(err)); err != nil {
+		return n, err
+	}
+	m, err := t.Write(p[n:])
+	return n + m, err
+}
+
+// fill writes to the flight's fill.
+func (t *recorder) fill(p []byte) (n int, err error) {
+	f := t.x.flight
+	for err == nil && n < len(p) {
+		var k int
+		k, err = f.Fill.Write(p[n:min(n+store.ChunkSize, len(p))])
+		if errors.Is(err, fill.ErrTooLarge) && t.x.outgrow() {
+			err = nil
+			continue
+		}
+		n += k
+		f.Settle(&t.x.Lookup, false)
+	}
+	if err == nil && f.Outgrown.Load() && !t.x.followed() {
+		err = fill.ErrTooLarge
+	}
+	return n, err
+}
+
+// ReadFrom lets the client's writer splice what the cache has no part in.
+func (t *recorder) ReadFrom(r io.Reader) (int64, error) {
+	if _, part := t.ResponseWriter.(*delivery.PartWriter); t.state == direct && !part {
+		return t.ResponseWriterWrapper.ReadFrom(r)
+	}
+	return io.Copy(writerOnly{t}, r)
+}
+
+// writerOnly hides ReadFrom from io.Copy.
+type writerOnly struct{ io.Writer }
+
+// FlushError flushes the client's writer, or has the pump do it.
+func (t *recorder) FlushError() error {
+	switch t.state {
+	case undecided:
+		t.WriteHeader(http.StatusOK)
+		return t.FlushError()
+	case filling:
+		t.x.publish(t)
+		t.startPump() // it flushes whenever it has nothing to write
+		return nil
+	case silent:
+		return nil
+	}
+	return http.NewResponseController(t.ResponseWriter).Flush()
+}
+
+// overflow ends the flight and lets the client's writer catch up with what has
+// been written so far.
+func (t *recorder) overflow(why rfc9111.Reason) error {
+	t.x.giveUp(why)
+	if t.answered {
+		t.state = silent
+		return nil
+	}
+	t.startPump()
+	end := <-t.pumped
+	t.pumped <- end
+	t.state = direct
+	if end.panicked != nil { // which finishClient has go on in the handler's own goroutine
+		return errPanicked
+	}
+	if errors.As(end.err, new(node.Ended)) {
+		return nil // the pump has written all there was
+	}
+	return end.err
+}
+
+// errPanicked ends a response whose client's writer has panicked.
+var errPanicked = errors.New("the client's writer has panicked")
+
+// startPump begins to send the fill to the client.
+func (t *recorder) startPump() {
+	if t.started || t.answered {
+		return
+	}
+	t.started = true
+	t.pumped = make(chan pumped, 1)
+	guard.Go(func() {
+		var end pumped
+		end.panicked = guard.Catch(func() {
+			end.err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
+		})
+		t.pumped <- end
+	})
+	if t.length < 0 || t.length > node.InlineTransfer {
+		runtime.Gosched() // the client is waiting for its first byte, nobody for the next piece
+	}
+}
+
+// sendHeader sends the header to a client that has got nothing yet: it need not
+// wait for the owner.
+func (t *recorder) sendHeader() {
+	if t.length > 0 && !t.started && !t.answered {
+		_ = http.NewResponseController(t.ResponseWriter).Flush()
+	}
+}
+
+// finishClient returns when the client has all of a fill, or is gone. What a
+// client does is not the fetch's business, so it has no result.
+func (t *recorder) finishClient() {
+	if t.body == nil || t.finished {
+		return
+	}
+	t.finished = true
+	defer t.body.Close()
+	var err error
+	switch {
+	case t.started:
+		end := <-t.pumped
+		t.pumped <- end
+		end.panicked.Again()
+		err = end.err
+	case !t.answered:
+		err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
+	}
+	if errors.Is(err, fill.ErrGone) {
+		t.x.resume(t.ResponseWriter, t.entry, t.given)
+	}
+	if hasTrailers(t.header) {
+		// They are sent only after a chunked body, and net/http chunks a
+		// short one only if it was flushed.
+		_ = http.NewResponseController(t.ResponseWriter).Flush()
+	}
+}

@@ -1,0 +1,659 @@
+// Package routes tells what the routes of a Caddy config make of a request around one of
+// its handlers, by more than the URL that the client has sent.
+package routes
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/intercept"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/logging"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/tracing"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// A Route is what of the routes around a handler is part of its keys. nil: nothing.
+type Route struct {
+	name         string // what the rest is, and the matchers above, for all requests
+	matchers     []any
+	defines      []bool // whether a matcher can define placeholders of its regular expression
+	placeholders []string
+	regexps      []string // those placeholders that are of regular expressions
+	fields       []string // canonical
+	target       bool     // what handlers in front have made of the URL is part of the key
+	query        *inbound.Query
+
+	// Fields that handlers behind the cache set for the upstream by what is not in the key,
+	// canonical. A response that varies by one of them can't be stored.
+	changed []string
+
+	above []string                // names of matchers on the way to the handler
+	ways  []caddyhttp.MatcherSets // all matchers on the way to the handler, the nearest first
+
+	defining []defining
+}
+
+// defining is a route in front of the cache whose matchers or map handlers define
+// placeholders.
+type defining struct {
+	matchers caddyhttp.MatcherSets
+	maps     []caddyhttp.MiddlewareHandler
+}
+
+// Define has a request that comes from no client get the placeholders that the routes in
+// front of the cache define for it.
+func (a *Route) Define(r *http.Request) {
+	if a == nil {
+		return
+	}
+	nothing := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	for _, one := range a.defining {
+		if ok, err := one.matchers.AnyMatchWithError(r); !ok || err != nil {
+			continue
+		}
+		for _, m := range one.maps {
+			_ = m.ServeHTTP(nowhere{}, r, nothing) // a map has no errors of its own
+		}
+	}
+}
+
+// ChangedFields returns the request fields that handlers behind the cache set by what is
+// not in the key.
+func (a *Route) ChangedFields() []string {
+	if a == nil {
+		return nil
+	}
+	return a.changed
+}
+
+// ByMethod reports whether a method matcher stands before the cache.
+func (a *Route) ByMethod() bool {
+	return a != nil && slices.ContainsFunc(a.above, func(name string) bool { return strings.HasPrefix(name, "http.matchers.method ") })
+}
+
+// Reaches reports whether the route brings a request to the handler, as far as that can be
+// told without its client.
+func (a *Route) Reaches(r *http.Request) bool {
+	return a == nil || !slices.ContainsFunc(a.ways, func(sets caddyhttp.MatcherSets) bool {
+		ok, err := sets.AnyMatchWithError(r)
+		return !ok && err == nil
+	})
+}
+
+// ID tells the route from others. Where handlers have the same settings and id, they have
+// the same keys.
+func (a *Route) ID() string {
+	if a == nil {
+		return ""
+	}
+	return a.name
+}
+
+// Take has a request that comes from no client know what handlers in front have left in
+// placeholders for the client's.
+func (a *Route) Take(to, from *http.Request) {
+	if a == nil || len(a.placeholders) == 0 {
+		return
+	}
+	had, has := replacerOf(from), replacerOf(to)
+	for _, p := range a.placeholders {
+		name := strings.Trim(p, "{}")
+		if value, ok := had.Get(name); ok {
+			if _, known := has.Get(name); !known {
+				has.Set(name, value)
+			}
+		}
+	}
+}
+
+// TellsClients reports whether a request's key depends on more than its URL and settings, so
+// that the keys of a URL can't all be told from another request.
+func (a *Route) TellsClients() bool { return a != nil && a.name != "" }
+
+// AppendKey appends what a request has of the route.
+func (a *Route) AppendKey(b []byte, r *http.Request) []byte {
+	if a == nil || a.name == "" {
+		return b
+	}
+	b = store.AppendPart(b, a.name)
+	b = appendPlaceholders(b, a.regexps, r)
+	for i, m := range a.matchers {
+		if matches(m, r) {
+			b = append(b, 1)
+		} else {
+			b = append(b, 0)
+		}
+		if a.defines[i] { // the next one may define the same
+			b = appendPlaceholders(b, a.regexps, r)
+		}
+	}
+	b = appendPlaceholders(b, a.placeholders, r)
+	if a.target {
+		uri := r.URL.RequestURI()
+		if a.query != nil {
+			uri = a.query.Normalize(uri)
+		}
+		b = store.AppendPart(b, uri)
+	}
+	for _, name := range a.fields {
+		b = append(b, byte(min(len(r.Header[name]), 255)))
+		for _, line := range r.Header[name] {
+			b = store.AppendPart(b, line)
+		}
+	}
+	return b
+}
+
+// appendPlaceholders appends what placeholders say of a request.
+func appendPlaceholders(b []byte, placeholders []string, r *http.Request) []byte {
+	if len(placeholders) == 0 {
+		return b
+	}
+	repl := replacerOf(r)
+	for _, p := range placeholders {
+		b = store.AppendPart(b, repl.ReplaceAll(p, ""))
+	}
+	return b
+}
+
+// matches asks a matcher. An error is no match here: the route reports it.
+func matches(m any, r *http.Request) bool {
+	switch m := m.(type) {
+	case caddyhttp.RequestMatcherWithError:
+		ok, err := m.MatchWithError(r)
+		return ok && err == nil
+	//lint:ignore SA1019 other modules have only this one
+	case caddyhttp.RequestMatcher:
+		return m.Match(r)
+	}
+	return false
+}
+
+// A Cache is the handler around which the routes are looked at.
+type Cache struct {
+	Handler   caddyhttp.MiddlewareHandler
+	SameGroup func(caddyhttp.MiddlewareHandler) bool // of another handler
+	Query     *inbound.Query                         // what counts of the query; nil: all
+	Template  bool                                   // the key is a template, which may have nothing of the URL
+}
+
+// Around returns what the routes of all servers make of requests around a cache.
+func Around(app *caddyhttp.App, of *Cache) *Route {
+	s := &surroundings{cache: of}
+	var own, others []*caddyhttp.Server // that have handlers of the group
+	for _, name := range slices.Sorted(maps.Keys(app.Servers)) {
+		server := app.Servers[name]
+		s.named = server.NamedRoutes
+		switch {
+		case s.list(server.Routes):
+			own = append(own, server)
+		case hasGroup(server.Routes, server.NamedRoutes, of):
+			others = append(others, server)
+		}
+	}
+	s.listener = listenerOf(own, others)
+	return s.route()
+}
+
+// listenerOf names the listener of a handler, if handlers of its group stand at others too
+// that have the same scheme: by ports, which are the same on all nodes, or if these are not
+// enough, by addresses.
+func listenerOf(own, others []*caddyhttp.Server) string {
+	if len(own) == 0 {
+		return ""
+	}
+	secure := func(s *caddyhttp.Server) bool { return len(s.TLSConnPolicies) > 0 }
+	ports := portsOf(own[0])
+	several := false
+	for _, o := range others {
+		if secure(o) != secure(own[0]) {
+			continue
+		}
+		if portsOf(o) == ports {
+			return strings.Join(own[0].Listen, " ")
+		}
+		several = true
+	}
+	if !several {
+		return ""
+	}
+	return ports
+}
+
+func portsOf(s *caddyhttp.Server) string {
+	var ports []string
+	for _, addr := range s.Listen {
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			port = addr
+		}
+		ports = append(ports, port)
+	}
+	slices.Sort(ports)
+	return strings.Join(slices.Compact(ports), " ")
+}
+
+// surroundings are what stands around a handler.
+type surroundings struct {
+	cache    *Cache
+	named    map[string]*caddyhttp.Route
+	invoked  []string // named routes that are being walked: none invokes itself for ever
+	listener string
+
+	above            []string // names of matchers on the way to it
+	ways             []caddyhttp.MatcherSets
+	answered         bool     // by an upstream in front of the cache, as with forward_auth
+	answers          []string // placeholders behind it, of what an upstream has answered
+	changedByAnswers []string // fields that are set by those
+
+	way          string // what above is, with what is negated
+	times        int    // how often it stands in the routes: a named route may be invoked at several places
+	target       bool
+	matchers     []any
+	names        []string // of matchers
+	placeholders []string
+	fields       []string
+	changed      []string
+	defining     []defining
+}
+
+func (s *surroundings) route() *Route {
+	if s.times > 1 { // which way a request has come follows from the matchers on all of them
+		for _, sets := range s.ways {
+			s.matchersOf(sets)
+		}
+		s.ways = nil
+	}
+	if s.answered {
+		s.placeholders, s.changed = append(s.placeholders, s.answers...), append(s.changed, s.changedByAnswers...)
+	}
+	slices.Sort(s.placeholders)
+	slices.Sort(s.fields)
+	r := &Route{matchers: s.matchers, placeholders: slices.Compact(s.placeholders), fields: slices.Compact(s.fields)}
+	r.changed, r.above, r.ways, r.defining = s.changed, s.above, s.ways, s.defining
+	r.target, r.query = s.target, s.cache.Query
+	for _, m := range r.matchers {
+		r.defines = append(r.defines, definesPlaceholders(m))
+	}
+	for _, p := range r.placeholders {
+		if strings.HasPrefix(p, "{http.regexp.") {
+			r.regexps = append(r.regexps, p)
+		}
+	}
+	if s.listener == "" && s.way == "" && len(r.matchers)+len(r.placeholders)+len(r.fields) == 0 && !r.target {
+		return r
+	}
+	r.name = fmt.Sprintf("listener %q above %q behind %q placeholders %q fields %q", s.listener, s.way, s.names, r.placeholders, r.fields)
+	if r.target {
+		r.name += " target"
+	}
+	return r
+}
+
+// list looks for the handler in a list of routes, and takes in what stands above, in front
+// of and behind it there. It reports whether the handler is in there.
+func (s *surroundings) list(routes caddyhttp.RouteList) (found bool) {
+	for i, one := range routes {
+		for j, handler := range one.Handlers {
+			if handler == s.cache.Handler {
+				s.times++
+			} else if !s.nested(handler) {
+				continue
+			}
+			found = true
+			for _, m := range s.leaves(one.MatcherSets, s.keyed) {
+				s.above = append(s.above, nameOfMatcher(m))
+			}
+			s.ways = append(s.ways, one.MatcherSets)
+			way := s.nameOfSets(one.MatcherSets)
+			if len(s.leaves(one.MatcherSets, s.keyed)) == 0 {
+				way = ""
+			}
+			s.way += way
+			for _, before := range routes[:i] {
+				if !excludes(before, one) {
+					s.inFront(caddyhttp.RouteList{before}, false)
+				}
+			}
+			s.inFront(caddyhttp.RouteList{{Handlers: one.Handlers[:j]}}, false)
+			s.behind(one.Handlers[j+1:])
+			for _, after := range routes[i+1:] {
+				if excludes(one, after) {
+					continue
+				}
+				s.matchersOf(after.MatcherSets)
+				s.behind(after.Handlers)
+			}
+		}
+	}
+	return found
+}
+
+// excludes reports whether a request never goes on from one route to one that stands after
+// it in the list, such as that of another site, or another handle.
+func excludes(one, after caddyhttp.Route) bool {
+	return one.Terminal || one.Group != "" && one.Group == after.Group
+}
+
+// nameOfSets tells matchers from others, by what is negated and which are alternatives too.
+func (s *surroundings) nameOfSets(sets caddyhttp.MatcherSets) string {
+	var all []string
+	for _, set := range sets {
+		var names []string
+		for _, m := range set {
+			if not, ok := m.(*caddyhttp.MatchNot); ok {
+				names = append(names, "not "+s.nameOfSets(caddyhttp.MatcherSets(not.MatcherSets)))
+			} else if !s.keyed(m) {
+				names = append(names, nameOfMatcher(m))
+			}
+		}
+		all = append(all, strings.Join(names, " and "))
+	}
+	return "(" + strings.Join(all, " or ") + ")"
+}
+
+// nested looks for the handler in the lists of another one.
+func (s *surroundings) nested(handler caddyhttp.MiddlewareHandler) (found bool) {
+	i := 0
+	s.eachList(handler, func(routes caddyhttp.RouteList) {
+		if s.list(routes) {
+			found = true
+			switch handler.(type) {
+			case *reverseproxy.Handler, *intercept.Intercept: // another upstream's answer has chosen the list
+				s.answered = true
+				s.way += fmt.Sprintf("answer %d ", i)
+			}
+		}
+		i++
+	})
+	return found
+}
+
+// eachList calls do with the routes in a handler.
+func (s *surroundings) eachList(handler caddyhttp.MiddlewareHandler, do func(caddyhttp.RouteList)) {
+	switch handler := handler.(type) {
+	case *caddyhttp.Subroute:
+		do(handler.Routes)
+		if handler.Errors != nil {
+			do(handler.Errors.Routes)
+		}
+	case *caddyhttp.Invoke:
+		if one := s.named[handler.Name]; one != nil && !slices.Contains(s.invoked, handler.Name) {
+			s.invoked = append(s.invoked, handler.Name)
+			do(caddyhttp.RouteList{*one})
+			s.invoked = s.invoked[:len(s.invoked)-1]
+		}
+	case *reverseproxy.Handler:
+		for _, response := range handler.HandleResponse {
+			do(response.Routes)
+		}
+	case *intercept.Intercept:
+		for _, response := range handler.HandleResponse {
+			do(response.Routes)
+		}
+	}
+}
+
+// hasGroup reports whether routes have a handler of the group.
+func hasGroup(routes caddyhttp.RouteList, named map[string]*caddyhttp.Route, of *Cache) bool {
+	return (&surroundings{cache: of, named: named}).hasGroup(routes)
+}
+
+func (s *surroundings) hasGroup(routes caddyhttp.RouteList) (found bool) {
+	for _, one := range routes {
+		for _, handler := range one.Handlers {
+			if s.cache.SameGroup(handler) {
+				return true
+			}
+			s.eachList(handler, func(routes caddyhttp.RouteList) { found = found || s.hasGroup(routes) })
+			if found {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inFront takes in what handlers in front of the cache make of a request by what is not in
+// the key: by a matcher, or fields that they set from placeholders. It reports whether
+// they change requests at all. told: whether requests come there by what is not in the key.
+//
+// What has been made of a request counts beside the matchers: they are asked at the cache,
+// when the fields that they look at may be gone.
+func (s *surroundings) inFront(routes caddyhttp.RouteList, told bool) (changes bool) {
+	for _, one := range routes {
+		told := told || len(s.leaves(one.MatcherSets, s.follows)) > 0 || len(s.placeholdersOf(one.MatcherSets)) > 0
+		here, d := false, defining{matchers: one.MatcherSets}
+		for _, handler := range one.Handlers {
+			switch moduleID(handler) {
+			case "http.handlers.map":
+				here = true
+				d.maps = append(d.maps, handler)
+			case "http.handlers.rewrite":
+				here = true
+				s.target = s.target || told || len(notInKey(handler)) > 0
+			case "http.handlers.vars":
+				here = true
+				s.varsOf(handler, told)
+			}
+			if set, ok := handler.(*headers.Handler); ok {
+				here = true // a line of a response that is set here too may be one or two behind
+				if set.Request != nil {
+					s.fieldsOf(set.Request.Set, told)
+					s.fieldsOf(set.Request.Add, told)
+					s.replacedFields(set.Request.Replace, told)
+				}
+			}
+			answers := false // what another upstream has answered decides
+			switch handler.(type) {
+			case *reverseproxy.Handler, *intercept.Intercept:
+				answers, s.answered = true, true
+			}
+			s.eachList(handler, func(routes caddyhttp.RouteList) { here = s.inFront(routes, told || answers) || here })
+		}
+		if here {
+			s.matchersOf(one.MatcherSets)
+		}
+		if len(d.maps) > 0 || hasRegexp(one.MatcherSets) {
+			s.defining = append(s.defining, d)
+		}
+		changes = changes || here
+	}
+	return changes
+}
+
+// hasRegexp reports whether some of the matchers define placeholders.
+func hasRegexp(sets caddyhttp.MatcherSets) bool {
+	return slices.ContainsFunc(sets, func(set caddyhttp.MatcherSet) bool {
+		return slices.ContainsFunc(set, func(m any) bool { return definesPlaceholders(m) })
+	})
+}
+
+func definesPlaceholders(m any) bool {
+	return strings.HasSuffix(moduleID(m), "_regexp") || moduleID(m) == "http.matchers.expression"
+}
+
+// varsOf takes in those variables that handlers read without a placeholder.
+func (s *surroundings) varsOf(handler any, told bool) {
+	set, ok := handler.(*caddyhttp.VarsMiddleware)
+	if !ok {
+		return
+	}
+	for _, name := range []string{"root", "fs"} {
+		if value, ok := (*set)[name]; ok && (told || len(notInKey(value)) > 0) {
+			s.placeholders = append(s.placeholders, "{http.vars."+name+"}")
+		}
+	}
+}
+
+// replacedFields takes in fields of which parts are set by what is not in the key.
+func (s *surroundings) replacedFields(set map[string][]headers.Replacement, told bool) {
+	for name, all := range set {
+		for _, one := range all {
+			if told || inbound.TellsClients(one.Replace) {
+				s.fields = append(s.fields, http.CanonicalHeaderKey(name))
+			}
+		}
+	}
+}
+
+func (s *surroundings) fieldsOf(set http.Header, told bool) {
+	for name, values := range set {
+		if told || inbound.TellsClients(strings.Join(values, " ")) {
+			s.fields = append(s.fields, http.CanonicalHeaderKey(name))
+		}
+	}
+}
+
+// behind takes in what handlers behind the cache depend on.
+func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
+	for _, handler := range handlers {
+		s.eachList(handler, func(routes caddyhttp.RouteList) {
+			for _, one := range routes {
+				s.matchersOf(one.MatcherSets)
+				s.behind(one.Handlers)
+			}
+		})
+		if moduleID(handler) == moduleID(s.cache.Handler) {
+			continue
+		}
+		var settings any = handler
+		switch handler := handler.(type) {
+		case *caddyhttp.Subroute, *caddyhttp.Invoke, *intercept.Intercept, *logging.LogAppend, *tracing.Tracing:
+			continue
+		case *reverseproxy.Handler: // what it tells the upstream is the upstream's to say in Vary
+			settings = []any{handler.Upstreams, handler.DynamicUpstreams, handler.Rewrite}
+			if handler.Headers != nil {
+				s.changedBy(handler.Headers.Request)
+			}
+		case *headers.Handler:
+			settings = handler.Response
+			s.changedBy(handler.Request)
+		}
+		s.placeholders = append(s.placeholders, notInKey(settings)...)
+		if text, err := json.Marshal(settings); err == nil {
+			s.answers = append(s.answers, inbound.OfAnswers(string(text))...)
+		}
+	}
+}
+
+// notInKey returns the placeholders in settings that say more than the key has.
+func notInKey(settings any) []string {
+	text, err := json.Marshal(settings)
+	if err != nil { // nothing of it has come from a config
+		return nil
+	}
+	return inbound.NotInKey(string(text))
+}
+
+// changedBy takes in the request fields that are set by what is not in the key.
+func (s *surroundings) changedBy(set *headers.HeaderOps) {
+	if set == nil {
+		return
+	}
+	for _, fields := range []http.Header{set.Set, set.Add} {
+		for name, values := range fields {
+			text := strings.Join(values, " ")
+			if len(inbound.NotInKey(text)) > 0 {
+				s.changed = append(s.changed, http.CanonicalHeaderKey(name))
+			} else if len(inbound.OfAnswers(text)) > 0 {
+				s.changedByAnswers = append(s.changedByAnswers, http.CanonicalHeaderKey(name))
+			}
+		}
+	}
+}
+
+// matchersOf takes in those matchers around the cache that look at more than the key has.
+func (s *surroundings) matchersOf(sets caddyhttp.MatcherSets) {
+	for _, m := range s.leaves(sets, s.follows) {
+		s.matchers, s.names = append(s.matchers, m), append(s.names, nameOfMatcher(m))
+	}
+	s.placeholders = append(s.placeholders, s.placeholdersOf(sets)...)
+}
+
+// placeholdersOf returns what the key has to have for matchers that look only at what is
+// in the key: they may compare it with something else.
+func (s *surroundings) placeholdersOf(sets caddyhttp.MatcherSets) (all []string) {
+	for _, m := range s.leaves(sets, func(m any) bool { return !s.keyed(m) || moduleID(m) == "http.matchers.path_regexp" }) {
+		all = append(all, notInKey(m)...)
+	}
+	return all
+}
+
+// leaves are the matchers in sets, also in those that are negated, but for some.
+func (s *surroundings) leaves(sets caddyhttp.MatcherSets, but func(m any) bool) (all []any) {
+	for _, set := range sets {
+		for _, m := range set {
+			if not, ok := m.(*caddyhttp.MatchNot); ok {
+				for _, negated := range not.MatcherSets {
+					all = append(all, s.leaves(caddyhttp.MatcherSets{negated}, but)...)
+				}
+			} else if !but(m) {
+				all = append(all, m)
+			}
+		}
+	}
+	return all
+}
+
+// keyed reports whether a matcher looks only at what is in the key, or at files.
+func (s *surroundings) keyed(m any) bool {
+	if p, ok := m.(*caddyhttp.MatchProtocol); ok {
+		return *p == "http" || *p == "https"
+	}
+	switch moduleID(m) {
+	case "http.matchers.host", "http.matchers.path", "http.matchers.path_regexp", "http.matchers.file":
+		return true
+	case "http.matchers.query":
+		return s.cache.Query == nil
+	}
+	return false
+}
+
+// follows reports whether the result of a matcher follows from the key. A key template
+// may have nothing of the URL, and of a query what No-Vary-Search leaves.
+func (s *surroundings) follows(m any) bool {
+	switch id := moduleID(m); {
+	case id == "http.matchers.query", s.cache.Template && id != "http.matchers.file":
+		return false
+	}
+	return s.keyed(m)
+}
+
+// nameOfMatcher tells a matcher from others, on all nodes.
+func nameOfMatcher(m any) string {
+	settings, _ := json.Marshal(m)
+	return moduleID(m) + " " + string(settings)
+}
+
+func moduleID(m any) string {
+	if m, ok := m.(caddy.Module); ok {
+		return string(m.CaddyModule().ID)
+	}
+	return fmt.Sprintf("%T", m)
+}
+
+func replacerOf(r *http.Request) *caddy.Replacer {
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		return repl
+	}
+	return caddy.NewReplacer()
+}
+
+// nowhere is the client of a request that no client has sent.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header         { return make(http.Header) }
+func (nowhere) WriteHeader(int)             {}
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/fcgi"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,10 @@ var composed = map[string]string{
 	"path matcher":              "@p path /a/{header.X-Role}\nCACHE\nrespond /guest own\nrespond @p yes\nreverse_proxy UPSTREAM",
 	"two regexps":               "@a header_regexp X-Role (.*)\n@b header_regexp X-Any (.*)\nCACHE\nrespond @a \"for {re.1}\"\nrespond @b \"b {re.1}\"",
 	"dynamic":                   "CACHE\nreverse_proxy {\ndynamic a {\nname 127.0.0.1\nport {header.X-Port}\n}\n}",
+	"several dynamic":           "CACHE\nreverse_proxy {\ndynamic multi {\na {\nname 127.0.0.1\nport {header.X-Port}\n}\n}\n}",
+	"invoked by an answer":      "reverse_proxy UPSTREAM {\nrewrite /auth\n@g header X-User guest\nhandle_response @g {\nroute {\ninvoke second\nrespond guests\n}\n}\nhandle_response {\nroute {\ninvoke second\nreverse_proxy UPSTREAM\n}\n}\n}",
+	"fastcgi":                   "CACHE\nreverse_proxy FASTCGI {\ntransport fastcgi {\nroot DIR/{header.X-Role}\n}\n}",
+	"fastcgi env":               "CACHE\nreverse_proxy FASTCGI {\ntransport fastcgi {\nroot /srv\nenv TENANT {header.X-Role}\n}\n}",
 	"method":                    "@guest header X-Role guest\nmethod @guest HEAD\nCACHE\nreverse_proxy UPSTREAM",
 	"handle_response":           "CACHE\nreverse_proxy UPSTREAM {\n@ok status 200\nhandle_response @ok {\n@guest header X-Role guest\nrespond @guest \"guests\" 200\ncopy_response\n}\n}",
 	"learned":                   "route {\nCACHE\n@guest expression `{http.request.header.X-Role} == \"guest\"`\nrespond @guest denied 403\nrequest_header X-Role guest\nreverse_proxy UPSTREAM\n}",
@@ -58,7 +63,7 @@ func composition(t *testing.T, p *process, o *origin, body, cache, dir string) s
 	if cache != "" {
 		template = "groupcache {\nttl 1h\nkey {http.request.uri.path}\n}"
 	}
-	r := strings.NewReplacer("CACHE", cache, "TEMPLATE", template, "UPSTREAM", o.addr(), "DIR", dir)
+	r := strings.NewReplacer("CACHE", cache, "TEMPLATE", template, "UPSTREAM", o.addr(), "DIR", dir, "FASTCGI", "unix/"+filepath.Join(dir, "fcgi"))
 	host, port, _ := net.SplitHostPort(p.http)
 	named := "&(cached) {\nroute {\nCACHE\nreverse_proxy UPSTREAM\n}\n}\n&(second) {\nCACHE\n}\n"
 	return config + "\n" + r.Replace(named) + fmt.Sprintf("http://:%s {\nbind %s\n%s\n}\n", port, host, r.Replace(body))
@@ -78,6 +83,7 @@ func TestCompositions(t *testing.T) {
 			})
 			dir := t.TempDir()
 			files(t, dir)
+			serveFastCGI(t, filepath.Join(dir, "fcgi"))
 			var answers [2][]string
 			for i, cache := range []string{"", "groupcache {\nttl 1h\n}"} {
 				c := newCluster(t, 1, o, "")
@@ -104,6 +110,22 @@ func TestCompositions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// serveFastCGI serves what a script sees of its root and its environment.
+func serveFastCGI(t *testing.T, socket string) {
+	t.Helper()
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		_ = fcgi.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // until it is closed
+			env := fcgi.ProcessEnv(r)
+			fmt.Fprintf(w, "%s for %s", filepath.Base(env["DOCUMENT_ROOT"]), env["TENANT"])
+		}))
+	}()
 }
 
 func files(t *testing.T, dir string) {

@@ -3,7 +3,6 @@
 package routes
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -198,6 +197,7 @@ func Around(app *caddyhttp.App, of *Cache) *Route {
 		switch {
 		case s.list(server.Routes):
 			own = append(own, server)
+			s.place = name + " " + s.place
 		case hasGroup(server.Routes, server.NamedRoutes, of):
 			others = append(others, server)
 		}
@@ -256,6 +256,10 @@ type surroundings struct {
 	answered         bool     // by an upstream in front of the cache, as with forward_auth
 	answers          []string // placeholders behind it, of what an upstream has answered
 	changedByAnswers []string // fields that are set by those
+	chosen           []string // placeholders of those answers that have chosen a list above it
+
+	place   string // where it stands in the routes of its server
+	foreign bool   // whether some of the matchers are other modules than Caddy's
 
 	way          string // what above is, with what is negated
 	times        int    // how often it stands in the routes: a named route may be invoked at several places
@@ -273,7 +277,7 @@ func (s *surroundings) route() *Route {
 		for _, sets := range s.ways {
 			s.matchersOf(sets)
 		}
-		s.ways = nil
+		s.ways, s.placeholders = nil, append(s.placeholders, s.chosen...)
 	}
 	if s.answered {
 		s.placeholders, s.changed = append(s.placeholders, s.answers...), append(s.changed, s.changedByAnswers...)
@@ -298,6 +302,9 @@ func (s *surroundings) route() *Route {
 	if r.target {
 		r.name += " target"
 	}
+	if s.foreign {
+		r.name += " at " + s.place
+	}
 	return r
 }
 
@@ -312,8 +319,9 @@ func (s *surroundings) list(routes caddyhttp.RouteList) (found bool) {
 				continue
 			}
 			found = true
+			s.place = fmt.Sprintf("%d.%d ", i, j) + s.place
 			for _, m := range s.leaves(one.MatcherSets, s.keyed) {
-				s.above = append(s.above, nameOfMatcher(m))
+				s.above = append(s.above, s.nameOfMatcher(m))
 			}
 			s.ways = append(s.ways, one.MatcherSets)
 			way := s.nameOfSets(one.MatcherSets)
@@ -355,7 +363,7 @@ func (s *surroundings) nameOfSets(sets caddyhttp.MatcherSets) string {
 			if not, ok := m.(*caddyhttp.MatchNot); ok {
 				names = append(names, "not "+s.nameOfSets(caddyhttp.MatcherSets(not.MatcherSets)))
 			} else if !s.keyed(m) {
-				names = append(names, nameOfMatcher(m))
+				names = append(names, s.nameOfMatcher(m))
 			}
 		}
 		all = append(all, strings.Join(names, " and "))
@@ -369,15 +377,39 @@ func (s *surroundings) nested(handler caddyhttp.MiddlewareHandler) (found bool) 
 	s.eachList(handler, func(routes caddyhttp.RouteList) {
 		if s.list(routes) {
 			found = true
-			switch handler.(type) {
-			case *reverseproxy.Handler, *intercept.Intercept: // another upstream's answer has chosen the list
-				s.answered = true
+			if chosen := chosenBy(handler); len(chosen) > 0 { // another upstream's answer has chosen the list
+				s.answered, s.chosen = true, append(s.chosen, chosen...)
 				s.way += fmt.Sprintf("answer %d ", i)
 			}
 		}
 		i++
 	})
 	return found
+}
+
+// chosenBy returns the placeholders of what decides which list of a handler's routes an
+// answer goes to. none: no answer decides.
+func chosenBy(handler caddyhttp.MiddlewareHandler) (placeholders []string) {
+	var of string
+	var lists []caddyhttp.ResponseHandler
+	switch handler := handler.(type) {
+	case *reverseproxy.Handler:
+		of, lists = "reverse_proxy", handler.HandleResponse
+	case *intercept.Intercept:
+		of, lists = "intercept", handler.HandleResponse
+	default:
+		return nil
+	}
+	placeholders = append(placeholders, "{http."+of+".status_code}")
+	for _, one := range lists {
+		if one.Match == nil {
+			continue
+		}
+		for name := range one.Match.Headers {
+			placeholders = append(placeholders, "{http."+of+".header."+name+"}")
+		}
+	}
+	return placeholders
 }
 
 // eachList calls do with the routes in a handler.
@@ -533,7 +565,7 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 		case *caddyhttp.Subroute, *caddyhttp.Invoke, *intercept.Intercept, *logging.LogAppend, *tracing.Tracing:
 			continue
 		case *reverseproxy.Handler: // what it tells the upstream is the upstream's to say in Vary
-			settings = []any{handler.Upstreams, handler.DynamicUpstreams, handler.Rewrite}
+			settings = []any{handler.Upstreams, handler.DynamicUpstreams, handler.Rewrite, transportOf(handler)}
 			if handler.Headers != nil {
 				s.changedBy(handler.Headers.Request)
 			}
@@ -542,19 +574,8 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 			s.changedBy(handler.Request)
 		}
 		s.placeholders = append(s.placeholders, notInKey(settings)...)
-		if text, err := json.Marshal(settings); err == nil {
-			s.answers = append(s.answers, inbound.OfAnswers(string(text))...)
-		}
+		s.answers = append(s.answers, inbound.OfAnswers(textOf(settings))...)
 	}
-}
-
-// notInKey returns the placeholders in settings that say more than the key has.
-func notInKey(settings any) []string {
-	text, err := json.Marshal(settings)
-	if err != nil { // nothing of it has come from a config
-		return nil
-	}
-	return inbound.NotInKey(string(text))
 }
 
 // changedBy takes in the request fields that are set by what is not in the key.
@@ -577,7 +598,7 @@ func (s *surroundings) changedBy(set *headers.HeaderOps) {
 // matchersOf takes in those matchers around the cache that look at more than the key has.
 func (s *surroundings) matchersOf(sets caddyhttp.MatcherSets) {
 	for _, m := range s.leaves(sets, s.follows) {
-		s.matchers, s.names = append(s.matchers, m), append(s.names, nameOfMatcher(m))
+		s.matchers, s.names = append(s.matchers, m), append(s.names, s.nameOfMatcher(m))
 	}
 	s.placeholders = append(s.placeholders, s.placeholdersOf(sets)...)
 }
@@ -629,19 +650,6 @@ func (s *surroundings) follows(m any) bool {
 		return false
 	}
 	return s.keyed(m)
-}
-
-// nameOfMatcher tells a matcher from others, on all nodes.
-func nameOfMatcher(m any) string {
-	settings, _ := json.Marshal(m)
-	return moduleID(m) + " " + string(settings)
-}
-
-func moduleID(m any) string {
-	if m, ok := m.(caddy.Module); ok {
-		return string(m.CaddyModule().ID)
-	}
-	return fmt.Sprintf("%T", m)
 }
 
 func replacerOf(r *http.Request) *caddy.Replacer {

@@ -25,6 +25,7 @@ const (
 	pathPurges  = "/1/purges"
 	pathLearn   = "/1/learn"
 	pathChunk   = "/1/chunk"
+	pathChunks  = "/1/chunks"
 	pathStore   = "/1/store"
 
 	pathHandOver = "/1/hand-over"
@@ -93,6 +94,7 @@ func NewServer(b Backend, id *Identity) *Server {
 	mux.HandleFunc("POST "+pathPurges, s.purges)
 	mux.HandleFunc("POST "+pathLearn, s.learn)
 	mux.HandleFunc("POST "+pathChunk, s.chunk)
+	mux.HandleFunc("POST "+pathChunks, s.chunks)
 	mux.HandleFunc("POST "+pathStore, s.store)
 	mux.HandleFunc("POST "+pathHandOver, s.handOver)
 	mux.HandleFunc("POST "+pathInspect, s.inspect)

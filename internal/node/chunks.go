@@ -288,9 +288,11 @@ func (o Outgoing) Followed() {
 	}
 }
 
-// Next returns the next piece of the first chunk, or how much of the others is stored.
+// Next returns the next piece of the first chunk, or how much of the others is stored. Of one
+// that is slow to come in it returns pieces too, if a request at the other node waits for them.
 func (o Outgoing) Next(ctx context.Context, idle func()) ([]byte, peer.Stored, error) {
-	p, size, err := o.NextSettled(ctx, idle)
+	ahead := func() bool { return o.Flight != nil && (!o.stores || o.Flight.Followed.Load()) }
+	p, at, err := o.NextSettled(ctx, idle, ahead)
 	if o.stores && o.Flight.Outgrown.Load() {
 		switch {
 		case errors.Is(err, io.EOF):
@@ -299,10 +301,10 @@ func (o Outgoing) Next(ctx context.Context, idle func()) ([]byte, peer.Stored, e
 			err = Ended{rfc9111.TooLarge}
 		}
 	}
-	if p != nil || err != nil {
+	if err != nil || at == 0 {
 		return p, peer.Stored{}, err
 	}
-	return nil, peer.Stored{Generation: o.Flight.Generation, Size: size}, nil
+	return p, peer.Stored{Generation: o.Flight.Generation, Size: at}, nil
 }
 
 // incoming is a fill that comes from another node.
@@ -329,6 +331,10 @@ func (in incoming) followed() bool {
 	in.from.Followed()
 	return true
 }
+
+// Ahead takes bytes of a chunk that is slow to come in. A request that follows here gets them;
+// they are stored with the rest of the chunk.
+func (in incoming) Ahead(at int64, p []byte) { in.Fill.Ahead(at, p) }
 
 // Stored notes that further chunks are with their owners.
 func (in incoming) Stored(s peer.Stored) error {

@@ -152,7 +152,14 @@ func (o Owner) relay(ctx context.Context, q *Lookup, f *Flight, r *Follower, a *
 		case err != nil:
 			a.Broken(ReasonOf(err))
 			return
-		case p == nil && a.Stored(stored) != nil, a.Data(p) != nil:
+		case stored.Size == 0:
+			err = a.Data(p)
+		case p == nil:
+			err = a.Stored(stored)
+		default:
+			err = a.Ahead(stored.Size, p)
+		}
+		if err != nil {
 			return
 		}
 	}
@@ -225,6 +232,7 @@ func (o Owner) take(q *Lookup, f *Flight, p *peer.Publication) (taken, Ending) {
 		}
 	}
 	f.Begin(q, p.Entry)
+	f.onFollow.Store(new(p.Followed))
 	if err := p.Body(incoming{f.Fill, o.Node, q, f, p}); err != nil {
 		o.Remember(q.Namespace, q.Key, brokenReason(err))
 		return refused(brokenReason(err))

@@ -356,9 +356,31 @@ func (d *decoder) stored() Stored {
 	return s
 }
 
+// ahead appends a frame of bytes of a chunk that is coming in, with their digest: what is
+// stored is checked once more when it is fetched from its owner.
+func (w *frameWriter) ahead(at int64, p []byte) {
+	w.frame(frameAhead, func(e *encoder) {
+		e.uint(uint64(at))
+		e.uint(store.Digest(p))
+		e.bytes(p)
+	})
+}
+
+func (d *decoder) ahead() (at int64, p []byte) {
+	at = int64(d.uint(store.MaxBodySize, "position"))
+	digest := d.uint(math.MaxUint64, "digest")
+	p = d.rest
+	if at < store.ChunkSize || len(p) == 0 || digest != store.Digest(p) {
+		d.fail("bytes ahead")
+	}
+	d.rest = nil
+	return at, p
+}
+
 // A Sink takes a body from the wire: the bytes of the first chunk, then up to
-// where the others are stored.
+// where the others are stored, and bytes of those that are slow to come in.
 type Sink interface {
 	io.Writer
 	Stored(Stored) error
+	Ahead(at int64, p []byte)
 }

@@ -45,6 +45,7 @@ const (
 	framePurge   byte = 'p' // a purge, or a part of one
 	frameChunk   byte = 'c' // which chunk of a large body
 	frameStored  byte = 's' // up to where the chunks of a body are stored
+	frameAhead   byte = 'a' // some of the chunk that is coming in; it will be stored
 
 	// On the stream that calls share (mux_client.go). The payload of the first three
 	// begins with the call's number.

@@ -283,8 +283,8 @@ type Outgoing struct {
 
 // Followed notes that the other node's followers need it too.
 func (o Outgoing) Followed() {
-	if o.Flight != nil {
-		o.Flight.Followed.Store(true)
+	if o.stores && !o.Flight.Followed.Swap(true) {
+		o.Flight.node.readers.Add(1) // until it is published
 	}
 }
 

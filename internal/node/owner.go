@@ -132,6 +132,8 @@ func (o Owner) relay(ctx context.Context, q *Lookup, f *Flight, r *Follower, a *
 	if a.Follow() != nil {
 		return
 	}
+	o.readers.Add(1)
+	defer o.readers.Add(-1)
 	e, err := f.Fill.Header(ctx)
 	if err != nil {
 		a.Broken(ReasonOf(err))

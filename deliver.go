@@ -108,8 +108,8 @@ func (x *exchange) deliverParts(s *storedResponse, header func(http.ResponseWrit
 	body := x.storedBody(e, s.body)
 	defer body.Close()
 	if e.Large() && x.r.Method != http.MethodHead {
-		if _, err := body.From(body.Needs(x.r, e)); err != nil {
-			x.lost(err)
+		if err := x.ready(body, e); err != nil {
+			x.Without = e.Generation // it is the upstream's turn
 			return stepLookUp
 		}
 	}
@@ -133,13 +133,24 @@ func (x *exchange) deliverParts(s *storedResponse, header func(http.ResponseWrit
 	return stepDone
 }
 
-// lost makes the most of an entry whose body can't be served: it is the
-// upstream's turn.
-func (x *exchange) lost(err error) {
-	x.Bypass = rfc9111.Incomplete
-	if errors.Is(err, node.ErrChunkGone) {
-		x.invalidateKey()
+// ready sees to it that a client can get what it needs of a large body, before it gets the
+// header of that. A chunk that no node has can only come from the upstream, which may have
+// another body by now: so it is asked for the first one here, and if the rest is gone too, or
+// most of it, for the whole.
+func (x *exchange) ready(body *delivery.Body, e *store.Entry) error {
+	start, end := body.Needs(x.r, e)
+	first, last := int(start/store.ChunkSize), int((end-1)/store.ChunkSize)
+	missing := x.h.node.Chunks.Missing(peer.ChunkID{Key: x.Key, Generation: e.Generation}, first, last, x.PeerTimeout)
+	if 2*len(missing) > last-first+1 && !x.FarRange {
+		return node.ErrChunkGone
 	}
+	if len(missing) > 0 {
+		if _, err := body.From(int64(missing[0]) * store.ChunkSize); err != nil {
+			return err
+		}
+	}
+	_, err := body.From(start)
+	return err
 }
 
 // invalidateKey drops what is stored for the request on all nodes.

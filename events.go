@@ -2,11 +2,14 @@ package caddygroupcache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -105,15 +108,32 @@ func (s starter) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
+// A stopper is told that a config begins to stop, and notes how long its requests may take.
+type stopper struct {
+	ctx     caddy.Context
+	process *process
+}
+
+// Handle takes the event "stopping" of Caddy itself.
+func (s stopper) Handle(context.Context, caddy.Event) error {
+	s.process.stopBy.Store(nil)
+	if app, err := s.ctx.AppIfConfigured("http"); err == nil {
+		if grace := time.Duration(app.(*caddyhttp.App).GracePeriod); grace > 0 {
+			s.process.stopBy.Store(new(time.Now().Add(grace)))
+		}
+	}
+	return nil
+}
+
 // subscribe has the process's events go to a config's events app as soon as the
 // config has started.
-func (e *events) subscribe(ctx caddy.Context) error {
+func (p *process) subscribe(ctx caddy.Context) error {
 	app, err := ctx.App("events")
 	if err != nil {
 		return fmt.Errorf("loading the events app: %w", err)
 	}
 	to := app.(*caddyevents.App)
-	return to.On("started", starter{emitter{ctx, to}, e})
+	return errors.Join(to.On("started", starter{emitter{ctx, to}, p.events}), to.On("stopping", stopper{ctx, p}))
 }
 
 // member tells of a member that comes or goes.
@@ -217,6 +237,7 @@ func (s kindCounts) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 // Interface guards
 var (
 	_ caddyevents.Handler     = starter{}
+	_ caddyevents.Handler     = stopper{}
 	_ zapcore.Core            = runningLog{}
 	_ zapcore.ObjectMarshaler = kindCounts{}
 )

@@ -21,8 +21,8 @@ func (x *exchange) follow(f *node.Flight, body *node.Follower) step {
 	if err != nil {
 		return x.unanswered(err)
 	}
-	if x.h.node.Purger.PurgedSince(&x.Lookup, f, e) || !e.Matches(x.r.Header) {
-		return stepLookUp // it is of before the purge, or of another selection
+	if x.h.node.Purger.PurgedSince(&x.Lookup, f, e) || !e.Matches(x.r.Header) || x.Without != 0 && e.Generation == x.Without {
+		return stepLookUp // it is of before the purge, of another selection, or of a body with chunks that are gone
 	}
 	use := x.Reuse(e, time.Now())
 	if use == rfc9111.Validate {

@@ -5,7 +5,9 @@ package caddygroupcache_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -258,6 +260,66 @@ func TestReadersOutliveTheNodeTheyReadFrom(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSlowBodyIsReadAlongOnOtherNodes as it arrives, also beyond its first chunk, by those who
+// come early and those who come late.
+func TestSlowBodyIsReadAlongOnOtherNodes(t *testing.T) {
+	const size, step, every = 1<<20 + 400_000, 4_000, 50 * time.Millisecond // 5 s for the second chunk
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		begin := int64(1<<20 + 20_000)
+		_, _ = io.Copy(w, &endless{size: begin})
+		for at := begin; at < size && r.Context().Err() == nil; at += step {
+			w.(http.Flusher).Flush()
+			time.Sleep(every)
+			_, _ = io.Copy(w, &endless{size: at + step, at: at})
+		}
+	})
+	c := startCluster(t, 3, o, "")
+	var all sync.WaitGroup
+	for lead := range c { // one of them owns the key, mostly
+		path := fmt.Sprint("/slow/", lead)
+		all.Go(func() { c[lead].readAlong(t, path, size) })
+		eventually(t, "it is fetched", func() bool { return o.fetches(path) == 1 })
+		for i, p := range c {
+			all.Go(func() { p.readAlong(t, path, size) })
+			all.Go(func() {
+				time.Sleep(time.Duration(i+1) * 500 * time.Millisecond) // amid the second chunk
+				p.readAlong(t, path, size)
+			})
+		}
+	}
+	all.Wait()
+	if n := o.fetches(""); n != len(c) {
+		t.Errorf("%d fetches", n)
+	}
+	c.awaitIdle()
+}
+
+// readAlong reads a body, and fails if nothing of it comes for long.
+func (p *process) readAlong(t *testing.T, path string, size int64) {
+	resp, err := (&http.Client{Transport: client.Transport}).Do(p.request(http.MethodGet, path, nil))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer resp.Body.Close()
+	var longest time.Duration
+	sum, buf := sha256.New(), make([]byte, 64<<10)
+	for last := time.Now(); err == nil; last = time.Now() {
+		var n int
+		n, err = resp.Body.Read(buf)
+		sum.Write(buf[:n])
+		longest = max(longest, time.Since(last))
+	}
+	if err != io.EOF || [sha256.Size]byte(sum.Sum(nil)) != digestOf(0, size) {
+		t.Errorf("%s%s: another body, %v: %s", p.name, path, err, resp.Header.Get("Cache-Status"))
+	}
+	t.Logf("%s%s: silent for %v at most: %s", p.name, path, longest.Round(time.Millisecond), resp.Header.Get("Cache-Status"))
+	if longest > 2*time.Second {
+		t.Errorf("%s%s: silent for %v", p.name, path, longest)
 	}
 }
 

@@ -23,8 +23,8 @@ func inOneGroup(t *testing.T, sets ...func(*Handler)) (handlers []*Handler) {
 	return handlers
 }
 
-// TestWhatAHandlerWouldNotStoreItDoesNotServe, though another handler of the group has
-// stored it for the same URL.
+// TestWhatAHandlerWouldNotStoreItDoesNotServe, though another handler of the group, on this
+// node or another one, has stored it for the same URL.
 func TestWhatAHandlerWouldNotStoreItDoesNotServe(t *testing.T) {
 	for name, tt := range map[string]struct {
 		lax     func(*Handler)
@@ -39,17 +39,19 @@ func TestWhatAHandlerWouldNotStoreItDoesNotServe(t *testing.T) {
 		"tags that clients may see":     {func(h *Handler) { h.ExposeTags = true }, "/", nil, []string{"Surrogate-Key", "a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			handlers := inOneGroup(t, tt.lax, nil)
-			lax, strict := handlers[0], handlers[1]
-			var calls atomic.Int64
-			up := fixed(&calls, "hello", append([]string{"Cache-Control", "max-age=60"}, tt.answer...)...)
-			if len(tt.answer) == 4 {
-				up = fixed(&calls, "hello", tt.answer...)
-			}
-			do(lax, up, request(t.Context(), tt.target, tt.request...))
-			wantStatus(t, do(lax, up, request(t.Context(), tt.target, tt.request...)), "hit")
-			if w := do(strict, up, request(t.Context(), "/")); strings.Contains(w.Header().Get("Cache-Status"), "hit") || calls.Load() != 2 {
-				t.Errorf("served: %v, after %d fetches", w.Header(), calls.Load())
+			c := newCluster(t, 2)
+			for _, handlers := range [][]*Handler{inOneGroup(t, tt.lax, nil), {newHandler(t, c.nodes[0], tt.lax), newHandler(t, c.nodes[1], nil)}} {
+				lax, strict := handlers[0], handlers[1]
+				var calls atomic.Int64
+				up := fixed(&calls, "hello", append([]string{"Cache-Control", "max-age=60"}, tt.answer...)...)
+				if len(tt.answer) == 4 {
+					up = fixed(&calls, "hello", tt.answer...)
+				}
+				do(lax, up, request(t.Context(), tt.target, tt.request...))
+				wantStatus(t, do(lax, up, request(t.Context(), tt.target, tt.request...)), "hit")
+				if w := do(strict, up, request(t.Context(), "/")); strings.Contains(w.Header().Get("Cache-Status"), "hit") || calls.Load() != 2 {
+					t.Errorf("served: %v, after %d fetches", w.Header(), calls.Load())
+				}
 			}
 		})
 	}

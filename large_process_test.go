@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -153,5 +155,36 @@ func TestSlowClientsOfACachedBodyTakeNoMemory(t *testing.T) {
 	figure(t, fmt.Sprintf("growth of memory for %d slow clients", clients), p.memory()-before, 32<<20, 3*32<<20)
 	if n := o.fetches("/large"); n != 1 {
 		t.Errorf("%d fetches", n)
+	}
+}
+
+// TestDownloadsWhileTheUpstreamIsDeployed: half of the upstream's servers have another version
+// of each file. Each client gets one of the two, and all of what it asks for.
+func TestDownloadsWhileTheUpstreamIsDeployed(t *testing.T) {
+	const size = 5_000_000
+	var asked atomic.Int64
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		version := asked.Add(1) % 2
+		w.Header().Set("Cache-Control", "max-age=600")
+		w.Header().Set("Etag", fmt.Sprintf(`"%d"`, version))
+		http.ServeContent(w, r, "", time.Time{}, &endless{size: size + version})
+	})
+	for _, nodes := range []int{1, 3} {
+		c := startCluster(t, nodes, o, "")
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				for j := range 12 {
+					path := fmt.Sprintf("/%d/%d", nodes, (i*j)%20)
+					for _, part := range []string{"bytes=3000000-3000099", "", "bytes=0-", "bytes=1500000-1500009"} {
+						_, n, status, how, err := c[j%nodes].download(path, "Range", part)
+						if err != nil || status == http.StatusOK && n < size {
+							t.Errorf("%d nodes, %q: %d, %d bytes, %v: %s", nodes, part, status, n, err, how)
+						}
+					}
+				}
+			})
+		}
+		all.Wait()
 	}
 }

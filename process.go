@@ -49,6 +49,8 @@ type process struct {
 	newest *App
 	before *gossip.Cluster
 
+	stopBy atomic.Pointer[time.Time] // when requests are to have ended, since a config began to stop; nil: no limit
+
 	handlers atomic.Pointer[handlersByGroup] // of the running config
 	app      atomic.Pointer[App]             // of the running config
 	endBeat  context.CancelFunc
@@ -206,12 +208,24 @@ func (p *process) Destruct() error {
 		p.node.HandOver()
 		saved.Wait() // it tells others something too
 		err = p.members.Leave(leaveTimeout)
+		p.drain()
 		p.server.Close()
 		p.peers.Close() // which the server does by itself, but perhaps not yet
 	}
 	saved.Wait()
 	p.node.Close()
 	return err
+}
+
+// drain lets clients of other nodes read to its end what comes in here, for as long as
+// clients of this one might.
+func (p *process) drain() {
+	ctx, cancel := p.node.Over, context.CancelFunc(func() {})
+	if by := p.stopBy.Load(); by != nil {
+		ctx, cancel = context.WithDeadline(ctx, *by)
+	}
+	defer cancel()
+	p.node.Drain(ctx)
 }
 
 // Inspect tells another node what this one knows of a key.

@@ -40,7 +40,7 @@ func (x *exchange) mender(e *store.Entry, i int) func() ([]byte, error) {
 		s, start := x.newSlicer(others), time.Now()
 		s.start, s.size, s.tag = int64(i)*store.ChunkSize, e.Size, tag
 		if err := s.fetch(x); err != nil {
-			if s.outdated() {
+			if s.outdated() && x.isStored(e) { // else another request has, and something newer may be on its way
 				x.invalidateKey()
 			}
 			h.counters.fetched(fillFailed, time.Since(start))
@@ -52,6 +52,12 @@ func (x *exchange) mender(e *store.Entry, i int) func() ([]byte, error) {
 		x.mended = true
 		return s.body, nil
 	}
+}
+
+// isStored reports whether a body is what this node has of the key now.
+func (x *exchange) isStored(e *store.Entry) bool {
+	now := x.h.node.Store.Lookup(x.Key, x.r.Header, time.Now()).Entry
+	return now != nil && now.Generation == e.Generation
 }
 
 // A firstChunk is that of a response which deliverPart answers from.
@@ -116,10 +122,9 @@ func (x *exchange) fetchFirst(f *node.Flight) (next step, ending node.Ending, ok
 func (x *exchange) deliverPart() step {
 	defer x.first.release()
 	x.first.out.stored, x.first.out.fwdStatus = true, http.StatusPartialContent
-	x.deliverParts(&x.first.storedResponse, func(w http.ResponseWriter) bool {
+	return x.deliverParts(&x.first.storedResponse, func(w http.ResponseWriter) bool {
 		return x.newHeader(w, x.first.entry, x.first.out)
 	})
-	return stepDone
 }
 
 // A slicer is the client of a request for a slice.

@@ -9,12 +9,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // wrongParts are answers to the request for a chunk that must not become part of
@@ -231,6 +234,54 @@ func TestPartOfAStaleBodyIsValidatedFirst(t *testing.T) {
 	}
 }
 
+// A mortal is a node whose chunk of a body is lost when the client of another node has the
+// header: its own node dies then.
+type mortal struct {
+	h      *Handler
+	target string
+	die    func()
+}
+
+// newMortal stores a body of which chunk 2 is on the node that dies, and the chunks before
+// on the one that is asked. It is for a synctest bubble.
+func newMortal(t *testing.T, up caddyhttp.Handler) *mortal {
+	c := newClusterInBubble(t, 2)
+	m := &mortal{h: c.handlers[0], die: func() { c.servers[1].Close() }}
+	ring := c.nodes[0].Ring.Load()
+	for i := 0; ; i++ {
+		m.target = fmt.Sprintf("/%d", i)
+		k, _ := keyOf(m.h, request(t.Context(), m.target))
+		_, first := ring.Owner(k)
+		_, second := ring.Owner(store.ChunkKey(k, 1))
+		if _, third := ring.Owner(store.ChunkKey(k, 2)); first && second && !third {
+			break
+		}
+	}
+	getLarge(t, c.handlers[1], up, m.target)
+	waitForCommit(t, c.nodes[0], 1)
+	return m
+}
+
+// A dyingClient has a node die when it has got the first of a body.
+type dyingClient struct {
+	*httptest.ResponseRecorder
+	once sync.Once
+	die  func()
+}
+
+func (c *dyingClient) Write(p []byte) (int, error) {
+	defer c.once.Do(c.die)
+	return c.ResponseRecorder.Write(p)
+}
+
+// get asks for the body, and reports whether the client was cut off.
+func (m *mortal) get(t *testing.T, up caddyhttp.Handler, fields ...string) (got []byte, cut bool) {
+	w := &dyingClient{ResponseRecorder: httptest.NewRecorder(), die: m.die}
+	defer func() { got = w.Body.Bytes() }()
+	defer func() { cut = cut || recover() == http.ErrAbortHandler }()
+	return nil, m.h.ServeHTTP(w, request(t.Context(), m.target, fields...), up) != nil
+}
+
 // TestRestThatIsNotOfTheSameResponse: a chunk is gone, and the upstream has by now
 // what a test says. Bytes tell, and so do the fields that the client has.
 func TestRestThatIsNotOfTheSameResponse(t *testing.T) {
@@ -256,27 +307,26 @@ func TestRestThatIsNotOfTheSameResponse(t *testing.T) {
 		"a part, asked for none": {body[2<<20:], []string{"Etag", `"1"`}, 206, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newLoneNode(t)
-			h := newHandler(t, n, nil)
-			getLarge(t, h, &answers{body: body}, "/")
-			forget(t, n, h, "/", 2)
-			// The chunk itself can't be had; the whole can.
-			up := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-				if r.Header.Get("Range") != "" {
-					return io.ErrUnexpectedEOF
+			synctest.Test(t, func(t *testing.T) {
+				m := newMortal(t, &answers{body: body})
+				// The chunk itself can't be had; the whole can.
+				up := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+					if r.Header.Get("Range") != "" {
+						return io.ErrUnexpectedEOF
+					}
+					w.Header().Set("Content-Length", strconv.Itoa(len(test.now)))
+					for i := 0; i < len(test.fields); i += 2 {
+						w.Header().Set(test.fields[i], test.fields[i+1])
+					}
+					w.WriteHeader(test.status)
+					_, err := w.Write(test.now)
+					return err
+				})
+				got, cut := m.get(t, up)
+				if cut == test.whole || !bytes.HasPrefix(body, got) || test.whole && len(got) != len(body) {
+					t.Errorf("got %d bytes of %d, cut off: %v", len(got), len(body), cut)
 				}
-				w.Header().Set("Content-Length", strconv.Itoa(len(test.now)))
-				for i := 0; i < len(test.fields); i += 2 {
-					w.Header().Set(test.fields[i], test.fields[i+1])
-				}
-				w.WriteHeader(test.status)
-				_, err := w.Write(test.now)
-				return err
 			})
-			w, cut := whole(t, h, up, "/")
-			if got := w.Body.Bytes(); cut == test.whole || !bytes.HasPrefix(body, got) || test.whole && len(got) != len(body) {
-				t.Errorf("got %d bytes of %d, cut off: %v", len(got), len(body), cut)
-			}
 		})
 	}
 }
@@ -302,25 +352,20 @@ func TestRestOfABodyWithoutATag(t *testing.T) {
 		"shorter than the beginning": {body[:1000], "", 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := newLoneNode(t)
-			h := newHandler(t, n, nil)
-			up := &answers{body: body, tag: `W/"1"`, change: func(*partAnswer) {}}
-			getLarge(t, h, up, "/")
-			forget(t, n, h, "/", 2)
-			up.body = test.now
-			r := request(t.Context(), "/")
-			if test.part != "" {
-				r.Header.Set("Range", test.part)
-			}
-			w := httptest.NewRecorder()
-			cut := func() (cut bool) {
-				defer func() { cut = recover() == http.ErrAbortHandler }()
-				return h.ServeHTTP(w, r, up) != nil
-			}()
-			got, want := w.Body.Bytes(), body[test.start:]
-			if cut == test.whole || !bytes.HasPrefix(want, got) || test.whole && len(got) != len(want) {
-				t.Errorf("got %d bytes of %d, cut off: %v", len(got), len(want), cut)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				up := &answers{body: body, tag: `W/"1"`, change: func(*partAnswer) {}}
+				m := newMortal(t, up)
+				up.body = test.now
+				var fields []string
+				if test.part != "" {
+					fields = []string{"Range", test.part}
+				}
+				got, cut := m.get(t, up, fields...)
+				want := body[test.start:]
+				if cut == test.whole || !bytes.HasPrefix(want, got) || test.whole && len(got) != len(want) {
+					t.Errorf("got %d bytes of %d, cut off: %v", len(got), len(want), cut)
+				}
+			})
 		})
 	}
 }

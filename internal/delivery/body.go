@@ -139,13 +139,13 @@ func (b *Body) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Needs returns where a request begins to need a large body: at its first byte,
-// unless it asks for one part.
-func (b *Body) Needs(r *http.Request, e *store.Entry) int64 {
+// Needs returns from where to where a request needs a large body: all of it, unless it
+// asks for one part.
+func (b *Body) Needs(r *http.Request, e *store.Entry) (start, end int64) {
 	if WantsPart(r, e.Status) && rfc9111.RangeApplies(r.Header, e.Header()) {
-		if start, _, ok := rfc9111.SingleRange(r.Header["Range"], b.Size); ok {
-			return start
+		if start, length, ok := rfc9111.SingleRange(r.Header["Range"], b.Size); ok {
+			return start, start + length
 		}
 	}
-	return 0
+	return 0, b.Size
 }

@@ -329,7 +329,8 @@ func (f *Fill[H]) Settle(i int) {
 }
 
 // Extend makes the body size bytes long. What is new of it is elsewhere: the
-// first chunk must be complete, and be followed by nothing that was written.
+// first chunk must be complete, and be followed by nothing that was written; what came Ahead
+// it takes the place of.
 func (f *Fill[H]) Extend(size int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -338,9 +339,10 @@ func (f *Fill[H]) Extend(size int64) error {
 		return cmp.Or(f.err, io.ErrClosedPipe)
 	case size > f.limit:
 		return ErrTooLarge
-	case f.size < f.chunk, f.recall == nil, max(f.away, f.chunk) != f.size, f.size%f.chunk != 0, size <= f.size:
+	case f.size < f.chunk, f.recall == nil, f.settledLocked()%f.chunk != 0, size <= f.settledLocked(), size < f.size:
 		return io.ErrUnexpectedEOF
 	}
+	f.dropAheadLocked()
 	for f.size < size {
 		n := min(size-f.size, f.chunk)
 		f.rest = append(f.rest, piece{size: int(n)})
@@ -485,6 +487,9 @@ type Reader[H any] struct {
 	block int   // of the first chunk: where at is, or before that
 	begin int64 // of the block in the body
 
+	told int64 // how much NextSettled has said to be elsewhere
+	due  int64 // up to where it gives bytes of the chunk that is coming in
+
 	release func() // lets go of what Next has got back; nil: nothing
 	copied  []byte // what Next has copied
 	closed  bool
@@ -507,7 +512,7 @@ func (r *Reader[H]) Skip(n int64) { r.at += n }
 // error. The error is ErrGone when a chunk could not be got back.
 func (r *Reader[H]) Next(ctx context.Context, idle func()) ([]byte, error) {
 	r.letGo()
-	p, i, err := r.next(ctx, idle, func() int64 { return r.f.size })
+	p, i, err := r.next(ctx, idle)
 	if err != nil || p != nil {
 		return p, err
 	}
@@ -530,28 +535,13 @@ func (r *Reader[H]) letGo() {
 	}
 }
 
-// NextSettled is Next for a reader that needs no more of the further chunks
-// than to know that they are elsewhere: then the result is nil, and the size up
-// to which they are.
-func (r *Reader[H]) NextSettled(ctx context.Context, idle func()) ([]byte, int64, error) {
-	f := r.f
-	p, _, err := r.next(ctx, idle, func() int64 { return max(min(f.size, f.chunk), f.away) })
-	if err != nil || p != nil {
-		return p, 0, err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	r.at = f.away
-	return nil, f.away, nil
-}
-
-// next waits until the body, or what counts of it, is longer than what was
-// read. It returns bytes that are here, or the index of the chunk that is not.
-func (r *Reader[H]) next(ctx context.Context, idle func(), sizeLocked func() int64) ([]byte, int, error) {
+// next waits until the body is longer than what was read. It returns bytes that are
+// here, or the index of the chunk that is not.
+func (r *Reader[H]) next(ctx context.Context, idle func()) ([]byte, int, error) {
 	f := r.f
 	for {
 		f.mu.Lock()
-		if r.at < sizeLocked() {
+		if r.at < f.size {
 			defer f.mu.Unlock()
 			p, i := r.takeLocked()
 			return p, i, nil

@@ -380,7 +380,7 @@ func TestExtendedFill(t *testing.T) {
 		p    string
 		size int64
 	}{{"aaaa", 0}, {"", 8}} {
-		if p, size, err := settled.NextSettled(t.Context(), nil); string(p) != want.p || size != want.size || err != nil {
+		if p, size, err := settled.NextSettled(t.Context(), nil, never); string(p) != want.p || size != want.size || err != nil {
 			t.Errorf("got %q, %d, %v; want %v", p, size, err, want)
 		}
 	}
@@ -400,10 +400,10 @@ func TestExtendedFill(t *testing.T) {
 	if held := e.held.Load(); held != 0 {
 		t.Errorf("readers have not let go of %d parts", held)
 	}
-	if p, size, err := settled.NextSettled(t.Context(), nil); p != nil || size != 9 || err != nil {
+	if p, size, err := settled.NextSettled(t.Context(), nil, never); p != nil || size != 9 || err != nil {
 		t.Errorf("got %q, %d, %v", p, size, err)
 	}
-	if _, _, err := settled.NextSettled(t.Context(), nil); !errors.Is(err, io.EOF) {
+	if _, _, err := settled.NextSettled(t.Context(), nil, never); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/seed"
 )
@@ -95,4 +97,108 @@ func TestReaderKeepsNothingOfWhatIsSettled(t *testing.T) {
 			t.Error("the reader has the chunk itself")
 		}
 	}
+}
+
+func never() bool  { return false }
+func always() bool { return true }
+
+// TestSlowChunkIsReadAhead: a body goes from fill to fill as it does from node to node, and
+// what is read from the last one comes a lull after it was written, and is the same in the end
+// however much of it was ahead.
+func TestSlowChunkIsReadAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const chunk, step = 1000, 50
+		e := &elsewhere{chunks: make(map[int][]byte)}
+		body := bytes.Repeat([]byte("0123456789"), 250)
+		budget := NewBudget(10 * chunk)
+		var fills []*Fill[string]
+		for i := range 3 {
+			fills = append(fills, New[string](1<<20, chunk, budget))
+			fills[i].PutElsewhere(e.recall)
+			if i > 0 {
+				go pump(t, fills[i-1].NewReader(), fills[i])
+			}
+		}
+		var got []byte // read after Wait only
+		reader := fills[2].NewReader()
+		defer reader.Close()
+		go func() {
+			for p, err := reader.Next(t.Context(), nil); err == nil; p, err = reader.Next(t.Context(), nil) {
+				got = append(got, p...)
+			}
+		}()
+		for at := step; at <= len(body); at += step {
+			if _, err := fills[0].Write(body[at-step : at]); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3 * Lull)
+			synctest.Wait()
+			if !bytes.Equal(got, body[:at]) {
+				t.Fatalf("%d bytes have arrived of %d", len(got), at)
+			}
+			e.settle(fills[0], at == len(body))
+		}
+		fills[0].Close(nil)
+		synctest.Wait()
+		for _, f := range fills {
+			f.Release()
+		}
+		reader.Close()
+		if used := budget.Used(); used != 0 || !bytes.Equal(got, body) {
+			t.Errorf("%d in use at the end, %d bytes read of %d", used, len(got), len(body))
+		}
+	})
+}
+
+// pump feeds a fill as another node does.
+func pump(t *testing.T, from *Reader[string], to *Fill[string]) {
+	defer from.Close()
+	for {
+		p, at, err := from.NextSettled(t.Context(), nil, always)
+		switch {
+		case err != nil:
+			to.Close(nil)
+			return
+		case at == 0:
+			_, err = to.Write(p)
+		case p != nil:
+			to.Ahead(at, p)
+		default:
+			err = to.Extend(at)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestWhatComesAheadIsOnlyWhatFollows what is there, and takes no more than there is.
+func TestWhatComesAheadIsOnlyWhatFollows(t *testing.T) {
+	f := New[string](100, 10, NewBudget(15))
+	f.PutElsewhere((&elsewhere{}).recall)
+	ahead := func(at int64, p string, size int64) {
+		t.Helper()
+		if f.Ahead(at, []byte(p)); f.Size() != size {
+			t.Errorf("%q at %d: %d bytes, want %d", p, at, f.Size(), size)
+		}
+	}
+	ahead(0, "before", 0)
+	if _, err := f.Write(make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	ahead(10, "no room", 10)
+	f.budget = nil
+	ahead(11, "a hole", 10)
+	ahead(10, "more than a chunk", 10)
+	ahead(10, "begin", 15)
+	ahead(10, "again", 15)
+	if err := f.Extend(12); err == nil {
+		t.Error("less is stored than was ahead")
+	}
+	if err := f.Extend(20); err != nil || f.Size() != 20 {
+		t.Errorf("%d bytes, %v", f.Size(), err)
+	}
+	ahead(20, "the next", 28)
+	f.Close(nil)
+	ahead(28, "x", 28)
 }

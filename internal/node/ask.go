@@ -42,6 +42,9 @@ type Decision struct {
 // decision leaves nothing to do for: each action but Fetch.
 func (n *Node) Ask(q *Lookup, f *Flight, found *Result) (Decision, Ending) {
 	own := Decision{Stale: found.stale(), StaleBody: found.Body, Known: found.Entry != nil}
+	if q.Without != 0 {
+		own.Reason = rfc9111.Incomplete
+	}
 	owner, self := n.Ring.Load().Owner(q.Key)
 	if self {
 		now := *found
@@ -112,6 +115,7 @@ func (n *Node) askOwner(q *Lookup, owner peer.Node, found *Result) (*peer.Reply,
 	query.Asked, query.Within = time.Now(), q.FillTimeout
 	query.Purges, query.Told = n.Purger.Log.Recent(query.Asked)
 	query.Lead, query.Refresh, query.Credentials, query.Far, query.Validated = !q.Alone || q.AskPrevious, q.Refresh, q.Credentials, q.FarRange, q.Validated
+	query.Without = q.Without
 	switch {
 	case found.Here:
 		query.Have = found.Entry.Generation
@@ -153,7 +157,7 @@ func (n *Node) receive(q *Lookup, f *Flight, found *Result, reply *peer.Reply) (
 		passedOn = true
 		n.copyLater(q, f, reply)
 		return Decision{Action: Follow}, HandedOn
-	case !e.Matches(q.Header), e.Size > n.LargestClaim():
+	case !e.Matches(q.Header), e.Size > n.LargestClaim(), q.lacks(e):
 		return Decision{Reason: rfc9111.PeerError}, Ending{}
 	case found.Here && e.Generation == found.Entry.Generation:
 		if e.Size != found.Entry.Size || e.Digest != found.Entry.Digest {

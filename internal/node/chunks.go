@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -106,6 +108,42 @@ func (c *Chunks) Get(ctx context.Context, id peer.ChunkID, length int64, mend fu
 		return mend() // what the other could not get, for its own reasons
 	}
 	return b.chunk, b.err
+}
+
+// Missing returns which of the further chunks of a body, from first to last, no node has that
+// should: the nodes that own them, or did before, are asked all at once. A chunk of a node that
+// doesn't answer is missing. Of very many chunks, those that come first are looked for.
+func (c *Chunks) Missing(id peer.ChunkID, first, last int, timeout time.Duration) (missing []int) {
+	held := make(map[peer.Node][]int) // the chunks that other nodes may have
+	for i := max(first, 1); i <= min(last, first+peer.MaxAskedChunks-1); i++ {
+		id.Index = i
+		if _, err := c.node.Store.Chunk(id.Key, id.Generation, i); err == nil {
+			continue
+		}
+		missing = append(missing, i)
+		if owner, self := c.owner(id); !self {
+			held[owner] = append(held[owner], i)
+		}
+		for _, from := range c.node.Previous.Of(store.ChunkKey(id.Key, i), time.Now()) {
+			held[from] = append(held[from], i)
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, peer.ErrTimeout)
+	defer cancel()
+	var mu sync.Mutex // guards missing
+	var all sync.WaitGroup
+	for from, chunks := range held {
+		guard.GoWait(&all, func() {
+			start := time.Now()
+			there, err := c.node.Client.Chunks(ctx, from, id, chunks)
+			c.node.observe(operationChunks, err, time.Since(start))
+			mu.Lock()
+			defer mu.Unlock()
+			missing = slices.DeleteFunc(missing, func(i int) bool { return slices.Contains(there, i) })
+		})
+	}
+	all.Wait()
+	return missing
 }
 
 // First returns the first chunk of a body, from this node's memory.
@@ -245,14 +283,16 @@ type Outgoing struct {
 
 // Followed notes that the other node's followers need it too.
 func (o Outgoing) Followed() {
-	if o.Flight != nil {
-		o.Flight.Followed.Store(true)
+	if o.stores && !o.Flight.Followed.Swap(true) {
+		o.Flight.node.readers.Add(1) // until it is published
 	}
 }
 
-// Next returns the next piece of the first chunk, or how much of the others is stored.
+// Next returns the next piece of the first chunk, or how much of the others is stored. Of one
+// that is slow to come in it returns pieces too, if a request at the other node waits for them.
 func (o Outgoing) Next(ctx context.Context, idle func()) ([]byte, peer.Stored, error) {
-	p, size, err := o.NextSettled(ctx, idle)
+	ahead := func() bool { return o.Flight != nil && (!o.stores || o.Flight.Followed.Load()) }
+	p, at, err := o.NextSettled(ctx, idle, ahead)
 	if o.stores && o.Flight.Outgrown.Load() {
 		switch {
 		case errors.Is(err, io.EOF):
@@ -261,10 +301,10 @@ func (o Outgoing) Next(ctx context.Context, idle func()) ([]byte, peer.Stored, e
 			err = Ended{rfc9111.TooLarge}
 		}
 	}
-	if p != nil || err != nil {
+	if err != nil || at == 0 {
 		return p, peer.Stored{}, err
 	}
-	return nil, peer.Stored{Generation: o.Flight.Generation, Size: size}, nil
+	return p, peer.Stored{Generation: o.Flight.Generation, Size: at}, nil
 }
 
 // incoming is a fill that comes from another node.
@@ -291,6 +331,10 @@ func (in incoming) followed() bool {
 	in.from.Followed()
 	return true
 }
+
+// Ahead takes bytes of a chunk that is slow to come in. A request that follows here gets them;
+// they are stored with the rest of the chunk.
+func (in incoming) Ahead(at int64, p []byte) { in.Fill.Ahead(at, p) }
 
 // Stored notes that further chunks are with their owners.
 func (in incoming) Stored(s peer.Stored) error {

@@ -39,6 +39,8 @@ type Flight struct {
 	Outgrown atomic.Bool
 	// Whether others follow it at the owner that it is published to.
 	Followed atomic.Bool
+	// Tells the node that publishes it here that a request follows; nil: it knows, or none does.
+	onFollow atomic.Pointer[func()]
 
 	// Under which the further chunks of a large body are stored; 0: there are
 	// none yet. Set by the leader before another node is told of such a chunk.
@@ -315,6 +317,9 @@ func (t *flights) join(id flightID, begin start) (f *Flight, r *Follower, leads 
 	t.Mu.Lock()
 	defer t.Mu.Unlock()
 	if f := t.flights[id]; f != nil {
+		if tell := f.onFollow.Swap(nil); tell != nil {
+			guard.Go(*tell)
+		}
 		// Under the lock, because a flight leaves the table before its
 		// leader lets go of the fill.
 		return f, f.Fill.NewReader(), false

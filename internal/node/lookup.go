@@ -16,19 +16,20 @@ import (
 type Lookup struct {
 	Namespace       *store.Namespace
 	Key             store.Key
-	rfc9111.Request                // what it says of the responses that it accepts
-	Header          http.Header    // of the request
-	Undirected      bool           // Directives are empty, whatever the request says
-	Alone           bool           // it neither leads others nor follows them
-	AskPrevious     bool           // though it is alone, the owner is to look for what it may have missed
-	Refresh         bool           // stale-while-revalidate has been made use of: now revalidate
-	MaxBody         int64          // larger responses are not stored
-	FarRange        bool           // it asks for a part beyond the first chunk, or one counted from the end
-	Bypass          rfc9111.Reason // what is stored can't serve it
-	PeerTimeout     time.Duration  // for a silent owner
-	until           time.Time      // when it waits for others no more; zero: it has not begun to
-	FillTimeout     time.Duration  // for a fill
-	vary            []string       // what is known of the response's Vary
+	rfc9111.Request                  // what it says of the responses that it accepts
+	Header          http.Header      // of the request
+	Undirected      bool             // Directives are empty, whatever the request says
+	Alone           bool             // it neither leads others nor follows them
+	AskPrevious     bool             // though it is alone, the owner is to look for what it may have missed
+	Refresh         bool             // stale-while-revalidate has been made use of: now revalidate
+	MaxBody         int64            // larger responses are not stored
+	FarRange        bool             // it asks for a part beyond the first chunk, or one counted from the end
+	Bypass          rfc9111.Reason   // what is stored can't serve it
+	Without         store.Generation // of a stored body that can't serve it, because chunks of it are gone; 0: of none
+	PeerTimeout     time.Duration    // for a silent owner
+	until           time.Time        // when it waits for others no more; zero: it has not begun to
+	FillTimeout     time.Duration    // for a fill
+	vary            []string         // what is known of the response's Vary
 	// The body that the upstream has just confirmed for this request: to be
 	// served whatever its freshness.
 	Validated store.Generation
@@ -67,11 +68,21 @@ func (n *Node) Find(q *Lookup, now time.Time, f *Result) {
 	f.Use, f.Reason = rfc9111.Reuse(&q.Request, &f.Entry.Fresh, rfc9111.Stored, now)
 	body, err := n.Store.Body(q.Key, f.Entry)
 	f.Body, f.Here = body, err == nil
+	if q.lacks(f.Entry) {
+		f.Body, f.Here = nil, false
+		return
+	}
 	if f.Here {
 		n.Store.Found(q.Key, &known)
 	} else if _, self := n.Ring.Load().Owner(q.Key); self {
 		n.Store.Drop(q.Key, f.Entry)
 	}
+}
+
+// lacks reports whether an entry is of a body that can't serve the request, as it has
+// found out.
+func (q *Lookup) lacks(e *store.Entry) bool {
+	return q.Without != 0 && e != nil && e.Generation == q.Without
 }
 
 // CanServe reports whether what was found answers the request.

@@ -56,7 +56,8 @@ type Node struct {
 	// What is fetched for clients that are gone.
 	Orphans orphans
 
-	Served atomic.Int64 // look-ups of other nodes
+	Served  atomic.Int64 // look-ups of other nodes
+	readers atomic.Int64 // responses still coming in that other nodes read here, or where this one publishes them
 
 	Over context.Context // ends with the node
 	end  context.CancelFunc

@@ -20,6 +20,7 @@ const (
 	operationPurges  = "purges"
 	operationLearn   = "learn"
 	operationChunk   = "chunk"
+	operationChunks  = "chunks"
 	operationStore   = "store"
 
 	operationHandOver = "hand_over"

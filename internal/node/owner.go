@@ -42,7 +42,7 @@ func (o Owner) Lookup(query *peer.Query, a *peer.Answer) {
 	q := &Lookup{
 		Namespace: space, Key: query.Key, Header: query.Fields,
 		Request: rfc9111.Request{Directives: rfc9111.ParseRequest(query.Fields), Credentials: query.Credentials},
-		MaxBody: o.LargestBody(), Validated: query.Validated, FarRange: query.Far, Refresh: query.Refresh, from: query,
+		MaxBody: o.LargestBody(), Validated: query.Validated, Without: query.Without, FarRange: query.Far, Refresh: query.Refresh, from: query,
 		FillTimeout: fillTimeOf(query),
 	}
 	now := time.Now()
@@ -132,6 +132,8 @@ func (o Owner) relay(ctx context.Context, q *Lookup, f *Flight, r *Follower, a *
 	if a.Follow() != nil {
 		return
 	}
+	o.readers.Add(1)
+	defer o.readers.Add(-1)
 	e, err := f.Fill.Header(ctx)
 	if err != nil {
 		a.Broken(ReasonOf(err))
@@ -152,7 +154,14 @@ func (o Owner) relay(ctx context.Context, q *Lookup, f *Flight, r *Follower, a *
 		case err != nil:
 			a.Broken(ReasonOf(err))
 			return
-		case p == nil && a.Stored(stored) != nil, a.Data(p) != nil:
+		case stored.Size == 0:
+			err = a.Data(p)
+		case p == nil:
+			err = a.Stored(stored)
+		default:
+			err = a.Ahead(stored.Size, p)
+		}
+		if err != nil {
 			return
 		}
 	}
@@ -225,6 +234,7 @@ func (o Owner) take(q *Lookup, f *Flight, p *peer.Publication) (taken, Ending) {
 		}
 	}
 	f.Begin(q, p.Entry)
+	f.onFollow.Store(new(p.Followed))
 	if err := p.Body(incoming{f.Fill, o.Node, q, f, p}); err != nil {
 		o.Remember(q.Namespace, q.Key, brokenReason(err))
 		return refused(brokenReason(err))

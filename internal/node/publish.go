@@ -24,6 +24,9 @@ func (f *Flight) PublishStream(q *Lookup, g Decision, e *store.Entry, body *Foll
 	query.Within = q.FillTimeout
 	start, span := time.Now(), q.startPeerSpan(operationPublish)
 	generation, err := f.node.Client.Publish(ctx, *g.Owner, query, g.ticket, e, Outgoing{Follower: body, Flight: f, stores: true})
+	if f.Followed.Load() {
+		defer f.node.readers.Add(-1)
+	}
 	f.node.observed(span, operationPublish, err, time.Since(start))
 	<-f.Over
 	f.storePublished(q, generation, err)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
@@ -62,6 +63,50 @@ func (c *Client) Chunk(ctx context.Context, to Node, id ChunkID, length int64, t
 		return nil, fmt.Errorf("getting a chunk from %s: %w", to.Name, err)
 	}
 	return chunk, nil
+}
+
+// MaxAskedChunks is of how many chunks a node may be asked in one call.
+const MaxAskedChunks = 1024
+
+// Chunks asks a node which of some chunks of one body it has.
+func (c *Client) Chunks(ctx context.Context, to Node, body ChunkID, chunks []int) (there []int, err error) {
+	body.Index = 1
+	var w frameWriter
+	w.frame(frameChunk, func(e *encoder) {
+		body.append(e)
+		e.indexes(chunks)
+	})
+	resp, err := c.call(ctx, to, pathChunks, newParts(w.buf), int64(len(w.buf)))
+	if err == nil {
+		defer resp.Body.Close()
+		var d *decoder
+		var kind byte
+		if kind, d, _, err = newFrameReader(resp.Body).next(); err == nil && kind == frameChunk {
+			there, err = d.indexes(), d.done()
+		} else if err == nil {
+			err = malformed("unknown answer")
+		}
+	}
+	c.judge(ctx, to, err)
+	if err != nil {
+		return nil, fmt.Errorf("asking %s for chunks: %w", to.Name, causeOf(ctx, err))
+	}
+	return there, nil
+}
+
+func (e *encoder) indexes(chunks []int) {
+	e.uint(uint64(len(chunks)))
+	for _, i := range chunks {
+		e.uint(uint64(i))
+	}
+}
+
+func (d *decoder) indexes() []int {
+	chunks := make([]int, 0, d.uint(MaxAskedChunks, "chunks"))
+	for range cap(chunks) {
+		chunks = append(chunks, int(d.uint(maxChunks, "index of a chunk")))
+	}
+	return chunks
 }
 
 // PutChunk gives a node a chunk to keep. It fails with ErrRefused when that has
@@ -233,6 +278,30 @@ func (s *Server) chunk(w http.ResponseWriter, r *http.Request) {
 	_ = out.flush() // the asker is gone: nobody to tell
 }
 
+// chunks answers which of some chunks are here.
+func (s *Server) chunks(w http.ResponseWriter, r *http.Request) {
+	frames, inTime := s.frames(w, r)
+	defer frames.close()
+	kind, d, _, err := frames.next()
+	if err != nil || kind != frameChunk {
+		s.refuse(w)
+		return
+	}
+	id, asked := d.chunkID(), d.indexes()
+	if d.done() != nil {
+		s.refuse(w)
+		return
+	}
+	inTime()
+	there := slices.DeleteFunc(asked, func(i int) bool {
+		id.Index = i
+		return i == 0 || s.backend.Chunk(id) == nil
+	})
+	out := frameWriter{w: w}
+	out.frame(frameChunk, func(e *encoder) { e.indexes(there) })
+	_ = out.flush() // the asker is gone: nobody to tell
+}
+
 func (s *Server) store(w http.ResponseWriter, r *http.Request) {
 	frames, inTime := s.frames(w, r) // all of it, because a chunk takes memory while it comes
 	defer inTime()
@@ -287,9 +356,31 @@ func (d *decoder) stored() Stored {
 	return s
 }
 
+// ahead appends a frame of bytes of a chunk that is coming in, with their digest: what is
+// stored is checked once more when it is fetched from its owner.
+func (w *frameWriter) ahead(at int64, p []byte) {
+	w.frame(frameAhead, func(e *encoder) {
+		e.uint(uint64(at))
+		e.uint(store.Digest(p))
+		e.bytes(p)
+	})
+}
+
+func (d *decoder) ahead() (at int64, p []byte) {
+	at = int64(d.uint(store.MaxBodySize, "position"))
+	digest := d.uint(math.MaxUint64, "digest")
+	p = d.rest
+	if at < store.ChunkSize || len(p) == 0 || digest != store.Digest(p) {
+		d.fail("bytes ahead")
+	}
+	d.rest = nil
+	return at, p
+}
+
 // A Sink takes a body from the wire: the bytes of the first chunk, then up to
-// where the others are stored.
+// where the others are stored, and bytes of those that are slow to come in.
 type Sink interface {
 	io.Writer
 	Stored(Stored) error
+	Ahead(at int64, p []byte)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
@@ -45,6 +46,24 @@ func TestChunksCrossTheWire(t *testing.T) {
 		if err := c.PutChunk(t.Context(), to, id, want, patience); err != nil || !bytes.Equal(kept, want) {
 			t.Errorf("put %d bytes of %d, %v", len(kept), size, err)
 		}
+	}
+}
+
+func TestWhichChunksAreThere(t *testing.T) {
+	body := ChunkID{Key: store.Key{1}, Generation: 2}
+	to, s := serve(t, backend{chunk: func(id ChunkID) []byte {
+		if id.Key != body.Key || id.Generation != body.Generation || id.Index%2 == 0 {
+			return nil
+		}
+		return []byte("x")
+	}})
+	c := newClient(t)
+	if got, err := c.Chunks(t.Context(), to, body, []int{1, 2, 3, 900}); err != nil || !slices.Equal(got, []int{1, 3}) {
+		t.Errorf("there are %v, %v", got, err)
+	}
+	many := make([]int, MaxAskedChunks+1)
+	if _, err := c.Chunks(t.Context(), to, body, many); err == nil || s.Refused() != 1 {
+		t.Errorf("more than may be asked for: %v, %d refused", err, s.Refused())
 	}
 }
 

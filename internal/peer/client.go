@@ -353,6 +353,7 @@ type received struct {
 func copyBody(frames *frameReader, to Sink) (received, error) {
 	digest := xxhash.New()
 	var got received
+	var stored, ahead int64 // up to where further chunks are stored, and have come
 	for {
 		kind, d, n, err := frames.next()
 		switch {
@@ -366,13 +367,21 @@ func copyBody(frames *frameReader, to Sink) (received, error) {
 				return got, err
 			}
 		case kind == frameStored:
-			stored := d.stored()
+			next := d.stored()
 			if err := d.done(); err != nil {
 				return got, err
 			}
-			if err := to.Stored(stored); err != nil {
+			if err := to.Stored(next); err != nil {
 				return got, err
 			}
+			stored = next.Size
+		case kind == frameAhead:
+			at, p := d.ahead()
+			if err := d.done(); err != nil {
+				return got, err
+			}
+			ahead = at + int64(len(p))
+			to.Ahead(at, p)
 		case kind == frameEnd:
 			got.digest = d.uint(math.MaxUint64, "digest")
 			got.generation = store.Generation(d.uint(math.MaxUint64, "generation"))
@@ -381,6 +390,9 @@ func copyBody(frames *frameReader, to Sink) (received, error) {
 			}
 			if got.digest != digest.Sum64() {
 				return got, ErrDigest
+			}
+			if ahead > stored {
+				return got, malformed("an end before all is stored")
 			}
 			return got, nil
 		case kind == frameBroken:
@@ -428,7 +440,8 @@ func (d *dataReader) Read(p []byte) (int, error) {
 }
 
 // Body is a body that is still coming in: the next bytes of the first chunk; or
-// with no bytes, up to where the others are stored. An error of it that has a
+// with no bytes, up to where the others are stored; or bytes of one that is slow to
+// come in, which begin where the others are stored or after that. An error of it that has a
 // method Reason() rfc9111.Reason says why it broke off.
 type Body interface {
 	Next(ctx context.Context, idle func()) ([]byte, Stored, error)
@@ -603,6 +616,8 @@ func (s *bodyStream) fetch() {
 	switch {
 	case err == nil && data == nil:
 		w.frame(frameStored, stored.append)
+	case err == nil && stored.Size > 0:
+		w.ahead(stored.Size, data)
 	case err == nil:
 		_, _ = s.digest.Write(data)
 		w.buf = binary.BigEndian.AppendUint32([]byte{frameData}, uint32(len(data)))

@@ -47,6 +47,8 @@ func (f *following) ReadFrom(r io.Reader) (int64, error) {
 }
 func (f *following) Stored(Stored) error { return nil }
 
+func (f *following) Ahead(int64, []byte) {}
+
 // TestPublicationThatIsFollowed: the publisher hears of it while it publishes, and
 // can end with what is complete, and not to be stored.
 func TestPublicationThatIsFollowed(t *testing.T) {

@@ -267,5 +267,8 @@ func (w *Whole) ReadFrom(r io.Reader) (int64, error) {
 	}
 }
 
+// Ahead drops bytes: of what is stored none come ahead.
+func (w *Whole) Ahead(int64, []byte) {}
+
 // Stored refuses: of what is stored no chunks follow.
 func (w *Whole) Stored(Stored) error { return malformed("chunks that follow what is stored") }

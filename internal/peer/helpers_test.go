@@ -135,6 +135,8 @@ func (s *sink) Stored(next Stored) error {
 	return nil
 }
 
+func (s *sink) Ahead(int64, []byte) {}
+
 func into(w io.Writer) Sink { return &sink{Writer: w} }
 
 // rejecting is a backend to which nothing may get through.

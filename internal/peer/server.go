@@ -25,6 +25,7 @@ const (
 	pathPurges  = "/1/purges"
 	pathLearn   = "/1/learn"
 	pathChunk   = "/1/chunk"
+	pathChunks  = "/1/chunks"
 	pathStore   = "/1/store"
 
 	pathHandOver = "/1/hand-over"
@@ -93,6 +94,7 @@ func NewServer(b Backend, id *Identity) *Server {
 	mux.HandleFunc("POST "+pathPurges, s.purges)
 	mux.HandleFunc("POST "+pathLearn, s.learn)
 	mux.HandleFunc("POST "+pathChunk, s.chunk)
+	mux.HandleFunc("POST "+pathChunks, s.chunks)
 	mux.HandleFunc("POST "+pathStore, s.store)
 	mux.HandleFunc("POST "+pathHandOver, s.handOver)
 	mux.HandleFunc("POST "+pathInspect, s.inspect)
@@ -238,12 +240,23 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	inTime()
+	var writing sync.Mutex // guards over, and w until then
+	over := false
 	p.followed = sync.OnceFunc(func() {
+		writing.Lock()
+		defer writing.Unlock()
+		if over {
+			return
+		}
 		w.Header().Set(followed, "1")
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush() // the publisher is gone: nobody to tell
 	})
-	_, _ = w.Write(s.publication(r.Context(), p)) // the same
+	answer := s.publication(r.Context(), p)
+	writing.Lock()
+	over = true
+	writing.Unlock()
+	_, _ = w.Write(answer) // the same
 }
 
 // publication has the backend take a publication, and returns what to answer.
@@ -391,6 +404,13 @@ func (a *Answer) Stored(s Stored) error {
 	return a.Flush()
 }
 
+// Ahead sends some of a further chunk that is slow to come in, from a position in the
+// body. It will be part of what is stored.
+func (a *Answer) Ahead(at int64, p []byte) error {
+	a.out.ahead(at, p)
+	return a.Flush()
+}
+
 // End says that a fill is complete.
 func (a *Answer) End(digest uint64, g store.Generation) { a.out.end(digest, g) }
 
@@ -430,8 +450,8 @@ func (p *Publication) Body(to Sink) error {
 	return err
 }
 
-// Followed tells the publisher that others read the body here. It is for the
-// goroutine that Body hands it to.
+// Followed tells the publisher that others read the body here. Any goroutine may call it,
+// at any time.
 func (p *Publication) Followed() {
 	if p.followed != nil {
 		p.followed()

@@ -45,6 +45,7 @@ const (
 	framePurge   byte = 'p' // a purge, or a part of one
 	frameChunk   byte = 'c' // which chunk of a large body
 	frameStored  byte = 's' // up to where the chunks of a body are stored
+	frameAhead   byte = 'a' // some of the chunk that is coming in; it will be stored
 
 	// On the stream that calls share (mux_client.go). The payload of the first three
 	// begins with the call's number.
@@ -87,6 +88,9 @@ type Query struct {
 	// Validated is a body that the upstream has just confirmed to the asker,
 	// who wants it however stale it is; 0: none.
 	Validated store.Generation
+	// Without is a body of which the asker has found chunks to be gone: it wants another one;
+	// 0: none.
+	Without store.Generation
 	// Lead says that the asker would fetch the response itself.
 	Lead bool
 	// Refresh says that the asker has served what is stale, and now wants to
@@ -315,6 +319,7 @@ const (
 	flagTold
 	flagFar
 	flagWithin
+	flagWithout
 	queryFlags = 1<<iota - 1
 )
 
@@ -342,9 +347,15 @@ func (q *Query) append(e *encoder) {
 	if q.Within > 0 {
 		flags |= flagWithin
 	}
+	if q.Without != 0 {
+		flags |= flagWithout
+	}
 	e.uint(flags)
 	if q.Within > 0 {
 		e.dur(q.Within)
+	}
+	if q.Without != 0 {
+		e.uint(uint64(q.Without))
 	}
 	e.uint(uint64(len(q.Purges)))
 	for _, id := range q.Purges {
@@ -382,6 +393,9 @@ func (d *decoder) query() *Query {
 	q.Told, q.Far = flags&flagTold != 0, flags&flagFar != 0
 	if flags&flagWithin != 0 {
 		q.Within = d.dur("fill time")
+	}
+	if flags&flagWithout != 0 {
+		q.Without = store.Generation(d.uint(math.MaxUint64, "generation"))
 	}
 	for range d.uint(store.MaxRecent, "purges") {
 		q.Purges = append(q.Purges, store.PurgeID(d.uint(math.MaxUint64, "purge")))

@@ -1,0 +1,99 @@
+package fill
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Lull is how long a chunk that is coming in may take before a reader of NextSettled gets its
+// bytes ahead: a slow body is read along as it arrives, and of a fast one nothing is sent twice.
+const Lull = 100 * time.Millisecond
+
+// Ahead appends bytes of the chunk that is coming in elsewhere. They begin at a position in the
+// body, and Extend takes their place. Those that don't follow what is here, or for which there
+// is no room, are left out: a reader gets them with their chunk.
+func (f *Fill[H]) Ahead(at int64, p []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next := f.settledLocked() + f.chunk // where the chunk after it begins
+	if f.closed || f.size < f.chunk || at != f.size || at+int64(len(p)) > min(next, f.limit) {
+		return
+	}
+	for len(p) > 0 {
+		b, err := f.roomLocked(len(p))
+		if err != nil {
+			return
+		}
+		n := copy((*b)[len(*b):cap(*b)], p)
+		*b = (*b)[:len(*b)+n]
+		f.size += int64(n)
+		p = p[n:]
+	}
+	f.signalLocked()
+}
+
+// settledLocked returns how much of the body is here for good, or elsewhere.
+func (f *Fill[H]) settledLocked() int64 { return max(min(f.size, f.chunk), f.away) }
+
+// dropAheadLocked lets go of what Ahead has appended.
+func (f *Fill[H]) dropAheadLocked() {
+	settled := f.settledLocked()
+	if f.size == settled {
+		return
+	}
+	last := len(f.rest) - 1
+	f.budget.Give(int64(cap(f.rest[last].bytes)))
+	f.held -= int64(cap(f.rest[last].bytes))
+	f.rest, f.size = f.rest[:last], settled
+}
+
+// NextSettled is Next for a reader that needs no more of the further chunks than to know
+// that they are elsewhere: then there are no bytes, and the position is the size up to which
+// they are. Of a chunk that takes long it gets the bytes too, while ahead says so; the position
+// is then where they begin in the body. Without a position the bytes are of the first chunk.
+func (r *Reader[H]) NextSettled(ctx context.Context, idle func(), ahead func() bool) (p []byte, at int64, err error) {
+	f := r.f
+	var lull <-chan time.Time
+	for {
+		f.mu.Lock()
+		settled := f.settledLocked()
+		coming := min(f.size, settled+f.chunk)
+		switch {
+		case r.at < min(f.size, f.chunk):
+			p, _ = r.takeLocked()
+		case f.away > r.told:
+			r.told, r.at = f.away, max(r.at, f.away)
+			at = f.away
+		case r.at < r.due: // and all of it is here: it would have been told to be elsewhere
+			at = r.at
+			p, _ = r.takeLocked()
+		case f.closed:
+			if err = f.err; err == nil {
+				err = io.EOF
+			}
+		}
+		if p != nil || at > 0 || err != nil {
+			f.mu.Unlock()
+			return p, at, err
+		}
+		wake := f.waitLocked()
+		f.mu.Unlock()
+		if idle != nil {
+			idle()
+			idle = nil
+		}
+		if lull == nil && r.at < coming && ahead() {
+			timer := time.NewTimer(Lull)
+			defer timer.Stop()
+			lull = timer.C
+		}
+		select {
+		case <-wake:
+		case <-lull:
+			r.due, lull = coming, nil
+		case <-ctx.Done():
+			return nil, 0, context.Cause(ctx)
+		}
+	}
+}

@@ -68,7 +68,7 @@ func newProcess(name string, cacheSize int64) *process {
 		}
 		p.events.purged(one)
 	}
-	p.node.OnCall = observeCall
+	p.node.OnCall, p.node.OnReach = observeCall, p.onReach
 	p.node.Client.OnHealth(p.onHealth)
 	guard.Report(p.onPanic)
 	guard.Go(func() { p.events.run(p.node.Over) })
@@ -141,7 +141,7 @@ func (p *process) start(a *App) error {
 		return fmt.Errorf("listening for other nodes at peers %s: %w", c.Peers, err)
 	}
 	server := peer.NewServer(node.Owner{Node: p.node}, p.node.Identity)
-	server.Reporter = p
+	server.Reporter, server.Life = p, p.node.Life
 	server.OnRefusal = func(why error) { p.quiet.Refused("peers", why.Error()) }
 	members, err := p.joinCluster(c)
 	if err != nil {

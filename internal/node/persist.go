@@ -259,7 +259,7 @@ func (p *Persistence) Save(clustered bool) error {
 func (p *Persistence) LeaveMarker() store.PurgeID {
 	marker := []store.Purge{{ID: store.NewPurgeID()}}
 	p.node.Purger.apply(marker, false)
-	p.node.broadcast(operationPurge, markerTimeout, func(ctx context.Context, to peer.Node) error {
+	p.node.broadcast(operationPurge, p.node.Others(), markerTimeout, func(ctx context.Context, to peer.Node) error {
 		return p.node.Purger.tell(ctx, to, marker)
 	})
 	return marker[0].ID

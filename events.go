@@ -93,11 +93,13 @@ func (e *events) run(ctx context.Context) {
 type starter struct {
 	emitter emitter
 	events  *events
+	runs    func() // told too
 }
 
 // Handle takes the event "started" of Caddy itself.
 func (s starter) Handle(context.Context, caddy.Event) error {
 	s.events.current.Store(&s.emitter)
+	s.runs()
 	select {
 	case s.events.started <- struct{}{}:
 	default: // run has not looked since the last one
@@ -106,14 +108,14 @@ func (s starter) Handle(context.Context, caddy.Event) error {
 }
 
 // subscribe has the process's events go to a config's events app as soon as the
-// config has started.
-func (e *events) subscribe(ctx caddy.Context) error {
+// config has started, which runs is told of.
+func (e *events) subscribe(ctx caddy.Context, runs func()) error {
 	app, err := ctx.App("events")
 	if err != nil {
 		return fmt.Errorf("loading the events app: %w", err)
 	}
 	to := app.(*caddyevents.App)
-	return to.On("started", starter{emitter{ctx, to}, e})
+	return to.On("started", starter{emitter{ctx, to}, e, runs})
 }
 
 // member tells of a member that comes or goes.

@@ -187,6 +187,25 @@ func (p *process) changeLocked(c gossip.Cluster) error {
 	return nil
 }
 
+// configRuns takes over what the last process has kept, when the first config has
+// started as a whole: one that fails leaves it to the next process.
+func (p *process) configRuns() {
+	if p.persist == nil {
+		return
+	}
+	if err := p.persist.Begin(p.app.Load().cluster.Enabled); err != nil {
+		p.logger().Error("the cache begins empty", zap.Error(err))
+	}
+}
+
+// savedKeys are what authenticates the file that the process leaves.
+func (p *process) savedKeys() (keys [][]byte) {
+	for _, k := range p.app.Load().cluster.Keys {
+		keys = append(keys, k.Saved)
+	}
+	return keys
+}
+
 // Destruct leaves the cluster. The site's last request is over by then, while
 // other nodes are answered until all is handed over to them.
 func (p *process) Destruct() error {
@@ -211,6 +230,9 @@ func (p *process) Destruct() error {
 	}
 	saved.Wait()
 	p.node.Close()
+	if p.persist != nil {
+		p.persist.Release()
+	}
 	return err
 }
 

@@ -25,6 +25,7 @@ const (
 type Keys struct {
 	ID      KeyID
 	Peers   peer.Secret // the authority for certificates
+	Saved   []byte      // authenticates what a node keeps over a restart
 	packets []byte      // seals packets of gossip: see seal
 }
 
@@ -42,6 +43,7 @@ func deriveKeys(secret []byte) (Keys, error) {
 		return key
 	}
 	copy(k.ID[:], derive("id v1", len(k.ID)))
+	k.Saved = derive("saved cache v1", 32)
 	k.packets = derive("gossip packets v2", 32)
 	k.Peers = peer.Secret{ID: fmt.Sprintf("%x", k.ID), Seed: derive("peers authority v1", 32)}
 	return k, err

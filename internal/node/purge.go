@@ -77,6 +77,8 @@ type Purger struct {
 	Sync      purgeSync                // whether the node was away itself
 	waking    sync.Mutex               // one at a time notices that
 
+	Asked atomic.Bool // this node was asked for a purge, or has seen a change, itself
+
 	// Told of each purge that is no invalidation by traffic, and whether this
 	// node was asked for it itself. It must not wait, and may be nil.
 	OnPurge func(p store.Purge, asked bool)
@@ -84,6 +86,7 @@ type Purger struct {
 
 // Everywhere applies purges here and on all live nodes.
 func (p *Purger) Everywhere(purges []store.Purge) []Acknowledgement {
+	p.Asked.Store(true)
 	p.apply(purges, true)
 	acks := []Acknowledgement{{Name: p.node.Name, Acknowledged: true}}
 	for _, name := range *p.Foreign.Load() {
@@ -191,6 +194,7 @@ func (p *Purger) remindOnce(to peer.Node) bool {
 // changed it doesn't see the old one afterwards; what a silent node has stored
 // it may serve until that is stale, as RFC 9111 §4.4 allows.
 func (p *Purger) Invalidate(id store.PurgeID, space *store.Namespace, selectors []store.Selector, timeout time.Duration) {
+	p.Asked.Store(true)
 	purges := []store.Purge{{ID: id, Group: space.Name, Selectors: selectors, Fleeting: true}}
 	// This node last: a client that sees the change here then finds it everywhere, also if
 	// no request waits for the answers, as after a refresh in the background.

@@ -138,7 +138,7 @@ func (p *process) start(a *App) error {
 	}
 	listener, err := net.Listen("tcp", c.Peers)
 	if err != nil {
-		return fmt.Errorf("listening for other nodes at peers %s: %w", c.Peers, err)
+		return fmt.Errorf("listening for other nodes at peers %s: %w; if it is in use, another process has it, or this Caddy's admin endpoint", c.Peers, err)
 	}
 	server := peer.NewServer(node.Owner{Node: p.node}, p.node.Identity)
 	server.Reporter, server.Life = p, p.node.Life

@@ -91,7 +91,9 @@ func decodeSecret(s string) ([]byte, error) {
 	}
 	raw, err := encoding.Strict().DecodeString(strings.TrimRight(s, "="))
 	switch {
-	case err != nil || strings.ContainsAny(s, "\r\n"):
+	case len(strings.Fields(s)) > 1:
+		return nil, fmt.Errorf("has %d lines or words, and is to be one: give the option secret each of several secrets by itself", len(strings.Fields(s)))
+	case err != nil:
 		return nil, fmt.Errorf("is not base64 of %d or more random bytes", MinSecret)
 	case len(raw) < MinSecret:
 		return nil, fmt.Errorf("is too short, %d bytes: it must be %d or more random bytes in base64", len(raw), MinSecret)

@@ -146,17 +146,22 @@ func (p *process) memberStatus() []MemberStatus {
 	if p.running == nil {
 		return []MemberStatus{{Name: p.node.Name, State: "alive", Share: 1, Self: true}}
 	}
-	ring := p.node.Ring.Load()
+	ring, degraded := p.node.Ring.Load(), p.node.Client.Degraded()
 	all := []MemberStatus{}
 	for _, m := range p.members.Members() {
-		share := 0.0
-		if usable(m) {
-			share = ring.Share(m.Name)
-		}
-		all = append(all, MemberStatus{
+		is := MemberStatus{
 			Name: m.Name, State: m.State, Gossip: m.Gossip, Peers: m.Peers,
-			Version: m.Version, Share: share, Self: m.Self,
-		})
+			Version: m.Version, Self: m.Self, Life: m.Life,
+		}
+		if usable(m) {
+			is.Share = ring.Share(m.Name)
+			if why := p.node.Members.Unreachable(m.Name); why != nil {
+				is.Unreachable = why.Error()
+			} else if degraded[m.Peers] && !m.Self {
+				is.Unreachable = "it has not answered lately, and is left alone for a while"
+			}
+		}
+		all = append(all, is)
 	}
 	slices.SortFunc(all, func(a, b MemberStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return all

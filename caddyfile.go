@@ -381,8 +381,10 @@ func durationArg(d *caddyfile.Dispenser, dst *caddy.Duration) error {
 }
 
 func addressArg(d *caddyfile.Dispenser, option string, dst *string, port string) error {
-	if err := stringArg(d, dst); err != nil {
-		return err
+	if args := d.RemainingArgs(); len(args) == 1 {
+		*dst = args[0]
+	} else {
+		return d.Errf("%s takes one address, not %d: %q; where hostname -i prints several, write the one that other nodes dial", option, len(args), args)
 	}
 	if _, err := gossip.ParseAddress(option, *dst, port); err != nil && !hasPlaceholder(*dst) {
 		return d.WrapErr(err)

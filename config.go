@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -207,7 +208,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	a := app.(*App)
-	if err := h.checkExpress(ctx, a); err != nil {
+	if err := errors.Join(h.checkExpress(ctx, a), a.checkListeners(ctx.Modules())); err != nil {
 		return err
 	}
 	a.join(h)
@@ -389,6 +390,31 @@ func (a *App) resolve(repl *caddy.Replacer) (gossip.Cluster, error) {
 		return c, err
 	}
 	return c, c.Resolve(a.Name, secrets)
+}
+
+// checkListeners refuses a port of the cluster that a site has too. The modules are those
+// around a handler, the http app among them: its servers are known already.
+func (a *App) checkListeners(around []caddy.Module) error {
+	for _, m := range around {
+		app, ok := m.(*caddyhttp.App)
+		if !ok {
+			continue
+		}
+		for _, server := range app.Servers {
+			for _, listen := range server.Listen {
+				at, err := caddy.ParseNetworkAddress(listen)
+				if err != nil || !strings.HasPrefix(at.Network, "tcp") {
+					continue // Caddy says what is wrong with it
+				}
+				for port := at.StartPort; port <= at.EndPort; port++ {
+					if err := a.cluster.Takes("a site ("+listen+")", at.Host, port); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // Interface guards

@@ -96,11 +96,13 @@ func (e *events) run(ctx context.Context) {
 type starter struct {
 	emitter emitter
 	events  *events
+	runs    func() // told too
 }
 
 // Handle takes the event "started" of Caddy itself.
 func (s starter) Handle(context.Context, caddy.Event) error {
 	s.events.current.Store(&s.emitter)
+	s.runs()
 	select {
 	case s.events.started <- struct{}{}:
 	default: // run has not looked since the last one
@@ -126,14 +128,14 @@ func (s stopper) Handle(context.Context, caddy.Event) error {
 }
 
 // subscribe has the process's events go to a config's events app as soon as the
-// config has started.
+// config has started, and tells the process when its requests begin and end.
 func (p *process) subscribe(ctx caddy.Context) error {
 	app, err := ctx.App("events")
 	if err != nil {
 		return fmt.Errorf("loading the events app: %w", err)
 	}
 	to := app.(*caddyevents.App)
-	return errors.Join(to.On("started", starter{emitter{ctx, to}, p.events}), to.On("stopping", stopper{ctx, p}))
+	return errors.Join(to.On("started", starter{emitter{ctx, to}, p.events, p.configRuns}), to.On("stopping", stopper{ctx, p}))
 }
 
 // member tells of a member that comes or goes.

@@ -341,6 +341,7 @@ func (b *bubble) start(name string, set func(*Handler)) *bubbleNode {
 	m := &bubbleNode{Node: node.New(name, 8<<20), addr: peer.Node{Name: name, Addr: fmt.Sprintf("%s-%d:8000", name, incarnations)}}
 	m.Client.DialWith(func(ctx context.Context, _, to string) (net.Conn, error) { return b.net.dial(ctx, m.addr.Addr, to) })
 	m.server = peer.NewServer(node.Owner{Node: m.Node}, m.Identity)
+	m.server.Life, m.addr.Life = m.Life, m.Life
 	listener := b.net.listen(m.addr.Addr)
 	served := make(chan struct{})
 	go func() {

@@ -2,6 +2,7 @@ package caddygroupcache
 
 import (
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
@@ -30,7 +31,7 @@ func usable(m gossip.Member) bool {
 	return m.Present() && m.Version == protocolVersion && m.Peers != ""
 }
 
-// membersChanged makes the ring of the members that may own keys, and notes the
+// membersChanged tells the node which members may own keys, and notes the
 // others, which a purge cannot reach.
 func (p *process) membersChanged(members []gossip.Member) {
 	var ring []peer.Node
@@ -39,14 +40,14 @@ func (p *process) membersChanged(members []gossip.Member) {
 	for _, m := range members {
 		lives = append(lives, m.Life)
 		if usable(m) {
-			ring = append(ring, peer.Node{Name: m.Name, Addr: m.Peers})
+			ring = append(ring, peer.Node{Name: m.Name, Addr: m.Peers, Life: m.Life})
 		} else if !m.Self {
 			foreign = append(foreign, m.Name)
 		}
 	}
 	p.node.Purger.Foreign.Store(&foreign)
 	p.node.SetLives(lives)
-	p.node.SetRing(ring)
+	p.node.Members.Set(ring)
 }
 
 // memberChanged logs that a member is not as it was, and emits the event of it.
@@ -60,5 +61,19 @@ func (p *process) memberChanged(was, is gossip.Member) {
 	} else {
 		p.logger().Info("member changed", fields...)
 	}
+	if is.State == gossip.StateLeft {
+		p.node.Members.Left(is.Name)
+	}
 	p.events.member(was, is)
+}
+
+// onReach tells of a member that is not put into the ring because it does not answer,
+// and when it answers.
+func (p *process) onReach(of peer.Node, why error) {
+	fields := []zap.Field{zap.String("member", of.Name), zap.String("peers", of.Addr)}
+	if why == nil {
+		p.quiet.Write(zapcore.InfoLevel, "reached "+of.Name, "member answers at its peers address and is put into the ring", fields...)
+		return
+	}
+	p.quiet.Write(zapcore.WarnLevel, "unreachable "+of.Name, "member does not answer at its peers address, and is not put into the ring: let the other nodes reach that port, or correct what it advertises", append(fields, zap.Error(why))...)
 }

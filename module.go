@@ -23,7 +23,6 @@ import (
 
 	_ "github.com/caddy-groupcache/caddy-groupcache/command" // registers caddy groupcache
 	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
-	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 )
 
@@ -148,6 +147,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		p := newProcess(name, a.CacheSize)
 		if a.Persist != nil {
 			p.persist = node.NewPersistence(p.node, a.Persist.Path)
+			p.persist.Keys = p.savedKeys
 		}
 		return p, nil
 	})
@@ -165,23 +165,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 }
 
 // Start joins the cluster, or tells the running membership what has changed. The
-// first config takes over what the last process has kept.
+// first config makes sure that what the last process has kept is this one's to take.
 func (a *App) Start() error {
-	p := a.process.persist
-	if p == nil || p.Began.Load() {
-		return a.start()
+	if p := a.process.persist; p != nil && !p.Began.Load() {
+		if err := p.Prepare(); err != nil {
+			return err
+		}
 	}
-	if err := p.Prepare(); err != nil {
-		return err
-	}
-	if err := a.start(); err != nil {
-		return err
-	}
-	p.Began.Store(true)
-	if kept := p.Take(); kept != nil {
-		guard.Go(func() { p.Restore(kept, a.cluster.Enabled) })
-	}
-	return nil
+	return a.start()
 }
 
 func (a *App) start() error {

@@ -70,7 +70,7 @@ func newProcess(name string, cacheSize int64) *process {
 		}
 		p.events.purged(one)
 	}
-	p.node.OnCall = observeCall
+	p.node.OnCall, p.node.OnReach = observeCall, p.onReach
 	p.node.Client.OnHealth(p.onHealth)
 	guard.Report(p.onPanic)
 	guard.Go(func() { p.events.run(p.node.Over) })
@@ -140,10 +140,10 @@ func (p *process) start(a *App) error {
 	}
 	listener, err := net.Listen("tcp", c.Peers)
 	if err != nil {
-		return fmt.Errorf("listening for other nodes at peers %s: %w", c.Peers, err)
+		return fmt.Errorf("listening for other nodes at peers %s: %w; if it is in use, another process has it, or this Caddy's admin endpoint", c.Peers, err)
 	}
 	server := peer.NewServer(node.Owner{Node: p.node}, p.node.Identity)
-	server.Reporter = p
+	server.Reporter, server.Life = p, p.node.Life
 	server.OnRefusal = func(why error) { p.quiet.Refused("peers", why.Error()) }
 	members, err := p.joinCluster(c)
 	if err != nil {
@@ -189,6 +189,25 @@ func (p *process) changeLocked(c gossip.Cluster) error {
 	return nil
 }
 
+// configRuns takes over what the last process has kept, when the first config has
+// started as a whole: one that fails leaves it to the next process.
+func (p *process) configRuns() {
+	if p.persist == nil {
+		return
+	}
+	if err := p.persist.Begin(p.app.Load().cluster.Enabled); err != nil {
+		p.logger().Error("the cache begins empty", zap.Error(err))
+	}
+}
+
+// savedKeys are what authenticates the file that the process leaves.
+func (p *process) savedKeys() (keys [][]byte) {
+	for _, k := range p.app.Load().cluster.Keys {
+		keys = append(keys, k.Saved)
+	}
+	return keys
+}
+
 // Destruct leaves the cluster. The site's last request is over by then, while
 // other nodes are answered until all is handed over to them.
 func (p *process) Destruct() error {
@@ -214,6 +233,9 @@ func (p *process) Destruct() error {
 	}
 	saved.Wait()
 	p.node.Close()
+	if p.persist != nil {
+		p.persist.Release()
+	}
 	return err
 }
 

@@ -122,6 +122,26 @@ var faults = []fault{
 		},
 		run: func(t *trial) error { return visit(t, t.nodes[4]) },
 	},
+	{name: "a member that nobody reaches", quick: true, later: 1, refetches: nothing,
+		prepare: func(t *trial, i int, n *node) error {
+			if i == t.size() {
+				n.stranger = true
+				n.App = "advertise 127.0.0.1:1 127.0.0.1:2" // it reaches the others, as from behind NAT
+			}
+			return nil
+		},
+		run: func(t *trial) error { return visit(t, t.nodes[4]) },
+	},
+	{name: "another's address advertised", quick: true, later: 1, refetches: nothing,
+		prepare: func(t *trial, i int, n *node) error {
+			if i == t.size() {
+				n.stranger = true
+				n.App = "advertise " + t.nodes[1].Gossip + " " + t.nodes[1].Peers
+			}
+			return nil
+		},
+		run: func(t *trial) error { return visit(t, t.nodes[4]) },
+	},
 	{name: "another protocol version", later: 1, refetches: nothing,
 		prepare: func(t *trial, i int, n *node) (err error) {
 			if i == t.size() {

@@ -74,17 +74,55 @@ func (c *Cluster) addresses() error {
 	if err != nil {
 		return err
 	}
+	if gossip.Port() == peers.Port() && overlap(gossip.Addr(), peers.Addr()) {
+		return fmt.Errorf("gossip %s and peers %s are one address, and both listen on TCP: give peers another port, such as %s", gossip, peers, PeersPort)
+	}
 	for option, bound := range map[string]netip.AddrPort{"gossip": gossip, "peers": peers} {
 		if !bound.Addr().IsLoopback() && len(c.Keys) == 0 && !c.Insecure {
 			return fmt.Errorf("%s %s is not a loopback address, and without a secret whoever reaches it could read and write the cache: add a secret, made with caddy groupcache keygen, or use 127.0.0.1 or [::1], or add insecure if nobody else can reach this network", option, bound)
 		}
 	}
 	c.Gossip, c.Peers = gossip.String(), peers.String()
+	if err := c.checkAdvertised(); err != nil {
+		return err
+	}
 	if c.AdvertiseGossip, err = advertised("gossip", c.AdvertiseGossip, gossip, GossipPort); err != nil {
 		return err
 	}
 	c.AdvertisePeers, err = advertised("peers", c.AdvertisePeers, peers, PeersPort)
 	return err
+}
+
+// overlap reports whether two listeners of one port can't have these addresses.
+func overlap(a, b netip.Addr) bool { return a == b || a.IsUnspecified() || b.IsUnspecified() }
+
+// checkAdvertised refuses what hostname -i prints where a host has several addresses.
+func (c *Cluster) checkAdvertised() error {
+	a, aErr := netip.ParseAddr(strings.Trim(c.AdvertiseGossip, "[]"))
+	b, bErr := netip.ParseAddr(strings.Trim(c.AdvertisePeers, "[]"))
+	if aErr == nil && bErr == nil && a != b {
+		return fmt.Errorf("advertise %s %s: two addresses of this host? The first is for gossip and the second for peers: leave out the one that other nodes can't dial, or write the ports if both are meant", a, b)
+	}
+	return nil
+}
+
+// Takes returns an error if one of the node's listeners has a port that somebody else
+// listens at, whose host is an IP address or else counts as any.
+func (c *Cluster) Takes(who, host string, port uint) error {
+	if !c.Enabled {
+		return nil
+	}
+	ip, err := netip.ParseAddr(host)
+	if host == "localhost" {
+		ip, err = netip.ParseAddr("127.0.0.1")
+	}
+	for option, own := range map[string]string{"gossip": c.Gossip, "peers": c.Peers} {
+		bound, _ := netip.ParseAddrPort(own) // Resolve has made it
+		if uint(bound.Port()) == port && (err != nil || overlap(ip, bound.Addr())) {
+			return fmt.Errorf("%s %s is where %s listens: give it a port of its own", option, own, who)
+		}
+	}
+	return nil
 }
 
 // advertised returns the address that other nodes dial.
@@ -108,6 +146,12 @@ func advertised(option, advertise string, bound netip.AddrPort, port string) (st
 // ParseAddress reads host, host:port or :port, where the host is an IP address
 // or localhost.
 func ParseAddress(option, s, defaultPort string) (netip.AddrPort, error) {
+	if fields := strings.Fields(strings.Trim(s, "[]")); len(fields) > 1 {
+		return netip.AddrPort{}, fmt.Errorf("%s %q: several addresses, as hostname -i prints them: write the one that other nodes dial", option, s)
+	}
+	if written, ok := bracketed(s); ok {
+		return netip.AddrPort{}, fmt.Errorf("%s %q: is %s the port? Write %s if it is, else [%s]", option, s, written[strings.LastIndexByte(written, ':')+1:], written, s)
+	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		host, port = strings.Trim(s, "[]"), defaultPort
@@ -127,6 +171,26 @@ func ParseAddress(option, s, defaultPort string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("%s %q: the port must be a number from 1 to 65535", option, s)
 	}
 	return netip.AddrPortFrom(ip, uint16(n)), nil
+}
+
+// bracketed returns an IPv6 address without brackets and what looks like a port, as they
+// are to be written. fd77::1:7946 is an address too, and nobody means it.
+func bracketed(s string) (written string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 || strings.HasPrefix(s, "[") {
+		return "", false
+	}
+	host, port := s[:i], s[i+1:]
+	ip, err := netip.ParseAddr(host)
+	if _, noPort := strconv.ParseUint(port, 10, 16); err != nil || !ip.Is6() || noPort != nil || len(port) < 4 && isAddr(s) {
+		return "", false
+	}
+	return net.JoinHostPort(host, port), true
+}
+
+func isAddr(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
 }
 
 // Accepts returns why a node that runs with c cannot go on with another configuration;

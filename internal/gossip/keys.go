@@ -25,6 +25,7 @@ const (
 type Keys struct {
 	ID      KeyID
 	Peers   peer.Secret // the authority for certificates
+	Saved   []byte      // authenticates what a node keeps over a restart
 	packets []byte      // seals packets of gossip: see seal
 }
 
@@ -42,6 +43,7 @@ func deriveKeys(secret []byte) (Keys, error) {
 		return key
 	}
 	copy(k.ID[:], derive("id v1", len(k.ID)))
+	k.Saved = derive("saved cache v1", 32)
 	k.packets = derive("gossip packets v2", 32)
 	k.Peers = peer.Secret{ID: fmt.Sprintf("%x", k.ID), Seed: derive("peers authority v1", 32)}
 	return k, err
@@ -89,7 +91,9 @@ func decodeSecret(s string) ([]byte, error) {
 	}
 	raw, err := encoding.Strict().DecodeString(strings.TrimRight(s, "="))
 	switch {
-	case err != nil || strings.ContainsAny(s, "\r\n"):
+	case len(strings.Fields(s)) > 1:
+		return nil, fmt.Errorf("has %d lines or words, and is to be one: give the option secret each of several secrets by itself", len(strings.Fields(s)))
+	case err != nil:
 		return nil, fmt.Errorf("is not base64 of %d or more random bytes", MinSecret)
 	case len(raw) < MinSecret:
 		return nil, fmt.Errorf("is too short, %d bytes: it must be %d or more random bytes in base64", len(raw), MinSecret)

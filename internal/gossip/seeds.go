@@ -40,6 +40,9 @@ func parseSeed(seed string) (host string, port uint16, err error) {
 }
 
 func splitHostPort(s string) (host string, port uint16, err error) {
+	if written, ok := bracketed(s); ok {
+		return "", 0, fmt.Errorf("write %s, or [%s] if that is all of the address", written, s)
+	}
 	host, port = s, defaultPort
 	if ip, ok := strings.CutPrefix(s, "["); ok && strings.HasSuffix(ip, "]") {
 		host = strings.TrimSuffix(ip, "]")

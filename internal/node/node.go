@@ -40,6 +40,7 @@ type Node struct {
 	Client   *peer.Client
 	Ring     atomic.Pointer[peer.Ring]
 	Previous previousOwners // of keys that have moved
+	Members  members        // of the cluster, on the ring or not
 
 	// What is being fetched from the upstream, here or by the holder of a
 	// lease. Other nodes may read along.
@@ -61,6 +62,11 @@ type Node struct {
 
 	Over context.Context // ends with the node
 	end  context.CancelFunc
+
+	// Told of a member that is not put into the ring because it does not answer, with
+	// the reason, and when it answers; then the reason is nil. It must not wait, and
+	// may be nil.
+	OnReach func(of peer.Node, why error)
 
 	Purger     Purger     // what was purged, and what others have to be told of it
 	clock      clock      // what it dates leases with
@@ -101,7 +107,7 @@ func New(name string, cacheSize int64) *Node {
 	}
 	n.Pins.Limit = cacheSize / 16 * FlightShare / 2
 	n.Over, n.end = context.WithCancel(context.Background())
-	n.Purger.node, n.Chunks.node, n.Pins.node, n.Previous.node = n, n, n, n
+	n.Purger.node, n.Chunks.node, n.Pins.node, n.Previous.node, n.Members.node = n, n, n, n, n
 	n.Purger.Foreign.Store(new([]string))
 	n.Client = peer.NewClient(n.Identity)
 	n.Loops.Self = LoopID(n.Life)
@@ -114,25 +120,31 @@ func New(name string, cacheSize int64) *Node {
 // the last one may know of purges that this node has missed, and the other way
 // round.
 func (n *Node) SetRing(nodes []peer.Node) {
+	added := n.replaceRing(nodes, nodes)
+	n.Purger.catchUp(added, false)
+	for _, o := range added {
+		n.Purger.remind(o)
+	}
+}
+
+// replaceRing puts a ring in place of another, and returns the nodes that were not on
+// that one, this node excepted. Known are all nodes that are called, on the ring or not.
+func (n *Node) replaceRing(nodes, known []peer.Node) (added []peer.Node) {
 	ring := peer.NewRing(n.Name, nodes)
 	if before := n.Ring.Load(); before != nil {
 		n.Previous.note(before, ring, time.Now()) // so that a request that sees the new one knows it
 	}
 	last := n.Ring.Swap(ring)
-	n.Client.SetRing(ring)
+	n.Client.Keep(known)
 	if last == nil {
-		return
+		return nil
 	}
-	var new []peer.Node
 	for _, o := range n.Others() {
 		if !slices.Contains(last.Nodes(), o) {
-			new = append(new, o)
+			added = append(added, o)
 		}
 	}
-	n.Purger.catchUp(new, false)
-	for _, o := range new {
-		n.Purger.remind(o)
-	}
+	return added
 }
 
 // LargestBody returns the size from which on a whole body is not stored, because

@@ -11,13 +11,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // A node may keep what it has stored over a restart. When it stops it writes a
-// file; the process that starts next takes the file away, so that it counts once,
-// and stores what is in it while it already serves.
+// file; the process that starts next takes the file away when its config runs, so
+// that it counts once, and stores what is in it while it already serves. If that
+// stops before it has read all, it writes the rest too.
 //
 // A purge that happened in between must apply. A node that is no part of a cluster
 // can't have missed any. One that is tells the others, before it writes, a purge
@@ -59,21 +61,49 @@ type Persistence struct {
 	Dir     string
 	Began   atomic.Bool // the last process's file is taken; from here on there is something to write
 	Results [restoreResultCount]atomic.Int64
+
+	// Keys authenticate what is kept: the first one signs, all are accepted. Without
+	// any, damage is found, and nothing else. It may be nil.
+	Keys func() [][]byte
+
+	lock *os.File // held from Prepare to Release
+	kept *kept    // by the process before; nil: nothing, or all of it is read
+}
+
+// kept is a file that is being read.
+type kept struct {
+	file  *os.File
+	stop  context.CancelFunc
+	ctx   context.Context
+	done  chan struct{} // closed when it is not read any more
+	since time.Time     // when it was written, by this process's clock
+
+	// What is left of it when it was stopped; set before done is closed.
+	in     *savedReader // nil: nothing was read yet
+	missed missed
+	over   bool // all is read, or not to be read
 }
 
 // NewPersistence returns what keeps a node's entries in a directory of its own.
 func NewPersistence(n *Node, dir string) *Persistence { return &Persistence{node: n, Dir: dir} }
 
-// Prepare makes sure that the directory can be written to, and removes what
-// processes have left there that ended amid it.
+// Prepare makes sure that the directory can be written to and is no other process's,
+// and removes what processes have left there that ended amid it.
 func (p *Persistence) Prepare() error {
+	if p.lock != nil {
+		return nil
+	}
 	err := os.MkdirAll(p.Dir, 0o700)
+	if err == nil {
+		p.lock, err = takeLock(filepath.Join(p.Dir, lockName), p.node.Name)
+	}
 	var probe *os.File
 	if err == nil {
 		probe, err = os.CreateTemp(p.Dir, SavedName+".*")
 	}
 	if err != nil {
-		return fmt.Errorf("persist: %w: give it a directory that Caddy may write to", err)
+		p.Release()
+		return fmt.Errorf("persist: %w: give it a directory of this process's own that Caddy may write to", err)
 	}
 	_ = probe.Close()
 	left, _ := filepath.Glob(filepath.Join(p.Dir, SavedName+".*")) // the pattern is good
@@ -83,75 +113,127 @@ func (p *Persistence) Prepare() error {
 	return nil
 }
 
-// Take takes away the file of the process before: whatever happens to this one,
-// it is not read again. The file is nil if there is none.
-func (p *Persistence) Take() *os.File {
-	taken := filepath.Join(p.Dir, SavedName+".taken")
-	err := os.Rename(filepath.Join(p.Dir, SavedName), taken)
-	if errors.Is(err, os.ErrNotExist) {
+// Release lets another process have the directory.
+func (p *Persistence) Release() {
+	if p.lock != nil {
+		_ = p.lock.Close()
+		p.lock = nil
+	}
+}
+
+// Begin takes over what the process before has kept, once. It is called when the
+// config runs: a process that ends before that leaves the file as it is.
+func (p *Persistence) Begin(clustered bool) error {
+	if p.Began.Swap(true) {
 		return nil
 	}
-	var file *os.File
+	file, err := p.Take()
+	if file != nil {
+		guard.Go(func() { p.Restore(file, clustered) })
+	}
+	return err
+}
+
+// Take takes away the file of the process before: what happens to this one, it is not
+// read again. It is nil if there is none.
+func (p *Persistence) Take() (*kept, error) {
+	name, taken := filepath.Join(p.Dir, SavedName), filepath.Join(p.Dir, SavedName+".taken")
+	file, err := openOwn(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
 	if err == nil {
-		file, err = os.Open(taken)
-		_ = os.Remove(taken) // where open files can't be removed, leave does it
+		if err = os.Rename(name, taken); err != nil {
+			_ = file.Close()
+		}
 	}
 	if err != nil {
 		p.Results[restoredUnreadable].Add(1)
-		return nil
+		return nil, fmt.Errorf("persist: the file of the last process is not read: %w", err)
 	}
-	return file
+	k := &kept{file: file, done: make(chan struct{})}
+	k.ctx, k.stop = context.WithCancel(p.node.Over)
+	p.kept = k
+	return k, nil
 }
 
-func leave(file *os.File) { _ = errors.Join(file.Close(), os.Remove(file.Name())) }
+// taken is the name of the file as long as it is read. The next process removes it
+// if this one ends without having done so.
+func (p *Persistence) taken() string { return filepath.Join(p.Dir, SavedName+".taken") }
 
 // Restore stores what the process before has written.
-func (p *Persistence) Restore(file *os.File, clustered bool) {
-	defer leave(file)
-	results := &p.Results
-	in, head, err := NewSavedReader(file)
+func (p *Persistence) Restore(k *kept, clustered bool) {
+	defer close(k.done)
+	k.over = true // also if something panics
+	defer func() {
+		if k.over {
+			_ = errors.Join(k.file.Close(), os.Remove(p.taken()))
+		}
+	}()
+	in, head, err := NewSavedReader(k.file, p.keys())
 	if err != nil {
-		results[restoredUnreadable].Add(1)
+		p.Results[restoredUnreadable].Add(1)
 		return
 	}
 	away := time.Now().Round(0).Sub(head.Written) // by the wall clock: nothing else goes on over a restart
 	if away < 0 || clustered != (head.Marker != 0) {
-		results[restoredUnverified].Add(1)
+		p.Results[restoredUnverified].Add(1)
 		return
 	}
-	since := time.Now().Add(-away)
-	ctx, cancel := context.WithTimeout(p.node.Over, vouchFor)
+	k.since = time.Now().Add(-away)
+	ctx, cancel := context.WithTimeout(k.ctx, vouchFor)
 	defer cancel()
-	if clustered && !p.Vouched(ctx, head.Marker) {
-		results[restoredUnverified].Add(1)
-		return
+	ok := !clustered || p.Vouched(ctx, head.Marker)
+	if ok {
+		k.missed, ok = p.missedSince(ctx, k.since, head.Known)
 	}
-	m, ok := p.missedSince(ctx, since, head.Known)
 	if !ok {
-		results[restoredUnverified].Add(1)
+		if k.over = k.ctx.Err() == nil; k.over {
+			p.Results[restoredUnverified].Add(1)
+		}
 		return
 	}
+	k.in = in
 	until := time.Now().Add(restoreFor)
 	room := p.node.Store.BodyLimit() // what is beyond it would throw out what came first, and is asked for most
-	for time.Now().Before(until) && p.node.Over.Err() == nil {
-		record, err := in.Next()
-		if err == io.EOF {
-			return
+	k.over = p.readKept(k, func(saved peer.Given) (restoreResult, bool) {
+		if room -= int64(len(saved.Body)); room < 0 || time.Now().After(until) {
+			return 0, false
 		}
-		result := restoredUnreadable
+		return p.takeBack(saved, k.missed), true
+	})
+}
+
+// readKept hands on what a file holds until its end, or until the function wants no
+// more. It reports false if it was stopped before.
+func (p *Persistence) readKept(k *kept, each func(peer.Given) (result restoreResult, more bool)) bool {
+	for k.ctx.Err() == nil {
+		record, err := k.in.Next()
+		if err == io.EOF {
+			return true
+		}
+		result, more := restoredUnreadable, true
 		if err == nil {
-			if saved, err := peer.DecodeSaved(record, since); err == nil {
-				if room -= int64(len(saved.Body)); room < 0 {
-					return
+			if saved, err := peer.DecodeSaved(record, k.since); err == nil {
+				if result, more = each(saved); !more {
+					return true
 				}
-				result = p.takeBack(saved, m)
 			}
 		}
-		results[result].Add(1)
+		p.Results[result].Add(1)
 		if err != nil && !errors.Is(err, ErrUnreadable) {
-			return
+			return true
 		}
 	}
+	return false
+}
+
+// keys returns what authenticates the file.
+func (p *Persistence) keys() [][]byte {
+	if p.Keys == nil {
+		return nil
+	}
+	return p.Keys()
 }
 
 // Vouched returns true once the others have told which purges they remember, and
@@ -209,29 +291,46 @@ func (p *Persistence) missedSince(ctx context.Context, since time.Time, known []
 	return m, true
 }
 
+// current returns the namespace of an entry that was saved, unless it was purged since.
+func (p *Persistence) current(saved peer.Given, m missed) (*store.Namespace, bool) {
+	e := saved.Entry
+	for _, one := range m.purges {
+		if len(one.About(saved.Query.Group, saved.ID.Key, e.URL(), e.Tags())) > 0 { // softly too: rather too much
+			return nil, false
+		}
+	}
+	e.Checked, e.Compared = m.before, true
+	space := p.node.Store.NamespaceOfPeer(saved.Query.Group)
+	return space, space != nil
+}
+
 // takeBack stores something again, unless it was purged.
 func (p *Persistence) takeBack(saved peer.Given, m missed) restoreResult {
 	if saved.Entry == nil {
 		p.node.Store.PutChunk(saved.ID.Key, saved.ID.Generation, saved.ID.Index, saved.Body, true)
 		return restored
 	}
-	e := saved.Entry
-	for _, one := range m.purges {
-		if len(one.About(saved.Query.Group, saved.ID.Key, e.URL(), e.Tags())) > 0 { // softly too: rather too much
-			return restoredOutdated
-		}
-	}
-	e.Checked, e.Compared = m.before, true
-	space := p.node.Store.NamespaceOfPeer(saved.Query.Group)
-	if space == nil || p.node.Store.PutMoved(space, saved.ID.Key, e, saved.Body) == nil {
+	space, ok := p.current(saved, m)
+	if !ok || p.node.Store.PutMoved(space, saved.ID.Key, saved.Entry, saved.Body) == nil {
 		return restoredOutdated
 	}
 	return restored
 }
 
-// Save writes what is stored, for as long as it may. A node that is part of a cluster
-// leaves a marker with the others.
+// Save writes what is stored, for as long as it may, and what is left of the file of
+// the process before. A node that is part of a cluster leaves a marker with the others.
 func (p *Persistence) Save(clustered bool) error {
+	rest := p.stopReading()
+	if rest != nil {
+		defer func() { _ = errors.Join(rest.file.Close(), os.Remove(p.taken())) }()
+		if rest.in == nil && !p.node.Purger.Asked.Load() {
+			// Nobody has told yet what was purged, and this process has purged nothing.
+			if err := os.Rename(p.taken(), filepath.Join(p.Dir, SavedName)); err != nil {
+				return fmt.Errorf("persist: putting back what was not read yet: %w", err)
+			}
+			return nil
+		}
+	}
 	head := SavedHead{Written: time.Now()}
 	if clustered {
 		if len(p.node.Others()) == 0 {
@@ -243,23 +342,66 @@ func (p *Persistence) Save(clustered bool) error {
 	for _, one := range known {
 		head.Known = append(head.Known, one.ID)
 	}
-	w, err := CreateSaved(p.Dir, head)
+	w, err := CreateSaved(p.Dir, head, p.keys())
 	if err != nil {
 		return fmt.Errorf("persist: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(p.node.Over, saveFor)
 	defer cancel()
-	if err := w.Finish(p.saveAll(ctx, w)); err != nil {
+	err = p.saveAll(ctx, w)
+	if err == nil && rest != nil && rest.in != nil {
+		err = p.saveRest(rest, w)
+	}
+	if err := w.Finish(err); err != nil {
 		return fmt.Errorf("persist: writing to %s: %w", p.Dir, err)
 	}
 	return nil
+}
+
+// stopReading has the file of the process before not be read any more, and returns
+// what is left of it.
+func (p *Persistence) stopReading() *kept {
+	k := p.kept
+	if k == nil {
+		return nil
+	}
+	k.stop()
+	<-k.done
+	if k.over {
+		return nil
+	}
+	return k
+}
+
+// saveRest writes what was not read yet of the file of the process before, without
+// what was purged since, for as long as all else may take.
+func (p *Persistence) saveRest(k *kept, w *savedWriter) (err error) {
+	k.ctx, k.stop = context.WithTimeout(p.node.Over, saveFor)
+	defer k.stop()
+	p.readKept(k, func(saved peer.Given) (restoreResult, bool) {
+		if saved.Entry == nil {
+			err = w.chunk(saved.ID, saved.Body)
+			return restored, err == nil
+		}
+		space, ok := p.current(saved, k.missed)
+		if ok {
+			_, purged := p.node.Store.Purged(space, saved.ID.Key, saved.Entry)
+			ok = !purged
+		}
+		if !ok {
+			return restoredOutdated, true
+		}
+		err = w.Entry(space.Name, saved.ID.Key, saved.Entry, saved.Body)
+		return restored, err == nil
+	})
+	return err
 }
 
 // LeaveMarker tells all other nodes a purge that names nothing.
 func (p *Persistence) LeaveMarker() store.PurgeID {
 	marker := []store.Purge{{ID: store.NewPurgeID()}}
 	p.node.Purger.apply(marker, false)
-	p.node.broadcast(operationPurge, markerTimeout, func(ctx context.Context, to peer.Node) error {
+	p.node.broadcast(operationPurge, p.node.Others(), markerTimeout, func(ctx context.Context, to peer.Node) error {
 		return p.node.Purger.tell(ctx, to, marker)
 	})
 	return marker[0].ID

@@ -68,7 +68,7 @@ func (n *Node) StoreAtOwner(q *Lookup, e *store.Entry, whole []byte, body Outgoi
 // the words of a response.
 func (n *Node) TellSearchVariance(space *store.Namespace, path store.Key, lines []string, timeout time.Duration) {
 	query := peer.NewQuery(space.Name, path, http.Header{"No-Vary-Search": lines}, []string{"No-Vary-Search"})
-	n.broadcast(operationLearn, timeout, func(ctx context.Context, to peer.Node) error {
+	n.broadcast(operationLearn, n.Others(), timeout, func(ctx context.Context, to peer.Node) error {
 		return n.Client.Learn(ctx, to, query)
 	})
 }
@@ -104,13 +104,13 @@ func (f *Flight) Refresh(q *Lookup, g Decision, e *store.Entry) {
 	f.node.observed(span, operationRefresh, err, time.Since(start))
 }
 
-// broadcast tells all other nodes at the same time, and returns when they have
+// broadcast tells other nodes at the same time, and returns when they have
 // answered, or have been silent for so long.
-func (n *Node) broadcast(operation string, timeout time.Duration, tell func(context.Context, peer.Node) error) {
+func (n *Node) broadcast(operation string, nodes []peer.Node, timeout time.Duration, tell func(context.Context, peer.Node) error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), timeout, peer.ErrTimeout)
 	defer cancel()
 	var all sync.WaitGroup
-	for _, to := range n.Others() {
+	for _, to := range nodes {
 		guard.GoWait(&all, func() {
 			start := time.Now()
 			err := tell(ctx, to)

@@ -77,6 +77,8 @@ type Purger struct {
 	Sync      purgeSync                // whether the node was away itself
 	waking    sync.Mutex               // one at a time notices that
 
+	Asked atomic.Bool // this node was asked for a purge, or has seen a change, itself
+
 	// Told of each purge that is no invalidation by traffic, and whether this
 	// node was asked for it itself. It must not wait, and may be nil.
 	OnPurge func(p store.Purge, asked bool)
@@ -84,13 +86,14 @@ type Purger struct {
 
 // Everywhere applies purges here and on all live nodes.
 func (p *Purger) Everywhere(purges []store.Purge) []Acknowledgement {
+	p.Asked.Store(true)
 	p.apply(purges, true)
 	acks := []Acknowledgement{{Name: p.node.Name, Acknowledged: true}}
 	for _, name := range *p.Foreign.Load() {
 		acks = append(acks, Acknowledgement{Name: name, Error: "it speaks another version of the protocol: purge it by its own admin API"})
 	}
 	var mu sync.Mutex // guards acks
-	p.node.broadcast(operationPurge, PurgeDeadline, func(ctx context.Context, to peer.Node) error {
+	p.node.broadcast(operationPurge, p.node.Members.told(), PurgeDeadline, func(ctx context.Context, to peer.Node) error {
 		err := errNotTold // if to tell it panics
 		defer func() {
 			ack := Acknowledgement{Name: to.Name, Acknowledged: err == nil}
@@ -118,6 +121,7 @@ func (p *Purger) tell(ctx context.Context, to peer.Node, purges []store.Purge) e
 		if err == nil || !pause(ctx, retryPurge) {
 			return err
 		}
+		to = p.node.Members.now(to)
 	}
 }
 
@@ -190,10 +194,11 @@ func (p *Purger) remindOnce(to peer.Node) bool {
 // changed it doesn't see the old one afterwards; what a silent node has stored
 // it may serve until that is stale, as RFC 9111 §4.4 allows.
 func (p *Purger) Invalidate(id store.PurgeID, space *store.Namespace, selectors []store.Selector, timeout time.Duration) {
+	p.Asked.Store(true)
 	purges := []store.Purge{{ID: id, Group: space.Name, Selectors: selectors, Fleeting: true}}
 	// This node last: a client that sees the change here then finds it everywhere, also if
 	// no request waits for the answers, as after a refresh in the background.
-	p.node.broadcast(operationPurge, timeout, func(ctx context.Context, to peer.Node) error {
+	p.node.broadcast(operationPurge, p.node.Others(), timeout, func(ctx context.Context, to peer.Node) error {
 		return p.node.Client.Purge(ctx, to, purges)
 	})
 	p.apply(purges, false)
@@ -459,7 +464,7 @@ func (p *Purger) catchUp(nodes []peer.Node, away bool) {
 // learnFrom asks a node until it answers, or is not on the ring any more.
 func (p *Purger) learnFrom(ctx context.Context, from peer.Node) bool {
 	for {
-		if p.ask(ctx, from) {
+		if p.ask(ctx, from) == nil {
 			return true
 		}
 		if !pause(ctx, retryPurge) || !slices.Contains(p.node.Others(), from) {
@@ -468,17 +473,17 @@ func (p *Purger) learnFrom(ctx context.Context, from peer.Node) bool {
 	}
 }
 
-func (p *Purger) ask(ctx context.Context, from peer.Node) bool {
+// ask learns what purges a node knows of.
+func (p *Purger) ask(ctx context.Context, from peer.Node) error {
 	start := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, catchUpFor, peer.ErrTimeout)
 	defer cancel()
 	purges, dropped, err := p.node.Client.Purges(ctx, from)
 	p.node.observe(operationPurges, err, time.Since(start))
-	if err != nil {
-		return false
+	if err == nil {
+		p.Learn(purges, dropped)
 	}
-	p.Learn(purges, dropped)
-	return true
+	return err
 }
 
 // Merge takes in the purges that memberlist brings from another node.

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"maps"
 	"sync"
 	"time"
 )
@@ -81,17 +82,9 @@ func (b *breaker) succeeded(addr string) {
 	}
 }
 
-// keep forgets the peers that are not on the ring any more.
-func (b *breaker) keep(r *Ring) {
+// keep forgets all peers but those at some addresses.
+func (b *breaker) keep(known map[string]bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for addr := range b.peers {
-		gone := true
-		for _, n := range r.Nodes() {
-			gone = gone && n.Addr != addr
-		}
-		if gone {
-			delete(b.peers, addr)
-		}
-	}
+	maps.DeleteFunc(b.peers, func(addr string, _ *health) bool { return !known[addr] })
 }

@@ -73,10 +73,14 @@ func (c *Client) DialWith(dial func(ctx context.Context, network, addr string) (
 	c.pool.transport.DialContext = dial
 }
 
-// SetRing tells the client which peers there are.
-func (c *Client) SetRing(r *Ring) {
-	c.breaker.keep(r)
-	c.pool.keep(r)
+// Keep tells the client which peers there are. It forgets all others.
+func (c *Client) Keep(peers []Node) {
+	known := make(map[string]bool, len(peers))
+	for _, p := range peers {
+		known[p.Addr] = true
+	}
+	c.breaker.keep(known)
+	c.pool.keep(known)
 }
 
 // Rekey is called after the secrets of the identity have changed: connections
@@ -233,11 +237,12 @@ func causeOf(ctx context.Context, err error) error {
 }
 
 // judge tells the breaker how a call went. A caller that gave up says nothing
-// about the peer.
+// about the peer, nor does the answer of another one, which the address belongs to.
 func (c *Client) judge(ctx context.Context, to Node, err error) {
 	switch cause := context.Cause(ctx); {
 	case err == nil:
 		c.breaker.succeeded(to.Addr)
+	case errors.As(err, new(OtherNode)):
 	case cause == nil || errors.Is(cause, ErrTimeout):
 		if !errors.Is(err, ErrDown) {
 			c.breaker.failed(to.Addr, time.Now())
@@ -263,6 +268,10 @@ func (c *Client) post(ctx context.Context, to Node, path string, body io.Reader,
 	}
 	resp, err := c.pool.roundTrip(req, to.Addr)
 	if err != nil {
+		return nil, err
+	}
+	if err := to.check(resp.Header); err != nil {
+		resp.Body.Close()
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {

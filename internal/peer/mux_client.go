@@ -65,6 +65,8 @@ type muxClient struct {
 	wake chan struct{} // holds something while there is something to send
 	done chan struct{} // closed at the end
 
+	answerer http.Header // of the response: who answers. It is there before any answer
+
 	// Set by start.
 	cancel context.CancelFunc
 	idle   *time.Timer
@@ -116,6 +118,7 @@ func (c *muxClient) run(ctx context.Context, conn *clientConn, addr string, agai
 	if resp.Header.Get(comeAgain) != "" {
 		again()
 	}
+	c.answerer = resp.Header
 	return c.receive(resp.Body)
 }
 
@@ -350,6 +353,9 @@ func (c *Client) exchange(ctx context.Context, to Node, kind byte, write func(*e
 		sent := time.Now()
 		id, answer, err := shared.call(ctx, kind, write, expired)
 		switch {
+		case err == nil && to.check(shared.answerer) != nil:
+			shared.over(id)
+			return nil, to.check(shared.answerer)
 		case err == nil && len(answer.frames) == 0:
 			return nil, malformed("the call was refused")
 		case err == nil && answer.frames[0] == frameAlone:

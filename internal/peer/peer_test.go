@@ -423,7 +423,7 @@ func TestBreaker(t *testing.T) {
 	step(0, true)
 	step(0, true)
 	b.failed("a", now)
-	b.keep(NewRing("x", []Node{{Name: "b", Addr: "b"}}))
+	b.keep(map[string]bool{"b": true})
 	step(0, true)
 	if len(b.peers) != 0 {
 		t.Error("peers that are gone are remembered")

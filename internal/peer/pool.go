@@ -383,16 +383,12 @@ func (l *connectionPool) rekey() {
 	}
 }
 
-// keep lets go of the connections to nodes that are not on the ring any more.
-func (l *connectionPool) keep(r *Ring) {
+// keep lets go of all connections but those to some addresses.
+func (l *connectionPool) keep(known map[string]bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for addr, n := range l.byAddr {
-		gone := true
-		for _, node := range r.Nodes() {
-			gone = gone && node.Addr != addr
-		}
-		if gone {
+		if !known[addr] {
 			delete(l.byAddr, addr)
 			if n.conn != nil {
 				l.drainLocked(n.conn, drainTimeout)

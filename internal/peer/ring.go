@@ -14,6 +14,7 @@ import (
 type Node struct {
 	Name string
 	Addr string // host:port of its cache traffic
+	Life uint64 // the number of its process, which its answers carry; 0: any will do
 	seed uint64
 }
 

@@ -68,6 +68,10 @@ type Server struct {
 	// refused, and must not wait. It is set before Serve.
 	OnRefusal func(why error)
 
+	// Life is the number of this process, with which all answers are signed; 0: they
+	// are not. It is set before Serve.
+	Life uint64
+
 	// Reporter, if not nil, answers for those who operate the cluster. It is set
 	// before Serve.
 	Reporter Reporter
@@ -105,6 +109,7 @@ func NewServer(b Backend, id *Identity) *Server {
 	protocols.SetUnencryptedHTTP2(true) // the door does not let it in where there is a secret
 	s.http = &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			sign(w.Header(), s.Life)
 			s.listener.attend(w, r, mux)
 		}),
 		ConnContext:       withConn,

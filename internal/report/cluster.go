@@ -90,6 +90,8 @@ func Gather(ctx context.Context, c *peer.Client, own *Report) Cluster {
 		switch {
 		case one.Self:
 			one.Report = own
+		case one.Share == 0 && one.Unreachable != "":
+			one.Error = one.Unreachable
 		case one.Share == 0:
 			one.Error = "it is not on the ring"
 		default:
@@ -103,7 +105,7 @@ func Gather(ctx context.Context, c *peer.Client, own *Report) Cluster {
 func (one *ClusterNode) ask(ctx context.Context, c *peer.Client) {
 	var report Report
 	start := time.Now()
-	err := c.Status(ctx, peer.Node{Name: one.Name, Addr: one.Peers}, &report)
+	err := c.Status(ctx, peer.Node{Name: one.Name, Addr: one.Peers, Life: one.Life}, &report)
 	if err != nil {
 		one.Error = err.Error()
 		return

@@ -52,6 +52,13 @@ type Member struct {
 
 	// Whether it is the node that answers.
 	Self bool `json:"self,omitempty"`
+
+	// Why it does not answer at its peers address; empty: it does. Without an answer
+	// since it came it owns no keys.
+	Unreachable string `json:"unreachable,omitempty"`
+
+	// The number of its process, if the node knows it.
+	Life uint64 `json:"-"`
 }
 
 // Group is one group of handlers.
@@ -108,7 +115,16 @@ func (s *Status) Print(out io.Writer) error {
 		if m.Self {
 			name += " (this node)"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.0f%%\t%s\t%s\n", name, m.State, m.Share*100, m.Gossip, m.Peers)
+		state := m.State
+		if m.Unreachable != "" {
+			state += ", unreachable"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.0f%%\t%s\t%s\n", name, state, m.Share*100, m.Gossip, m.Peers)
+	}
+	for _, m := range s.Members {
+		if m.Unreachable != "" {
+			fmt.Fprintf(w, "\n%s is unreachable: %s\n", m.Name, m.Unreachable)
+		}
 	}
 	fmt.Fprintln(w, "\nGROUP\tENTRIES\tBODIES\tHITS\tSTALE\tMISSES\tCOLLAPSED\tBYPASSES\tFETCHES")
 	for _, g := range s.Groups {

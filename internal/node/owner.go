@@ -214,7 +214,7 @@ func (o Owner) take(q *Lookup, f *Flight, p *peer.Publication) (taken, Ending) {
 		size = store.ChunkSize
 	}
 	switch {
-	case p.Entry.Size > o.LargestClaim():
+	case !o.credible(p.Entry):
 		return refused(rfc9111.TooLarge)
 	case p.Refresh:
 		o.Store.PutEntry(q.Namespace, q.Key, p.Entry)
@@ -272,7 +272,7 @@ func (o Owner) Reserve(bytes int64) (release func(), ok bool) {
 // TakeOver stores what a node that leaves has handed over.
 func (o Owner) TakeOver(q *peer.Query, e *store.Entry, body []byte) {
 	if space := o.Store.NamespaceOfPeer(q.Group); space != nil {
-		if e.Size <= o.LargestClaim() {
+		if o.credible(e) {
 			o.Store.PutMoved(space, q.Key, e, body)
 		}
 	}

@@ -60,6 +60,7 @@ const (
 	// Of every frame but data: the largest entry that may be stored.
 	maxFrame = store.MaxHeaderBytes + 8*store.MaxFields + maxURL + 2*rfc9111.MaxTags*(rfc9111.MaxTagLength+2) +
 		store.MaxVaryNames*(maxFieldName+2) + 4096
+	frameHead     = 5 // bytes before a payload
 	maxFieldName  = store.MaxFieldName
 	maxURL        = 32 << 10
 	maxGroupName  = 64

@@ -195,12 +195,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading the groupcache app: %w", err)
 	}
+	a := app.(*App)
 	if h.Purge != nil {
-		if h.purgers, err = h.Purge.resolve(caddy.NewReplacer()); err != nil {
+		if h.purgers, err = a.sendersOf(caddy.NewReplacer(), h.Purge.Tokens, h.Purge.From); err != nil {
 			return err
 		}
 	}
-	a := app.(*App)
 	a.join(h)
 	h.node, h.denials, h.unnamed = a.process.node, &a.process.denials, &a.process.unnamed
 	h.named()

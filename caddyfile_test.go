@@ -210,3 +210,21 @@ func FuzzCaddyfile(f *testing.F) {
 		}
 	})
 }
+
+// TestSecretIsNoPurgeToken: applications have tokens, and whoever has a secret is a node.
+func TestSecretIsNoPurgeToken(t *testing.T) {
+	const secret, token = "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU=", "YLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU="
+	config := func(format, tokens string) string {
+		site := fmt.Sprintf(format, t.TempDir(), tokens)
+		return strings.Replace(site, "{\n", "{\n\tgroupcache {\n\t\tsecret "+secret+"\n\t}\n", 1)
+	}
+	t.Setenv("GROUPCACHE_TEST_TOKEN", strings.TrimRight(secret, "="))
+	for _, tokens := range []string{token + " " + secret, token + " {env.GROUPCACHE_TEST_TOKEN}"} {
+		wants := []string{"purge token 2", "a secret of the cluster", "keygen"}
+		wantRefusal(t, config(directiveOption, "purge {\n\t\t\ttoken "+tokens+"\n\t\t}"), wants)
+		wantRefusal(t, config(purgeAPIOption, "token "+tokens), wants)
+	}
+	if err := validate(t, config(purgeAPIOption, "token "+token)); err != nil {
+		t.Error(err)
+	}
+}

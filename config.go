@@ -202,12 +202,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading the groupcache app: %w", err)
 	}
+	a := app.(*App)
 	if h.Purge != nil {
-		if h.purgers, err = h.Purge.resolve(caddy.NewReplacer()); err != nil {
+		if h.purgers, err = a.sendersOf(caddy.NewReplacer(), h.Purge.Tokens, h.Purge.From); err != nil {
 			return err
 		}
 	}
-	a := app.(*App)
 	if err := errors.Join(h.checkExpress(ctx, a), a.checkListeners(ctx.Modules())); err != nil {
 		return err
 	}

@@ -67,7 +67,7 @@ func TestDocumentedCommands(t *testing.T) {
 				cmd.Dir = workplace(t, here)
 				cmd.Env = append(os.Environ(),
 					"PATH="+bin+":"+os.Getenv("PATH"), "TEST_BINARY="+self, "ADMIN="+p.admin, "NODE="+p.http, "REPO="+repo, "HERE="+here, "CURL="+curl,
-					"HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir, "XDG_DATA_HOME="+cmd.Dir, "GROUPCACHE_SECRET="+exampleSecret, "PURGE_TOKEN="+exampleSecret)
+					"HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir, "XDG_DATA_HOME="+cmd.Dir, "GROUPCACHE_SECRET="+exampleSecret, "PURGE_TOKEN="+exampleToken)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Errorf("%v\n%s\n%s", err, block[1], out[max(0, len(out)-2000):])
 				}

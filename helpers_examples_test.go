@@ -12,13 +12,16 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const exampleSecret = "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU="
+const (
+	exampleSecret = "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU="
+	exampleToken  = "h1F1W5Zyq3tJm0eJk5v0xg2m9Qw7Xc4bLr8sNd6uYtA="
+)
 
 // exampleEnv is what the examples want in their environment.
 func exampleEnv(t *testing.T) {
 	t.Setenv("GROUPCACHE_SECRET", exampleSecret)
 	t.Setenv("NODE_ADDRESS", "127.0.0.1")
-	t.Setenv("PURGE_TOKEN", exampleSecret)
+	t.Setenv("PURGE_TOKEN", exampleToken)
 }
 
 func validate(t *testing.T, name string) {

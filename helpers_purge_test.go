@@ -88,7 +88,7 @@ func withPurge(t *testing.T, set func(*InBandPurge)) func(*Handler) {
 			set(h.Purge)
 		}
 		var err error
-		if h.purgers, err = h.Purge.resolve(caddy.NewReplacer()); err != nil {
+		if h.purgers, err = new(App).sendersOf(caddy.NewReplacer(), h.Purge.Tokens, h.Purge.From); err != nil {
 			t.Fatal(err)
 		}
 	}

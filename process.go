@@ -75,6 +75,7 @@ func newProcess(name string, cacheSize int64) *process {
 	guard.Report(p.onPanic)
 	guard.Go(func() { p.events.run(p.node.Over) })
 	guard.Go(func() { p.samples.Keep(p.node.Over, p.sample) })
+	guard.Go(func() { node.KeepMemory(p.node.Over, cacheSize) })
 	return p
 }
 

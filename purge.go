@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/purging"
@@ -175,16 +176,16 @@ func checkRanges(from []string) error {
 	return nil
 }
 
-func (p *InBandPurge) resolve(repl *caddy.Replacer) (purging.Senders, error) {
-	return sendersOf(repl, p.Tokens, p.From)
-}
-
-// sendersOf returns who may purge by options that may have placeholders.
-func sendersOf(repl *caddy.Replacer, tokens, from []string) (allowed purging.Senders, err error) {
-	for _, s := range tokens {
+// sendersOf returns who may purge by options that may have placeholders. Applications
+// have the tokens, and whoever has a secret of the cluster is a node of it: none is both.
+func (a *App) sendersOf(repl *caddy.Replacer, tokens, from []string) (allowed purging.Senders, err error) {
+	for i, s := range tokens {
 		token, err := repl.ReplaceOrErr(s, true, true)
 		if err != nil {
 			return allowed, fmt.Errorf("purge token: %w", err)
+		}
+		if gossip.IsSecret(a.cluster.Keys, token) {
+			return allowed, fmt.Errorf("purge token %d: it is a secret of the cluster, and whoever has that is a node; make another one with caddy groupcache keygen", i+1)
 		}
 		if err := allowed.AddToken(token); err != nil {
 			return allowed, err

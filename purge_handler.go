@@ -58,16 +58,13 @@ func (h *PurgeHandler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	var err error
-	if h.purgers, err = sendersOf(caddy.NewReplacer(), h.Tokens, h.From); err != nil {
-		return err
-	}
 	app, err := ctx.App("groupcache")
 	if err != nil {
 		return fmt.Errorf("loading the groupcache app: %w", err)
 	}
 	h.process = app.(*App).process
-	return nil
+	h.purgers, err = app.(*App).sendersOf(caddy.NewReplacer(), h.Tokens, h.From)
+	return err
 }
 
 func (h *PurgeHandler) check() error {

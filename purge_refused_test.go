@@ -139,8 +139,8 @@ func TestAddressByWayOfAProxy(t *testing.T) {
 		{"proxied", true, 0, true},
 		{"strictly", true, 1, false},
 	} {
-		p := InBandPurge{From: []string{"192.0.2.1"}}
-		allowed, err := p.resolve(caddy.NewReplacer())
+		from := []string{"192.0.2.1"}
+		allowed, err := new(App).sendersOf(caddy.NewReplacer(), nil, from)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -262,7 +262,7 @@ func TestRecipeGraphQL(t *testing.T) {
 	differ(t, "another query by QUERY", byContent, p.ask("QUERY", "/graphql", `{"query":"{b}"}`, json...))
 	p.ask("POST", "/graphql", `{"query":"mutation{a}"}`, json...)
 	differ(t, "a query by QUERY after a POST", byContent, p.ask("QUERY", "/graphql", `{"query":"{a}"}`, json...))
-	if a := p.ask("POST", "/hooks/purge", `{"tags": ["product-17"]}`, "Authorization", "Bearer "+exampleSecret); a.status != 200 {
+	if a := p.ask("POST", "/hooks/purge", `{"tags": ["product-17"]}`, "Authorization", "Bearer "+exampleToken); a.status != 200 {
 		t.Errorf("purge: %d %s", a.status, a.body)
 	}
 	differ(t, "after the purge", first, p.ask("GET", query, ""))

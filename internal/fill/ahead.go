@@ -43,8 +43,8 @@ func (f *Fill[H]) dropAheadLocked() {
 		return
 	}
 	last := len(f.rest) - 1
-	f.budget.Give(int64(cap(f.rest[last].bytes)))
-	f.held -= int64(cap(f.rest[last].bytes))
+	f.budget.Give(int64(cap(f.rest[last])))
+	f.held -= int64(cap(f.rest[last]))
 	f.rest, f.size = f.rest[:last], settled
 }
 

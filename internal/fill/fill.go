@@ -70,7 +70,8 @@ type Fill[H any] struct {
 	closed bool
 	err    error         // why it closed; nil: complete
 	first  [][]byte      // the first chunk, in blocks; only the last one can still grow
-	rest   []piece       // one for each further chunk; only the last one can still grow
+	rest   [][]byte      // the further chunks that are here; only the last one can still grow
+	gone   int           // how many further chunks before those are elsewhere
 	size   int64         // of the body so far
 	digest xxhash.Digest // of the first chunk, of which it has had summed bytes
 	summed int64
@@ -78,12 +79,6 @@ type Fill[H any] struct {
 	recall Chunks // set before anything is
 	held   int64  // bytes taken from budget
 	refs   int    // the writer and every open Reader
-}
-
-// A piece is a chunk, or the beginning of one.
-type piece struct {
-	bytes []byte // nil: it is elsewhere
-	size  int
 }
 
 // New returns a Fill for a body of at most limit bytes, in chunks of a size,
@@ -245,9 +240,12 @@ func (f *Fill[H]) roomLocked(need int) (*[]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.rest = append(f.rest, piece{bytes: b})
+		f.rest = append(f.rest, b)
 	}
-	last := &f.rest[len(f.rest)-1].bytes
+	if len(f.rest) == 0 { // it has been said to end elsewhere
+		return nil, io.ErrUnexpectedEOF
+	}
+	last := &f.rest[len(f.rest)-1]
 	if len(*last) == cap(*last) { // the body is longer than its limit, or its announced length, was when that began
 		b, err := f.allocateLocked(min(f.chunk, f.limit-f.size+int64(len(*last))))
 		if err != nil {
@@ -303,34 +301,36 @@ func (f *Fill[H]) Unsettled(last bool) (i int, chunk []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	i = max(int(f.away/f.chunk), 1)
-	if i > len(f.rest) {
+	if i <= f.gone || i > f.gone+len(f.rest) {
 		return 0, nil
 	}
-	b := f.rest[i-1].bytes
-	if len(b) == 0 || int64(len(b)) < f.chunk && !last {
+	b := f.rest[i-1-f.gone]
+	if int64(len(b)) < f.chunk && !last {
 		return 0, nil
 	}
 	return i, b[:len(b):len(b)]
 }
 
-// Settle lets go of a chunk that Unsettled has returned: it is elsewhere.
+// Settle lets go of the chunk that Unsettled has returned: it is elsewhere.
 func (f *Fill[H]) Settle(i int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.refs == 0 {
 		return
 	}
-	p := &f.rest[i-1]
-	f.budget.Give(int64(cap(p.bytes)))
-	f.held -= int64(cap(p.bytes))
-	*p = piece{size: len(p.bytes)}
-	f.away = int64(i)*f.chunk + int64(p.size)
+	b := f.rest[0]
+	f.budget.Give(int64(cap(b)))
+	f.held -= int64(cap(b))
+	f.rest[0] = nil
+	f.rest, f.gone = f.rest[1:], i
+	f.away = int64(i)*f.chunk + int64(len(b))
 	f.signalLocked()
 }
 
 // Extend makes the body size bytes long. What is new of it is elsewhere: the
 // first chunk must be complete, and be followed by nothing that was written; what came Ahead
-// it takes the place of.
+// it takes the place of. It costs the same for any size, since sizes are what another node
+// claims.
 func (f *Fill[H]) Extend(size int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -343,12 +343,7 @@ func (f *Fill[H]) Extend(size int64) error {
 		return io.ErrUnexpectedEOF
 	}
 	f.dropAheadLocked()
-	for f.size < size {
-		n := min(size-f.size, f.chunk)
-		f.rest = append(f.rest, piece{size: int(n)})
-		f.size += n
-	}
-	f.away = size
+	f.size, f.away, f.gone = size, size, int((size-1)/f.chunk)
 	f.signalLocked()
 	return nil
 }
@@ -580,11 +575,10 @@ func (r *Reader[H]) takeLocked() ([]byte, int) {
 		b = f.first[r.block][r.at-r.begin:]
 	} else {
 		i := int(r.at / f.chunk)
-		p := f.rest[i-1]
-		if p.bytes == nil {
+		if i <= f.gone {
 			return nil, i
 		}
-		b = p.bytes[r.at-int64(i)*f.chunk:]
+		b = f.rest[i-1-f.gone][r.at-int64(i)*f.chunk:]
 		r.copied = append(r.copied[:0], b[:min(len(b), copySize)]...)
 		b = r.copied
 	}

@@ -202,3 +202,30 @@ func TestWhatComesAheadIsOnlyWhatFollows(t *testing.T) {
 	f.Close(nil)
 	ahead(28, "x", 28)
 }
+
+// TestClaimedSizesCostNothing: a node says how long a body is whose chunks are
+// elsewhere, and may say anything.
+func TestClaimedSizesCostNothing(t *testing.T) {
+	const chunk = 1 << 10
+	f := New[string](1<<50, chunk, nil)
+	defer f.Release()
+	f.PutElsewhere((&elsewhere{chunks: make(map[int][]byte)}).recall)
+	if _, err := f.Write(make([]byte, chunk)); err != nil {
+		t.Fatal(err)
+	}
+	claimed := []int64{2 * chunk, 1 << 50}
+	if n := testing.AllocsPerRun(1, func() { // which runs it once before
+		if err := f.Extend(claimed[0]); err != nil {
+			t.Error(err)
+		}
+		claimed = claimed[1:]
+	}); n > 0 {
+		t.Errorf("%g allocations", n)
+	}
+	r := f.NewReader()
+	defer r.Close()
+	r.Skip(1<<50 - 1)
+	if _, err := r.Next(t.Context(), nil); !errors.Is(err, ErrGone) {
+		t.Errorf("the last byte: %v", err)
+	}
+}

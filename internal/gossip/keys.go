@@ -72,6 +72,13 @@ func ReadSecrets(secrets []string) ([]Keys, error) {
 	return all, nil
 }
 
+// IsSecret reports whether a text is one of the secrets that keys were made of, however
+// it is written.
+func IsSecret(keys []Keys, text string) bool {
+	is, err := ReadSecrets([]string{text})
+	return err == nil && len(is) == 1 && slices.ContainsFunc(keys, func(k Keys) bool { return k.ID == is[0].ID })
+}
+
 // PeerSecrets returns the secrets for an Identity.
 func PeerSecrets(keys []Keys) []peer.Secret {
 	var secrets []peer.Secret

@@ -33,6 +33,7 @@ const (
 	tooManyStreams = "too many streams at the same time"
 	refusedStream  = "unauthenticated stream"
 	refusedPacket  = "unauthenticated packet"
+	refusedMessage = "unknown packet"
 )
 
 // refusals are the beginnings of the lines about bytes that were refused.
@@ -60,6 +61,7 @@ var refusals = []string{
 	tooManyStreams,
 	refusedStream,
 	refusedPacket,
+	refusedMessage,
 }
 
 // Write takes one line: log.Logger calls it once for each.

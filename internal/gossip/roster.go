@@ -20,7 +20,7 @@ const (
 	forgetAfter = time.Hour
 	maxGone     = 64
 	// maxMembers bounds what forged alive messages can add to the roster.
-	maxMembers = 4096
+	maxMembers = 1024
 	// suspectFor is the longest that memberlist takes to make up its mind
 	// about a suspect, for up to ten members (see suspicionTimeout there).
 	suspectFor = 10 * time.Second

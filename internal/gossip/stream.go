@@ -4,23 +4,39 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/memberlist"
 )
 
-const maxStreamBytes = 4 << 20 // memberlist itself would read 20 MiB
+const (
+	maxStreamBytes = 4 << 20 // memberlist itself would read 20 MiB
+	// maxOpenBytes bounds what all streams that are open have brought: memberlist
+	// holds it until they end.
+	maxOpenBytes = 8 << 20
+)
 
-var errStreamTooLong = errors.New("stream is longer than this node reads")
+var (
+	errStreamTooLong = errors.New("stream is longer than this node reads")
+	errNoRoom        = errors.New("streams bring more than this node has room for")
+)
 
-// A stream is a connection that ends with its transport and yields only so many
-// bytes.
+// A stream is a connection that ends with its transport, yields only so many bytes, and
+// none if it does not begin as those of memberlist do.
 type stream struct {
 	net.Conn
 	raw       net.Conn // without TLS
 	transport *transport
 	inbound   bool
-	budget    int // for Read, which has one caller at a time
 	once      sync.Once
+
+	// For Read, which has one caller at a time.
+	budget int
+	vetted bool
+	begin  []byte // what has been read of it, and not yet by memberlist
+	failed error  // what follows begin
+
+	brought atomic.Int64
 }
 
 // track keeps account of a stream, unless there are too many inbound ones or the
@@ -45,13 +61,37 @@ func (t *transport) track(conn, raw net.Conn, inbound bool) (*stream, bool) {
 	return s, true
 }
 
-// Read fails when the stream is longer than maxStreamBytes.
+// Read fails when the stream is longer than maxStreamBytes, or is not memberlist's.
 func (s *stream) Read(p []byte) (int, error) {
+	if !s.vetted {
+		s.vetted = true
+		s.begin, s.failed = vetStream(bringing{s})
+	}
+	if len(s.begin) > 0 {
+		n := copy(p, s.begin)
+		s.begin = s.begin[n:]
+		return n, nil
+	}
+	if s.failed != nil {
+		return 0, s.failed
+	}
+	return bringing{s}.Read(p)
+}
+
+// bringing reads a stream, and counts what comes.
+type bringing struct{ s *stream }
+
+func (b bringing) Read(p []byte) (int, error) {
+	s := b.s
 	if s.budget <= 0 {
 		return 0, errStreamTooLong
 	}
 	n, err := s.Conn.Read(p[:min(len(p), s.budget)])
 	s.budget -= n
+	s.brought.Add(int64(n))
+	if s.transport.brought.Add(int64(n)) > maxOpenBytes {
+		return 0, errNoRoom
+	}
 	return n, err
 }
 
@@ -76,6 +116,7 @@ func (s *stream) Close() error {
 		}
 		s.transport.mu.Unlock()
 		err = s.Conn.Close()
+		s.transport.brought.Add(-s.brought.Load())
 	})
 	return err
 }

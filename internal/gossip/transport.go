@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -46,6 +48,7 @@ type transport struct {
 	once    sync.Once
 	closed  chan struct{} // the listeners are
 	working sync.WaitGroup
+	brought atomic.Int64 // bytes, by the streams that are open
 
 	// mu guards open and inbound, the number of streams in it that came from others.
 	mu      sync.Mutex
@@ -183,6 +186,11 @@ func (t *transport) receivePacket(p *memberlist.Packet) {
 			return
 		}
 	}
+	if err := vetPacket(p.Buf); err != nil {
+		t.log.Printf("[WARN] memberlist: %s: %v %s", refusedMessage, err, memberlist.LogAddress(p.From))
+		return
+	}
+	p.Buf = bytes.Clone(p.Buf) // of plaintext it is the beginning of 64 KiB, and memberlist keeps it
 	select {
 	case t.packets <- p:
 	case <-t.ctx.Done():

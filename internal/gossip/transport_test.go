@@ -203,10 +203,10 @@ func TestGossipTransportEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.Write([]byte("12345")); err != nil {
+	if _, err := other.Write([]byte{messagePing, 2, 3, 4, 5}); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := io.ReadAll(conn); string(got) != "123" || !errors.Is(err, errStreamTooLong) {
+	if got, err := io.ReadAll(conn); string(got) != "\x00\x02\x03" || !errors.Is(err, errStreamTooLong) {
 		t.Errorf("read %q, %v from a stream that is too long", got, err)
 	}
 	send(t, "udp", fmt.Sprintf("127.0.0.1:%d", tr.port()), []byte("never taken"))

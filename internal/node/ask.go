@@ -114,7 +114,7 @@ func (n *Node) askOwner(q *Lookup, owner peer.Node, found *Result) (*peer.Reply,
 	query := q.Query(q.vary)
 	query.Asked, query.Within = time.Now(), q.FillTimeout
 	query.Purges, query.Told = n.Purger.Log.Recent(query.Asked)
-	query.Lead, query.Refresh, query.Credentials, query.Far, query.Validated = !q.Alone || q.AskPrevious, q.Refresh, q.Credentials, q.FarRange, q.Validated
+	query.Lead, query.Refresh, query.Credentials, query.Part, query.Validated = !q.Alone || q.AskPrevious, q.Refresh, q.Credentials, q.WantsPart, q.Validated
 	query.Without = q.Without
 	switch {
 	case found.Here:
@@ -125,6 +125,10 @@ func (n *Node) askOwner(q *Lookup, owner peer.Node, found *Result) (*peer.Reply,
 	start, span := time.Now(), q.startPeerSpan(operationLookup)
 	// Not the client's context: others may be waiting for the answer too.
 	reply, err := n.Client.Lookup(context.Background(), owner, &query, q.PeerTimeout)
+	if err == nil && !n.credible(reply.Entry) {
+		reply.Close()
+		reply, err = nil, peer.ErrProtocol
+	}
 	n.observed(span, operationLookup, err, time.Since(start))
 	return reply, err
 }
@@ -157,7 +161,7 @@ func (n *Node) receive(q *Lookup, f *Flight, found *Result, reply *peer.Reply) (
 		passedOn = true
 		n.copyLater(q, f, reply)
 		return Decision{Action: Follow}, HandedOn
-	case !e.Matches(q.Header), e.Size > n.LargestClaim(), q.lacks(e):
+	case !e.Matches(q.Header), q.lacks(e):
 		return Decision{Reason: rfc9111.PeerError}, Ending{}
 	case found.Here && e.Generation == found.Entry.Generation:
 		if e.Size != found.Entry.Size || e.Digest != found.Entry.Digest {
@@ -205,6 +209,9 @@ func (n *Node) copyFromOwner(q *Lookup, f *Flight, reply *peer.Reply) Ending {
 		if e, err = reply.Header(); err != nil {
 			return Ending{Why: brokenReason(err)}
 		}
+		if !n.credible(e) {
+			return Ending{Why: rfc9111.PeerError}
+		}
 		if size, ok := e.ContentLength(); ok {
 			err = f.Fill.Expect(size)
 		}
@@ -230,7 +237,7 @@ func (n *Node) copyFromOwner(q *Lookup, f *Flight, reply *peer.Reply) Ending {
 		}
 		e = &final
 	}
-	if generation != 0 {
+	if generation != 0 && n.credible(e) {
 		n.Store.PutCopy(q.Namespace, q.Key, e, body)
 	}
 	return Landed(e, e.Digest)

@@ -465,6 +465,9 @@ func (f *Flight) Commit(q *Lookup, e *store.Entry) Ending {
 	if !final.Large() { // else it is known beforehand, and no more than the first chunk was to come
 		final.Size, final.Generation = f.Fill.Size(), f.Generation
 	}
+	if !f.node.credible(&final) || final.Large() && int64(len(first)) != store.ChunkSize {
+		return Landed(nil, final.Digest)
+	}
 	stored := f.node.Store.CommitSummed(q.Namespace, q.Key, &final, first)
 	if stored == nil {
 		return Landed(nil, final.Digest)

@@ -172,3 +172,7 @@ func (h *handOver) give(s *share, receiver *peer.Query, gift *peer.Gift) error {
 // more nodes may have stored larger ones than this node would. Whatever goes through
 // the chunks of entries goes through no more than so many bytes.
 func (n *Node) LargestClaim() int64 { return 8 * n.LargestBody() }
+
+// credible reports whether an entry from another node, if there is one, does not claim
+// more than that.
+func (n *Node) credible(e *store.Entry) bool { return e == nil || e.Size <= n.LargestClaim() }

@@ -110,6 +110,7 @@ func New(name string, cacheSize int64) *Node {
 	n.Purger.node, n.Chunks.node, n.Pins.node, n.Previous.node, n.Members.node = n, n, n, n, n
 	n.Purger.Foreign.Store(new([]string))
 	n.Client = peer.NewClient(n.Identity)
+	n.Client.Reserve = n.Budget.Take
 	n.Loops.Self = LoopID(n.Life)
 	n.SetLives(nil)
 	n.SetRing(nil)

@@ -42,7 +42,7 @@ func (o Owner) Lookup(query *peer.Query, a *peer.Answer) {
 	q := &Lookup{
 		Namespace: space, Key: query.Key, Header: query.Fields,
 		Request: rfc9111.Request{Directives: rfc9111.ParseRequest(query.Fields), Credentials: query.Credentials},
-		MaxBody: o.LargestBody(), Validated: query.Validated, Without: query.Without, FarRange: query.Far, Refresh: query.Refresh, from: query,
+		MaxBody: o.LargestBody(), Validated: query.Validated, Without: query.Without, WantsPart: query.Part, Refresh: query.Refresh, from: query,
 		FillTimeout: fillTimeOf(query),
 	}
 	now := time.Now()
@@ -223,7 +223,7 @@ func (o Owner) take(q *Lookup, f *Flight, p *peer.Publication) (taken, Ending) {
 		size = store.ChunkSize
 	}
 	switch {
-	case p.Entry.Size > o.LargestClaim():
+	case !o.credible(p.Entry):
 		return refused(rfc9111.TooLarge)
 	case p.Refresh:
 		o.Store.PutEntry(q.Namespace, q.Key, p.Entry)
@@ -282,7 +282,7 @@ func (o Owner) Reserve(bytes int64) (release func(), ok bool) {
 // TakeOver stores what a node that leaves has handed over.
 func (o Owner) TakeOver(q *peer.Query, e *store.Entry, body []byte) {
 	if space := o.Store.NamespaceOfPeer(q.Group); space != nil {
-		if e.Size <= o.LargestClaim() {
+		if o.credible(e) {
 			o.Store.PutMoved(space, q.Key, e, body)
 		}
 	}

@@ -160,7 +160,7 @@ func (p *previousOwners) store(q *Lookup, found *Result, reply *peer.Reply) bool
 	defer reply.Close()
 	e := reply.Entry
 	switch {
-	case !e.Matches(q.Header), e.Size > p.node.LargestClaim():
+	case !e.Matches(q.Header):
 		return false
 	case found.Here && e.Generation == found.Entry.Generation:
 		if e.Size != found.Entry.Size || e.Digest != found.Entry.Digest {

@@ -144,7 +144,9 @@ func (c *Client) chunk(ctx context.Context, to Node, path string, body *parts, t
 	var chunk []byte
 	if err == nil {
 		defer resp.Body.Close()
-		chunk, err = read(newFrameReader(resp.Body))
+		frames := c.frames(resp.Body)
+		chunk, err = read(frames)
+		frames.close()
 	}
 	if errors.Is(err, ErrMissing) || errors.Is(err, ErrRefused) {
 		c.judge(ctx, to, nil)

@@ -47,7 +47,7 @@ func http2Config() *http.HTTP2Config {
 	return &http.HTTP2Config{
 		MaxConcurrentStreams:          maxStreams,
 		MaxReadFrameSize:              maxFrameH2,
-		MaxReceiveBufferPerConnection: 16 << 20,
+		MaxReceiveBufferPerConnection: 4 << 20,
 		MaxReceiveBufferPerStream:     1 << 20,
 		MaxDecoderHeaderTableSize:     4 << 10,
 		MaxEncoderHeaderTableSize:     4 << 10,
@@ -57,8 +57,21 @@ func http2Config() *http.HTTP2Config {
 	}
 }
 
+// serverHTTP2 are the settings of the server: what has come, and is not read yet, counts
+// in no budget, and who sends it decides how many connections there are.
+func serverHTTP2() *http.HTTP2Config {
+	c := http2Config()
+	c.MaxConcurrentStreams = maxRequestsOfHost
+	c.MaxReceiveBufferPerConnection, c.MaxReceiveBufferPerStream = 1<<20, 256<<10
+	return c
+}
+
 // A Client calls other nodes.
 type Client struct {
+	// Reserve takes memory for what others answer, until release, or reports that there
+	// is none; nil: that counts nowhere. It is set before the first call.
+	Reserve func(n int64) (release func(), ok bool)
+
 	pool    *connectionPool
 	breaker breaker
 	timers  sync.Pool // of look-ups, each of which needs one for a moment
@@ -197,7 +210,7 @@ func (c *Client) lookupAlone(ctx context.Context, to Node, q *Query, timeout tim
 	resp, err := c.post(ctx, to, pathLookup, bytes.NewReader(query), int64(len(query)))
 	if err == nil {
 		reply.body, reply.cancel = resp.Body, cancel
-		reply.frames = newFrameReader(watched{resp.Body, func(err error) { c.judge(ctx, to, err) }})
+		reply.frames = c.frames(watched{resp.Body, func(err error) { c.judge(ctx, to, err) }})
 		err = reply.first()
 	}
 	if !watchdog.Stop() {
@@ -211,6 +224,13 @@ func (c *Client) lookupAlone(ctx context.Context, to Node, q *Query, timeout tim
 		}
 	}
 	return err
+}
+
+// frames returns a reader of an answer.
+func (c *Client) frames(answer io.Reader) *frameReader {
+	frames := newFrameReader(answer)
+	frames.memory = c.Reserve
+	return frames
 }
 
 // watched tells when an answer breaks off, as it does when pings have found that
@@ -240,6 +260,7 @@ func causeOf(ctx context.Context, err error) error {
 // about the peer, nor does the answer of another one, which the address belongs to.
 func (c *Client) judge(ctx context.Context, to Node, err error) {
 	switch cause := context.Cause(ctx); {
+	case errors.Is(err, ErrRefused): // for want of memory here
 	case err == nil:
 		c.breaker.succeeded(to.Addr)
 	case errors.As(err, new(OtherNode)):
@@ -282,6 +303,7 @@ func (c *Client) post(ctx context.Context, to Node, path string, body io.Reader,
 }
 
 func (r *Reply) first() error {
+	defer r.frames.close() // what is decoded has been copied
 	kind, d, _, err := r.frames.next()
 	if err != nil {
 		return err
@@ -321,6 +343,7 @@ func (r *Reply) first() error {
 
 // Header waits for the header of a fill that is followed.
 func (r *Reply) Header() (*store.Entry, error) {
+	defer r.frames.close()
 	kind, d, _, err := r.frames.next()
 	switch {
 	case err != nil:
@@ -360,6 +383,7 @@ type received struct {
 }
 
 func copyBody(frames *frameReader, to Sink) (received, error) {
+	defer frames.close()
 	digest := xxhash.New()
 	var got received
 	var stored, ahead int64 // up to where further chunks are stored, and have come
@@ -565,7 +589,7 @@ func (c *Client) thanksIn(ctx context.Context, to Node, key store.Key, resp *htt
 		return c.thanks(ctx, to, key, nil, err)
 	}
 	defer resp.Body.Close()
-	return c.thanks(ctx, to, key, newFrameReader(resp.Body), nil)
+	return c.thanks(ctx, to, key, c.frames(resp.Body), nil)
 }
 
 // thanks reads what an owner made of a publication, unless that failed.
@@ -581,6 +605,7 @@ func (c *Client) thanks(ctx context.Context, to Node, key store.Key, frames *fra
 }
 
 func readThanks(frames *frameReader, key store.Key) (store.Generation, error) {
+	defer frames.close()
 	kind, d, _, err := frames.next()
 	switch {
 	case err != nil:

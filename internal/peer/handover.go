@@ -71,7 +71,8 @@ func (c *Client) handOver(ctx context.Context, to Node, give func(*Query, *Gift)
 		return err
 	}
 	defer resp.Body.Close()
-	frames := newFrameReader(resp.Body)
+	frames := c.frames(resp.Body)
+	defer frames.close()
 	kind, d, _, err := frames.next()
 	if err != nil || kind != frameQuery {
 		return malformed("no purges")

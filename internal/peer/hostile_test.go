@@ -43,6 +43,9 @@ func hostile(t *testing.T, b *limited) (post func(ctx context.Context, path stri
 		if err != nil {
 			return 0, err
 		}
+		if half, ok := body.(*halfSent); ok && path != pathPublish && path != pathHandOver {
+			req.ContentLength = half.length
+		}
 		resp, err := c.pool.roundTrip(req, to.Addr)
 		if err != nil {
 			return 0, err
@@ -67,12 +70,16 @@ type halfSent struct {
 	end  context.Context // or Close
 	stop context.CancelFunc
 	sent func()
+
+	length int64 // of what it claims to be
 }
 
 func newHalfSent(end context.Context, kind byte, claims, sends int, sent func()) *halfSent {
 	head := binary.BigEndian.AppendUint32([]byte{kind}, uint32(claims))
 	end, stop := context.WithCancel(end)
-	return &halfSent{io.MultiReader(bytes.NewReader(head), io.LimitReader(zeros{}, int64(sends))), end, stop, sync.OnceFunc(sent)}
+	return &halfSent{
+		io.MultiReader(bytes.NewReader(head), io.LimitReader(zeros{}, int64(sends))), end, stop, sync.OnceFunc(sent), int64(frameHead + claims),
+	}
 }
 
 func (h *halfSent) Close() error { h.stop(); return nil }
@@ -125,7 +132,7 @@ func TestHalfSentFramesTakeLittle(t *testing.T) {
 
 // TestFirstFramesHaveADeadline: nobody waits for the rest of a message for ever.
 func TestFirstFramesHaveADeadline(t *testing.T) {
-	for _, path := range []string{pathLookup, pathPublish, pathPurge, pathPurges, pathLearn, pathChunk, pathStore, pathHandOver} {
+	for _, path := range []string{pathLookup, pathPublish, pathPurge, pathPurges, pathLearn, pathChunk, pathStore, pathHandOver, pathInspect, pathStatus} {
 		t.Run(strings.TrimPrefix(path, "/1/"), func(t *testing.T) {
 			b := new(limited)
 			b.purges = func() ([]store.Purge, time.Time) { return nil, time.Time{} }
@@ -134,9 +141,10 @@ func TestFirstFramesHaveADeadline(t *testing.T) {
 			ctx, end := context.WithTimeout(t.Context(), 10*time.Second)
 			defer end()
 			body := newHalfSent(ctx, frameQuery, 100, 10, func() {})
-			if path == pathPurges {
+			s.Reporter = reporter{}
+			if path == pathPurges || path == pathStatus {
 				body = newHalfSent(ctx, frameQuery, 0, 0, func() {})
-				body.Reader = strings.NewReader("")
+				body.Reader, body.length = strings.NewReader(""), -1
 			}
 			code, err := post(ctx, path, body)
 			if ctx.Err() != nil {
@@ -186,5 +194,19 @@ func TestPurgesGetThroughWithoutMemory(t *testing.T) {
 	large := []store.Purge{{ID: 1, Selectors: []store.Selector{{Kind: store.URL, Value: strings.Repeat("u", MaxSelectorLength)}}}}
 	if code, err := post(t.Context(), pathPurge, bytes.NewReader(EncodePurges(large, time.Time{}))); code != http.StatusOK {
 		t.Errorf("%d, %v", code, err)
+	}
+}
+
+// TestQueriesSayHowLongTheyAre: what came after one would wait unread, as long as the
+// query does.
+func TestQueriesSayHowLongTheyAre(t *testing.T) {
+	b := new(limited)
+	b.learn = func(*Query) { t.Error("learned") }
+	post, s := hostile(t, b)
+	var w frameWriter
+	w.frame(frameQuery, NewQuery("g", store.Key{1}, nil, nil).append)
+	code, err := post(t.Context(), pathLearn, io.MultiReader(bytes.NewReader(w.buf), strings.NewReader("more")))
+	if code != http.StatusNotFound || s.Refused() != 1 {
+		t.Errorf("%d, %v, %d refused", code, err, s.Refused())
 	}
 }

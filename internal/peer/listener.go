@@ -30,7 +30,10 @@ const (
 	parting   = 100 * time.Millisecond
 )
 
-var errTooMany = errors.New("peer: too many connections")
+var (
+	errTooMany = errors.New("peer: too many connections")
+	errBusy    = errors.New("peer: too many requests at the same time")
+)
 
 // authListener is a listener that lets in peers that authenticate themselves: with a TLS
 // handshake where there is a secret, with the preface of HTTP/2 where there is
@@ -46,8 +49,9 @@ type authListener struct {
 	closed   chan struct{} // nobody takes what is admitted any more
 	once     sync.Once
 
-	mu    sync.Mutex // guards conns
-	conns map[*serverConn]struct{}
+	mu     sync.Mutex // guards below
+	conns  map[*serverConn]struct{}
+	shares map[string]*share // of hosts that have a connection
 }
 
 func newAuthListener(l net.Listener, id *Identity, refuse func(why error)) *authListener {
@@ -55,7 +59,7 @@ func newAuthListener(l net.Listener, id *Identity, refuse func(why error)) *auth
 		Listener: l, identity: id, refuse: refuse,
 		lobby:    PendingHandshakes{Room: maxStrangers},
 		admitted: make(chan net.Conn), failed: make(chan error), closed: make(chan struct{}),
-		conns: make(map[*serverConn]struct{}),
+		conns: make(map[*serverConn]struct{}), shares: make(map[string]*share),
 	}
 	guard.Go(d.listen)
 	return d
@@ -145,15 +149,20 @@ func (d *authListener) identify(c *serverConn) (net.Conn, error) {
 func (d *authListener) admit(c *serverConn) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := d.identity.authorities()
+	now, host := d.identity.authorities(), hostOf(c)
 	switch {
-	case len(d.conns) >= maxConns:
+	case len(d.conns) >= maxConns, d.shares[host] != nil && d.shares[host].conns >= maxConnsOfHost:
 		return errTooMany
 	case !now.trusts(c.by):
 		return ErrUnauthorized
 	}
 	c.outdated.Store(c.under != now)
 	d.conns[c] = struct{}{}
+	if d.shares[host] == nil {
+		d.shares[host] = new(share)
+	}
+	c.share = d.shares[host]
+	c.share.conns++
 	return nil
 }
 
@@ -178,6 +187,7 @@ type serverConn struct {
 	door     *authListener
 	under    *authorities // what the node went by when it accepted
 	by       *authority   // which vouches for the other side; nil without secrets
+	share    *share       // of its host, once it is admitted
 	spoke    atomic.Bool  // something was read
 	outdated atomic.Bool  // the secrets have changed since
 
@@ -256,7 +266,12 @@ func (c *serverConn) Read(p []byte) (int, error) {
 // Close may be called more than once.
 func (c *serverConn) Close() error {
 	c.door.mu.Lock()
-	delete(c.door.conns, c)
+	if _, admitted := c.door.conns[c]; admitted {
+		delete(c.door.conns, c)
+		if c.share.conns--; c.share.conns == 0 {
+			delete(c.door.shares, hostOf(c))
+		}
+	}
 	c.door.mu.Unlock()
 	return c.Conn.Close()
 }
@@ -311,14 +326,19 @@ func (p *prefixed) Read(b []byte) (int, error) {
 type (
 	connKey    struct{}
 	streamsKey struct{}
+	shareKey   struct{}
 )
 
-// withConn notes in the context of a connection's requests which one it is, and
-// how many shared streams it has.
+// withConn notes in the context of a connection's requests which one it is, how many
+// shared streams it has, and what its host has.
 func withConn(ctx context.Context, conn net.Conn) context.Context {
 	ctx = context.WithValue(ctx, streamsKey{}, new(atomic.Int32))
-	if t, ok := conn.(*tls.Conn); ok {
-		return context.WithValue(ctx, connKey{}, t.NetConn())
+	switch t := conn.(type) {
+	case *tls.Conn:
+		ctx = context.WithValue(ctx, connKey{}, t.NetConn())
+		return context.WithValue(ctx, shareKey{}, t.NetConn().(*serverConn).share)
+	case *prefixed:
+		return context.WithValue(ctx, shareKey{}, t.Conn.(*serverConn).share)
 	}
 	return ctx
 }
@@ -332,6 +352,13 @@ const comeAgain = "Groupcache-Come-Again"
 // asked for another one. A shared stream does not count as under way: that
 // would keep the connection from its end. Its calls do (mux_server.go).
 func (d *authListener) attend(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	host := r.Context().Value(shareKey{}).(*share)
+	if !take(&host.requests, maxRequestsOfHost) {
+		d.refuse(fmt.Errorf("request from %s: %w", r.RemoteAddr, errBusy))
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	defer host.requests.Add(-1)
 	c, ok := r.Context().Value(connKey{}).(*serverConn)
 	if !ok { // no secret, or none when it was accepted
 		next.ServeHTTP(w, r)

@@ -38,7 +38,10 @@ const (
 	// maxMessage bounds a message: a query, an entry and a body, or a query, a
 	// lease, an entry and a body.
 	maxMessage = 2*maxFrame + MaxShared + 256
-	// maxWaiting is how many calls may wait for their answers. With MaxShared
+	// maxAnswer bounds an answer, which few entries with their bodies are beyond. It is
+	// what is kept for the next one (maxKept), so that no answer takes more.
+	maxAnswer = maxKept - 16
+	// maxWaiting is how many calls may wait for their answers. With maxAnswer
 	// it bounds what answers can take here.
 	maxWaiting = 512
 	// maxQueued bounds what waits to be written, on either side.
@@ -128,7 +131,7 @@ func (c *muxClient) receive(r io.Reader) error {
 	for {
 		m := messages.Get().(*message)
 		frames.own = m.memory
-		kind, d, _, err := frames.nextOf(maxMessage)
+		kind, d, _, err := frames.nextOf(maxKept)
 		if err != nil {
 			return err
 		}
@@ -148,7 +151,7 @@ func (c *muxClient) receive(r io.Reader) error {
 // requests that others answer, so their memory is used again.
 type message struct {
 	memory []byte
-	frames []byte // in memory, or in one of their own if they are long
+	frames []byte // in memory
 }
 
 var messages = sync.Pool{New: func() any { return &message{memory: make([]byte, 0, 2<<10)} }}

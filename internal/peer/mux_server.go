@@ -26,6 +26,7 @@ const maxSharedStreams = 4
 type muxServer struct {
 	s    *Server
 	conn *serverConn // nil without a secret
+	host *share
 	ctx  context.Context
 	idle *Answer // for the next look-up; nil: the last one's is still in use
 
@@ -54,6 +55,7 @@ func (s *Server) calls(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	as := &muxServer{s: s, ctx: ctx, out: w, flush: http.NewResponseController(w).Flush, open: make(map[uint64]context.CancelFunc)}
 	as.conn, _ = ctx.Value(connKey{}).(*serverConn)
+	as.host = ctx.Value(shareKey{}).(*share)
 	defer as.late.Wait() // nothing may be written after this handler, however it ends
 	defer cancel()
 	w.WriteHeader(http.StatusOK)
@@ -170,7 +172,12 @@ func (as *muxServer) publish(id uint64, frames *frameReader) {
 // asker has no more use for it.
 func (as *muxServer) later(a *Answer, answer func(context.Context)) {
 	as.idle = nil
-	if !as.room() || as.conn != nil && !as.conn.begin() {
+	if !as.room() {
+		as.send(a.id, alone)
+		return
+	}
+	if as.conn != nil && !as.conn.begin() {
+		as.host.calls.Add(-1)
 		as.send(a.id, alone)
 		return
 	}
@@ -180,6 +187,7 @@ func (as *muxServer) later(a *Answer, answer func(context.Context)) {
 	as.open[a.id] = cancel
 	as.mu.Unlock()
 	guard.GoWait(&as.late, func() {
+		defer as.host.calls.Add(-1)
 		if as.conn != nil {
 			defer as.conn.end()
 		}
@@ -193,11 +201,11 @@ func (as *muxServer) later(a *Answer, answer func(context.Context)) {
 	})
 }
 
-// room reports whether one more call may wait.
+// room reports whether one more call may wait, and counts it.
 func (as *muxServer) room() bool {
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	return len(as.open) < maxHeld
+	return len(as.open) < maxHeld && take(&as.host.calls, maxCallsOfHost)
 }
 
 // over ends a call that may wait, if it is still under way.
@@ -211,13 +219,17 @@ func (as *muxServer) over(id uint64) {
 	}
 }
 
-// send queues an answer. What there is no room for has to be asked for again: so
-// who reads slowly, or not at all, takes no more memory.
+// send queues an answer. What there is no room for, or is longer than an asker takes
+// here, has to be asked for again: so who reads slowly, or not at all, takes no more
+// memory. That ends the call, and the lease that it would have been answered with.
 func (as *muxServer) send(id uint64, message []byte) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	if len(as.queue)+len(message) > maxQueued {
+	if len(message) > maxAnswer || len(as.queue)+len(message) > maxQueued {
 		message = alone
+		if cancel := as.open[id]; cancel != nil {
+			cancel()
+		}
 	}
 	as.queue.message(frameAnswer, id, func(e *encoder) { e.bytes(message) })
 }

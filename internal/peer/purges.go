@@ -99,6 +99,29 @@ func decodePurges(frames *frameReader, room func(n int64) bool) (purges []store.
 	}
 }
 
+// takings are what was taken of memory for one thing, piece by piece.
+type takings struct {
+	memory reserve // nil: it counts nowhere
+	taken  []func()
+}
+
+func (t *takings) take(n int64) bool {
+	if t.memory == nil {
+		return true
+	}
+	release, ok := t.memory(n)
+	if ok {
+		t.taken = append(t.taken, release)
+	}
+	return ok
+}
+
+func (t *takings) release() {
+	for _, release := range t.taken {
+		release()
+	}
+}
+
 // purgeTakes returns how much memory the purge takes that a decoder is at, without
 // decoding it.
 func (d *decoder) purgeTakes() int64 {
@@ -146,19 +169,9 @@ func (d *decoder) flag() bool { return d.uint(1, "flag") == 1 }
 func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 	frames, inTime := s.frames(w, r)
 	defer frames.close()
-	var taken []func()
-	defer func() {
-		for _, release := range taken {
-			release()
-		}
-	}()
-	purges, _, err := decodePurges(frames, func(n int64) bool {
-		release, ok := s.reserve(n)
-		if ok {
-			taken = append(taken, release)
-		}
-		return ok
-	})
+	room := takings{memory: s.reserve}
+	defer room.release()
+	purges, _, err := decodePurges(frames, room.take)
 	if err != nil {
 		s.refuse(w)
 		return
@@ -169,9 +182,7 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) purges(w http.ResponseWriter, r *http.Request) {
-	body := http.NewResponseController(w)
-	_ = body.SetReadDeadline(time.Now().Add(s.patience))
-	if n, err := r.Body.Read(make([]byte, 1)); n > 0 || err != io.EOF {
+	if !s.empty(w, r) {
 		s.refuse(w)
 		return
 	}
@@ -197,7 +208,10 @@ func (c *Client) Purges(ctx context.Context, from Node) ([]store.Purge, time.Tim
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("asking %s for purges: %w", from.Name, causeOf(ctx, err))
 	}
-	purges, dropped, err := DecodePurges(resp.Body)
+	frames, room := c.frames(resp.Body), takings{memory: c.Reserve}
+	defer room.release()
+	purges, dropped, err := decodePurges(frames, room.take)
+	frames.close()
 	if err = errors.Join(err, resp.Body.Close()); err != nil {
 		return nil, time.Time{}, fmt.Errorf("asking %s for purges: %w", from.Name, causeOf(ctx, err))
 	}

@@ -39,7 +39,7 @@ func (s *Server) inspect(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	if n, _ := r.Body.Read(make([]byte, 1)); n > 0 || s.Reporter == nil {
+	if s.Reporter == nil || !s.empty(w, r) {
 		s.refuse(w)
 		return
 	}

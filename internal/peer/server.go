@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -114,7 +115,7 @@ func NewServer(b Backend, id *Identity) *Server {
 		}),
 		ConnContext:       withConn,
 		Protocols:         &protocols,
-		HTTP2:             http2Config(),
+		HTTP2:             serverHTTP2(),
 		MaxHeaderBytes:    8 << 10,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -175,6 +176,10 @@ func (s *Server) refuse(w http.ResponseWriter) {
 
 // query reads a request that is nothing but a query, or refuses it.
 func (s *Server) query(w http.ResponseWriter, r *http.Request) *Query {
+	if r.ContentLength <= 0 || r.ContentLength > maxFrame+frameHead { // what more came would wait here, unread
+		s.refuse(w)
+		return nil
+	}
 	frames, inTime := s.frames(w, r)
 	q, err := readQuery(frames)
 	frames.close() // the query has copied what it keeps
@@ -184,6 +189,13 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) *Query {
 	}
 	inTime()
 	return q
+}
+
+// empty reports whether a request has no body.
+func (s *Server) empty(w http.ResponseWriter, r *http.Request) bool {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.patience))
+	n, err := r.Body.Read(make([]byte, 1))
+	return n == 0 && err == io.EOF
 }
 
 // frames returns a reader of a request's body, and what ends the deadline by which

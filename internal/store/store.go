@@ -30,8 +30,10 @@ type Store struct {
 	size   int64 // of the Group
 	memory int64 // for all: what the Group does not hold, the index may take
 	bodies *bodies
-	// What one shard of the index may take now.
+	// What one shard of the index may take now, and when all of them were last brought
+	// down to it.
 	indexLimit atomic.Int64
+	enforced   atomic.Int64
 	shards     [shardCount]shard
 
 	// How much has been put into the Group, and how much of that may be popular in
@@ -60,6 +62,7 @@ func New(bodyBytes, indexBytes int64) *Store {
 		s.shards[i].limit = &s.indexLimit
 	}
 	s.indexLimit.Store(s.memory / shardCount)
+	s.enforced.Store(s.memory / shardCount)
 	s.popularRoom.Store(s.size / 2)
 	return s
 }
@@ -226,7 +229,23 @@ func (s *Store) putBody(key string, body []byte, hot bool) {
 	s.arrived(arrived)
 	main := s.bodies.group.CacheStats(groupcache.MainCache).Bytes
 	copies := s.bodies.group.CacheStats(groupcache.HotCache).Bytes
-	s.indexLimit.Store((s.memory - main - copies) / shardCount)
+	s.limitIndex((s.memory - main - copies) / shardCount)
+}
+
+// limitIndex sets what one shard may take. A shard evicts when something is added to
+// it, which none may be for long: so when the limit has shrunk by some, all do.
+func (s *Store) limitIndex(limit int64) {
+	s.indexLimit.Store(limit)
+	enforced := s.enforced.Load()
+	if limit <= enforced && limit > enforced-s.memory/shardCount/64 || !s.enforced.CompareAndSwap(enforced, limit) || limit > enforced {
+		return
+	}
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		sh.evictLocked(nil)
+		sh.mu.Unlock()
+	}
 }
 
 // PutMoved stores what the previous owner of a key had, on the one that owns it

@@ -150,7 +150,7 @@ func (a *App) unmarshalAdvertise(d *caddyfile.Dispenser) error {
 //		query              ignore <name or prefix*>... | only <name or prefix*>... | sort
 //		cookies            ignore <name or prefix*>... | only <name or prefix*>...
 //		ttl                <duration> [<status>...]
-//		stale              while_revalidate <duration> | if_error <duration>
+//		stale              while_revalidate <duration> | if_error <duration> | after <duration>
 //		max_body_size      <size>
 //		tags               <field>...
 //		expose_tags
@@ -312,15 +312,17 @@ func unmarshalStale(d *caddyfile.Dispenser, h *Handler) error {
 		h.Stale = new(Stale)
 	}
 	if !d.NextArg() {
-		return d.Errf("stale takes: while_revalidate <duration> or if_error <duration>")
+		return d.Errf("stale takes: while_revalidate <duration>, if_error <duration> or after <duration>")
 	}
 	switch d.Val() {
 	case "while_revalidate":
 		return durationArg(d, &h.Stale.WhileRevalidate)
 	case "if_error":
 		return durationArg(d, &h.Stale.IfError)
+	case "after":
+		return durationArg(d, &h.Stale.After)
 	}
-	return d.Errf("stale %q: while_revalidate or if_error", d.Val())
+	return d.Errf("stale %q: while_revalidate, if_error or after", d.Val())
 }
 
 func hasPlaceholder(s string) bool { return strings.Contains(s, "{") }

@@ -147,6 +147,7 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"cookies of no name":        {directive("cookies ignore"), []string{"Caddyfile:6", "ignore <name or prefix*>"}},
 		"query and key":             {directive("query sort\n\t\tkey {uri}"), []string{"query"}},
 		"bad stale":                 {directive("stale always 1m"), []string{"Caddyfile:6", "while_revalidate"}},
+		"stale after the fill":      {directive("stale after 1m"), []string{"stale after 1m0s", "fill_timeout 1m0s", "shorter"}},
 		"bad duration":              {directive("peer_timeout 10"), []string{"Caddyfile:6", "10s"}},
 		"max_body_size too large":   {directive("max_body_size 2TiB"), []string{"max_body_size", "1TiB"}},
 		"negative duration":         {directive("fill_timeout -1s"), []string{"Caddyfile:6"}},

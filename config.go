@@ -182,6 +182,11 @@ type Stale struct {
 	// How long after its freshness a response may be served instead of an
 	// error.
 	IfError caddy.Duration `json:"if_error,omitempty"`
+
+	// How long a request waits for the upstream's header before the response is
+	// served that may be served instead of an error. The fetch goes on in the
+	// background. Default: as long as it takes.
+	After caddy.Duration `json:"after,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -295,8 +300,10 @@ func (h *Handler) check() error {
 		return fmt.Errorf("query is about the default key and has no effect on key %q: leave one of them out", h.Key)
 	case h.Query != nil && len(h.Query.Ignore) > 0 && len(h.Query.Only) > 0:
 		return errors.New("query ignore and query only exclude each other: leave one of them out")
-	case h.Stale != nil && (h.Stale.IfError < 0 || h.Stale.WhileRevalidate < 0):
+	case h.Stale != nil && (h.Stale.IfError < 0 || h.Stale.WhileRevalidate < 0 || h.Stale.After < 0):
 		return fmt.Errorf("stale: a negative duration")
+	case h.Stale != nil && h.Stale.After >= h.FillTimeout:
+		return fmt.Errorf("stale after %s has no effect beside fill_timeout %s, which ends the wait before: it has to be shorter", time.Duration(h.Stale.After), time.Duration(h.FillTimeout))
 	}
 	if err := checkTargeted(h.Targeted); err != nil {
 		return err

@@ -161,6 +161,9 @@ func (x *exchange) invalidateKey() {
 // hitHeader sets the header of a stored response.
 func (x *exchange) hitHeader(w http.ResponseWriter, s *storedResponse) {
 	h, header := x.h, w.Header()
+	if x.slow && s.status == statusStale {
+		s.detail = detailSlow
+	}
 	lines := s.entry.WriteHeader(header, 2)
 	lines[0], lines[1] = h.hitFields(s.entry, s.status, s.detail.(string), s.now)
 	header["Age"] = lines[0:1:1]

@@ -28,6 +28,7 @@ const (
 	stepLookUp
 	stepHit
 	stepStale
+	stepAwait
 	stepValidate
 	stepJoin
 	stepFollow
@@ -69,6 +70,7 @@ type exchange struct {
 	answered func(store.Generation) // see endValidation; nil: no request can wait for its validation
 	failed   bool                   // the upstream has failed, and the entry that was to be confirmed stands in
 	mended   bool                   // the first chunk that it needs came from the upstream
+	slow     bool                   // the upstream is, and what is stored stands in
 }
 
 // kept returns a copy that may outlive the call.
@@ -116,8 +118,12 @@ func (x *exchange) receive() rfc9111.Reason {
 	}
 	x.WantsPart = x.part && !head && rfc9111.AsksPart(r.Header["Range"], store.ChunkSize)
 	// What another request gets meanwhile can't answer these.
-	x.Alone = head || x.Credentials || x.Directives.NoCache || x.Directives.OnlyIfCached ||
+	x.Alone = x.Credentials || x.Directives.NoCache || x.Directives.OnlyIfCached ||
 		x.Directives.MaxAge.Set && x.Directives.MaxAge.D == 0
+	if h.Stale != nil && !x.Alone {
+		x.StandInAfter = time.Duration(h.Stale.After)
+	}
+	x.Alone = x.Alone || head
 	x.around = h.route().AppendKey(nil, r)
 	if !x.locate(fields) {
 		return rfc9111.BadRequestTarget
@@ -173,7 +179,7 @@ func (x *exchange) oversized(e *store.Entry) bool {
 // statusOf returns what serving a stored entry is called.
 func (x *exchange) statusOf(e *store.Entry, use rfc9111.Use) cacheStatus {
 	switch {
-	case use == rfc9111.StaleWhileRevalidate, x.failed:
+	case use == rfc9111.StaleWhileRevalidate, use == rfc9111.StaleIfError, x.failed:
 		return statusStale
 	case x.Validated != 0 && e.Generation == x.Validated:
 		return statusRevalidated

@@ -22,10 +22,11 @@ const decision = "Reuse"
 
 // decides are the functions that ask for the decision, and for what.
 var decides = map[string]string{
-	"Node.Find":           "what is stored here: Lookup.CanServe and Lookup.answers go by it",
-	"Lookup.Reuse":        "what another request, or the owner, is bringing",
-	"fetch.mayServeStale": "what is stored, when the upstream fails",
-	"inspect":             "nothing: explain tells what would be decided",
+	"Node.Find":                "what is stored here: Lookup.CanServe and Lookup.answers go by it",
+	"Node.Reuse":               "what another request, or the owner, is bringing",
+	"Lookup.InPlaceOfUpstream": "what is stored, when the upstream has just failed or is slow: Node.Find, Node.Reuse and Lookup.MayStandIn go by it",
+	"fetch.mayServeStale":      "what is stored, when the upstream fails",
+	"inspect":                  "nothing: explain tells what would be decided",
 }
 
 // Not every function that hands over a response needs a decision of its own.
@@ -43,7 +44,7 @@ var doors = map[string]int{
 	"hitHeader":   -1, "newHeader": -1, "followedHeader": -1, "answerNotModified": -1,
 	"Body": 3, "storedBody": -1, "ServePart": -1, "CopyFill": -1,
 	"deliver": -1, "deliverWhole": -1, "deliverParts": -1, "deliverLanded": -1, "deliverPart": -1,
-	"Hit": 3, "Follow": 0, // of peer.Answer
+	"Hit": 3, "Follow": 1, // of peer.Answer
 }
 
 // An exit is a function with calls of doors, in alphabetical order.
@@ -59,7 +60,7 @@ var exits = map[string]exit{
 	"exchange.hitHeader":      {"WriteHeader", byCaller},
 	"exchange.fail":           {"WriteHeader", byCaller},
 	"exchange.newHeader":      {"WriteHeader answerNotModified", byCaller},
-	"exchange.follow":         {"CopyFill deliverLanded followedHeader", "Lookup.Reuse"},
+	"exchange.follow":         {"CopyFill deliverLanded followedHeader", "Node.Reuse"},
 	"exchange.followedHeader": {"answerNotModified hitHeader newHeader", byCaller},
 	"exchange.deliverLanded":  {"deliver", byCaller},
 	"exchange.join":           {"deliverPart", ownFetch},
@@ -69,8 +70,7 @@ var exits = map[string]exit{
 	"recorder.passHeader":     {"answerNotModified", ownFetch},
 	"recorder.startPump":      {"CopyFill", ownFetch},
 	"recorder.finishClient":   {"CopyFill", ownFetch},
-	"Owner.answer":            {"Hit", "Node.Find"},
-	"Owner.leaseTo":           {"Hit", "Node.Find"},
+	"Owner.hit":               {"Hit", byCaller},
 	"Owner.relay":             {"Follow", forOwner},
 }
 

@@ -232,14 +232,14 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 	switch {
 	case t.state == undecided && err != nil && x.standsIn(errorStatus(err)):
 		x.failed = true
-		x.giveUp(rfc9111.Aborted)
+		x.giveUp(rfc9111.UpstreamFailed)
 		return fillFailed
 	case t.state == undecided && err != nil && x.storeError(t, errorStatus(err)):
 		x.out.writeUnanswered(t.ResponseWriter.Header(), err)
 		return fillStored
 	case t.state == undecided:
 		x.endStored(errorStatus(err), rfc9111.Status)
-		x.giveUp(rfc9111.Aborted)
+		x.giveUp(x.failedRefresh(errorStatus(err), rfc9111.Aborted))
 		t.adoptHeader()
 		x.out.writeUnanswered(t.ResponseWriter.Header(), err)
 		return fillFailed
@@ -248,7 +248,7 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 	case t.state == filling:
 		x.complete(t)
 	case x.failed:
-		x.giveUp(rfc9111.Aborted)
+		x.giveUp(rfc9111.UpstreamFailed)
 	}
 	switch {
 	case x.renewed != nil:
@@ -388,12 +388,21 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 	if why != rfc9111.None {
 		x.out.detail = why.String()
 		x.endStored(status, why)
-		x.giveUp(why)
+		x.giveUp(x.failedRefresh(status, why))
 		return direct
 	}
 	entry.Volatile = x.validating
 	t.entry = entry
 	return x.open(t)
+}
+
+// failedRefresh names a failure of the upstream to answer a refresh, so that the next one
+// is tried a moment later and not by the next request; why names all else.
+func (x *fetch) failedRefresh(status int, why rfc9111.Reason) rfc9111.Reason {
+	if x.background && standsForError(status) {
+		return rfc9111.UpstreamFailed
+	}
+	return why
 }
 
 // endStored ends what is stored of a URL on all nodes when the upstream's answer, which

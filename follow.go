@@ -24,7 +24,7 @@ func (x *exchange) follow(f *node.Flight, body *node.Follower) step {
 	if x.h.node.Purger.PurgedSince(&x.Lookup, f, e) || !e.Matches(x.r.Header) || x.Without != 0 && e.Generation == x.Without {
 		return stepLookUp // it is of before the purge, of another selection, or of a body with chunks that are gone
 	}
-	use := x.Reuse(e, time.Now())
+	use := x.h.node.Reuse(&x.Lookup, e, time.Now())
 	if use == rfc9111.Validate {
 		x.Alone, x.waited = true, rfc9111.MustValidate
 		return stepLookUp
@@ -63,7 +63,7 @@ func (x *exchange) unanswered(err error) step {
 		return stepDone
 	}
 	switch why := node.ReasonOf(err); why {
-	case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached, rfc9111.NoVarySearch, rfc9111.Superseded:
+	case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached, rfc9111.NoVarySearch, rfc9111.Superseded, rfc9111.UpstreamFailed:
 	case rfc9111.MustValidate: // what needs to be validated is known by now
 		x.waited = why
 	case rfc9111.FillTimeout: // it has waited for long enough

@@ -22,9 +22,11 @@ const maxLookUps = 3
 //
 //	step          what happens                                           leads to
 //	receive       what does the request ask of the cache?                look up; bypass: nothing
-//	look up       what does this node have?                              hit, stale, validate, join; pass: known to be uncacheable
+//	look up       what does this node have?                              hit, stale, await, validate, join; pass: known to be uncacheable
 //	hit           the stored response answers                            done; look up: a part of it is lost
 //	stale         the stored response is fetched anew in the background  hit
+//	await         the stored response is fetched anew in the background;   follow, hit, look up
+//	              if that is slow, it stands in
 //	validate      the upstream is asked for each request; equal          look up: another request has asked;
 //	              requests wait for one of them                          as join
 //	join          does another request fetch the same?                   follow: one does, or the owner has it; lead
@@ -93,6 +95,8 @@ func (x *exchange) run(at step) error {
 		case stepStale:
 			x.refresh()
 			at = x.hit()
+		case stepAwait:
+			at = x.awaitRefresh()
 		case stepValidate:
 			at = x.validate()
 		case stepJoin:
@@ -132,6 +136,8 @@ func (x *exchange) lookUp() step {
 		return stepStale
 	case x.Passes(&x.found):
 		return stepPass
+	case x.MayStandIn(x.found.Entry, x.now):
+		return stepAwait
 	case x.found.AlwaysValidated() && !x.Alone:
 		return stepValidate
 	}

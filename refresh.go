@@ -27,16 +27,40 @@ const (
 // unless that is already going on somewhere in the cluster. The request that
 // found it stale does not wait.
 func (x *exchange) refresh() {
-	if x.Alone {
+	if x.Alone || x.h.node.Failures.Lately(x.Key, x.now) {
 		return // with this client's credentials, say, nothing is fetched for others
 	}
+	_, body := x.beginRefresh()
+	body.Close()
+}
+
+// awaitRefresh fetches a stale response anew in the background, and answers with what
+// comes. If that is slow, the stale one answers (RFC 5861 §4: a failure in all but name).
+func (x *exchange) awaitRefresh() step {
+	after := x.StandInAfter
+	x.StandInAfter = 0 // it does so once
+	f, body := x.beginRefresh()
+	defer body.Close()
+	if f.Answers(x.r.Context(), after) {
+		return x.follow(f, body)
+	}
+	x.slow, x.failed = true, true
+	if x.found.Here {
+		return stepHit
+	}
+	x.Validated = x.found.Entry.Generation // the owner has the body, and it will do
+	return stepLookUp
+}
+
+// beginRefresh begins a fetch in the background, unless one is under way, and returns its
+// flight with a reader, which the caller must close.
+func (x *exchange) beginRefresh() (*node.Flight, *node.Follower) {
 	again := x.kept()
 	again.answered = nil
-	again.background, again.Refresh, again.original, again.decision = true, true, nil, node.Decision{}
+	again.background, again.Refresh, again.Alone, again.StandInAfter, again.original, again.decision = true, true, false, 0, nil, node.Decision{}
 	f, body, leads := x.h.node.Join(&again.Lookup)
-	body.Close()
 	if !leads {
-		return
+		return f, body
 	}
 	node.Lead(f, func() (struct{}, node.Ending) { // background may panic
 		r, cancel := background(x.r, x.FillTimeout, x.h.route().Define)
@@ -52,6 +76,7 @@ func (x *exchange) refresh() {
 		})
 		return struct{}{}, node.HandedOn
 	})
+	return f, body
 }
 
 // leadRefresh leads the flight of a refresh.

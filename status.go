@@ -37,6 +37,7 @@ var (
 	detailLocal any = explain.Local
 	detailHot   any = explain.HotCopy
 	detailPeer  any = explain.FromPeer
+	detailSlow  any = "slow" // wherever it came from
 )
 
 // An outcome becomes the Cache-Status member of a response (RFC 9211), its

@@ -62,8 +62,16 @@ func (n *Node) Ask(q *Lookup, f *Flight, found *Result) (Decision, Ending) {
 			return own, Ending{}
 		}
 		ending := Ending{}
+		if e := reply.Entry; reply.Kind != peer.Hit && e != nil && e.Matches(q.Header) && q.MayStandIn(e, time.Now()) {
+			reply.Close()
+			n.Store.PutCopy(q.Namespace, q.Key, e, nil) // the requests that wait find that they need not for long
+			return Decision{Action: LookAgain}, ending
+		}
 		switch reply.Kind {
 		case peer.Hit, peer.Follow:
+			if reply.For > 0 {
+				n.Failures.note(q.Key, time.Now(), reply.For)
+			}
 			return n.receive(q, f, found, reply)
 		case peer.Lease:
 			own.validate(reply.Entry, q)

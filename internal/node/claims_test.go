@@ -113,7 +113,7 @@ func TestClaimsOfOwnersAreChecked(t *testing.T) {
 func TestFollowedSizesAreChecked(t *testing.T) {
 	n, ask := serveLies(t, func(a *peer.Answer) {
 		a.Later(func(context.Context) {
-			if a.Follow() != nil {
+			if a.Follow(nil) != nil {
 				return
 			}
 			e := claiming(0)

@@ -48,6 +48,7 @@ type Flight struct {
 
 	// Ends the flight when its fill takes too long, and what is to be called then.
 	timer    *time.Timer // nil: no request can join it
+	begun    time.Time   // zero: no request can join it
 	expired  atomic.Bool
 	onExpiry atomic.Pointer[func()]
 
@@ -184,6 +185,16 @@ func (q *Lookup) AwaitHeader(ctx context.Context, f *Flight) (*store.Entry, erro
 	ctx, cancel := context.WithDeadlineCause(ctx, q.until, Ended{rfc9111.FillTimeout})
 	defer cancel()
 	return f.Fill.Header(ctx)
+}
+
+// Answers waits until the flight's header is known, or the flight is over, and reports
+// whether that is so by the time that the flight has taken for so long.
+func (f *Flight) Answers(ctx context.Context, within time.Duration) bool {
+	ctx, cancel := context.WithDeadline(ctx, f.begun.Add(within))
+	defer cancel()
+	_, _ = f.Fill.Header(ctx) // the error is that of either end
+	_, known := f.Fill.Known()
+	return known || f.IsOver()
 }
 
 // A Lease is the owner's word to this node: fetch it. It is used once: to
@@ -324,7 +335,7 @@ func (t *flights) join(id flightID, begin start) (f *Flight, r *Follower, leads 
 		// leader lets go of the fill.
 		return f, f.Fill.NewReader(), false
 	}
-	f = &Flight{node: begin.node, Fill: begin.fill(), Table: t, id: id, Over: make(chan struct{})}
+	f = &Flight{node: begin.node, Fill: begin.fill(), Table: t, id: id, begun: time.Now(), Over: make(chan struct{})}
 	if t.flights == nil {
 		t.flights, t.leases = make(map[flightID]*Flight), make(map[uint64]*Flight)
 	}

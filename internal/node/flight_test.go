@@ -22,7 +22,7 @@ func guardedly(f func()) {
 func TestFlightsOfOtherNodesEnd(t *testing.T) {
 	for name, bug := range map[string]func(n *Node, q *Lookup){
 		"a lease that is given": func(n *Node, q *Lookup) {
-			Owner{n}.grantLease(context.Background(), q, new(peer.Answer)) // to nobody
+			Owner{n}.grantLease(context.Background(), q, new(Result), new(peer.Answer)) // to nobody
 		},
 		"a response under a lease": func(n *Node, q *Lookup) {
 			f, r, _ := n.Fills.join(q.id(), start{n, n.start(q).fill, time.Minute, true})

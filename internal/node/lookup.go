@@ -29,6 +29,7 @@ type Lookup struct {
 	PeerTimeout     time.Duration    // for a silent owner
 	until           time.Time        // when it waits for others no more; zero: it has not begun to
 	FillTimeout     time.Duration    // for a fill
+	StandInAfter    time.Duration    // what is stored may answer it if the upstream takes longer; 0: it waits
 	vary            []string         // what is known of the response's Vary
 	// The body that the upstream has just confirmed for this request: to be
 	// served whatever its freshness.
@@ -54,6 +55,7 @@ type Result struct {
 	Reason      rfc9111.Reason // the request, not the entry, rules out serving it
 	Uncacheable rfc9111.Reason
 	Known       bool // another variant is stored
+	Failing     bool // the entry is not fresh, and the upstream has just failed
 }
 
 // Find looks into this node's memory. A result by value would take more of the
@@ -66,6 +68,12 @@ func (n *Node) Find(q *Lookup, now time.Time, f *Result) {
 		return
 	}
 	f.Use, f.Reason = rfc9111.Reuse(&q.Request, &f.Entry.Fresh, rfc9111.Stored, now)
+	f.Failing = f.Use != rfc9111.Fresh && n.Failures.Lately(q.Key, now)
+	if f.Use == rfc9111.Validate && f.Failing {
+		if use := q.InPlaceOfUpstream(f.Entry, now); use != rfc9111.Validate {
+			f.Use, f.Reason = use, rfc9111.None
+		}
+	}
 	body, err := n.Store.Body(q.Key, f.Entry)
 	f.Body, f.Here = body, err == nil
 	if q.lacks(f.Entry) {
@@ -90,12 +98,12 @@ func (q *Lookup) CanServe(f *Result) bool {
 	if !f.Here || f.Reason == rfc9111.Authorization || q.Bypass != rfc9111.None {
 		return false
 	}
-	return f.Use == rfc9111.Fresh || q.Validated != 0 && f.Entry.Generation == q.Validated
+	return f.Use == rfc9111.Fresh || f.Use == rfc9111.StaleIfError || q.Validated != 0 && f.Entry.Generation == q.Validated
 }
 
 // Reuse decides whether a response answers the request that comes from a flight: from
 // another request, or from another node.
-func (q *Lookup) Reuse(e *store.Entry, now time.Time) rfc9111.Use {
+func (n *Node) Reuse(q *Lookup, e *store.Entry, now time.Time) rfc9111.Use {
 	how, fresh := rfc9111.Stored, e.Fresh
 	switch {
 	case e.Generation == 0: // it is arriving
@@ -104,12 +112,32 @@ func (q *Lookup) Reuse(e *store.Entry, now time.Time) rfc9111.Use {
 		how = rfc9111.Confirmed
 	}
 	use, _ := rfc9111.Reuse(&q.Request, &fresh, how, now)
+	if use == rfc9111.Validate && e.Generation != 0 && n.Failures.Lately(q.Key, now) {
+		return q.InPlaceOfUpstream(e, now)
+	}
+	return use
+}
+
+// MayStandIn reports whether a request waits for the upstream no longer than StandInAfter
+// before a stored response answers it. A request that a 304 would answer alone does.
+func (q *Lookup) MayStandIn(e *store.Entry, now time.Time) bool {
+	return q.StandInAfter > 0 && e != nil && q.Bypass == rfc9111.None && q.Validated == 0 &&
+		!e.Fresh.AlwaysValidated() && q.InPlaceOfUpstream(e, now) != rfc9111.Validate
+}
+
+// InPlaceOfUpstream says how a stored response may be used if the upstream fails, or is
+// slow (RFC 5861 §4).
+func (q *Lookup) InPlaceOfUpstream(e *store.Entry, now time.Time) rfc9111.Use {
+	if e.Failed {
+		return rfc9111.Validate
+	}
+	use, _ := rfc9111.Reuse(&q.Request, &e.Fresh, rfc9111.Outage, now)
 	return use
 }
 
 // answers is served, or good enough while it is fetched anew.
 func (q *Lookup) answers(f *Result) bool {
-	return q.CanServe(f) || q.CanServeStale(f) && !q.Refresh
+	return q.CanServe(f) || q.CanServeStale(f) && (!q.Refresh || f.Failing)
 }
 
 // CanServeStale reports whether what was found answers the request while it is

@@ -71,6 +71,7 @@ type Node struct {
 	Purger     Purger     // what was purged, and what others have to be told of it
 	clock      clock      // what it dates leases with
 	Rejections Rejections // why responses were not stored, for explain
+	Failures   failures   // for which keys the upstream has just failed
 	HotKeys    HotKeys    // what is asked for most, for the dashboard
 
 	// Told of each call to another node. It must not wait, and may be nil.
@@ -156,9 +157,12 @@ func (n *Node) LargestBody() int64 {
 }
 
 // Remember keeps in mind that nothing of a URL is stored, if the reason is the nature of
-// its responses.
+// its responses, or that the upstream has failed.
 func (n *Node) Remember(space *store.Namespace, k store.Key, why rfc9111.Reason) {
-	if why.RemembersUncacheable() {
+	switch {
+	case why == rfc9111.UpstreamFailed:
+		n.Failures.Note(k, time.Now())
+	case why.RemembersUncacheable():
 		n.Store.MarkUncacheable(space, k, why, time.Now().Add(UncacheableFor))
 	}
 }

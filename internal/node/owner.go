@@ -69,7 +69,7 @@ func (o Owner) answer(q *Lookup, a *peer.Answer, now time.Time) {
 	case !q.from.Covers(q.vary):
 		a.Vary(q.vary)
 	case q.answers(&found):
-		a.Hit(found.Entry, found.Body, q.from.Have)
+		o.hit(q, &found, a)
 	case q.uncacheable(&found) != rfc9111.None:
 		a.Bypass(found.Uncacheable, UncacheableFor)
 	case !q.from.Lead && q.Credentials:
@@ -77,18 +77,31 @@ func (o Owner) answer(q *Lookup, a *peer.Answer, now time.Time) {
 	case !q.from.Lead, found.AlwaysValidated():
 		a.None(ticket, found.stale())
 	default:
-		a.Later(func(ctx context.Context) { o.grantLease(ctx, q, a) })
+		a.Later(func(ctx context.Context) { o.grantLease(ctx, q, &found, a) })
 	}
 }
 
+// hit answers with what was found. If it stands in for an upstream that has just failed,
+// the asker is told: it decides the same.
+func (o Owner) hit(q *Lookup, found *Result, a *peer.Answer) {
+	if found.Failing {
+		a.Failing = o.Failures.rest(q.Key, time.Now())
+	}
+	a.Hit(found.Entry, found.Body, q.from.Have)
+}
+
 // grantLease gives the asker a lease, or lets it read along.
-func (o Owner) grantLease(ctx context.Context, q *Lookup, a *peer.Answer) {
+func (o Owner) grantLease(ctx context.Context, q *Lookup, found *Result, a *peer.Answer) {
 	start := o.start(q)
 	start.leased = true
 	f, r, leads := o.Fills.join(q.id(), start)
 	defer r.Close()
 	if !leads {
-		o.relay(ctx, q, f, r, a)
+		var stale *store.Entry
+		if e := found.stale(); e != nil && e.Generation != q.from.Have && q.InPlaceOfUpstream(e, time.Now()) != rfc9111.Validate {
+			stale = e
+		}
+		o.relay(ctx, q, f, r, stale, a)
 		return
 	}
 	r.Close() // the holder of the lease is no follower
@@ -108,7 +121,7 @@ func (o Owner) leaseTo(ctx context.Context, q *Lookup, f *Flight, a *peer.Answer
 		a.Vary(q.vary)
 		return Ending{}
 	case q.answers(&found):
-		a.Hit(found.Entry, found.Body, q.from.Have)
+		o.hit(q, &found, a)
 		return Ending{}
 	case found.AlwaysValidated():
 		a.None(ticket, found.stale())
@@ -127,9 +140,10 @@ func (o Owner) leaseTo(ctx context.Context, q *Lookup, f *Flight, a *peer.Answer
 	return Ending{Why: rfc9111.LeaderLost}
 }
 
-// relay sends a fill to another node as it comes in.
-func (o Owner) relay(ctx context.Context, q *Lookup, f *Flight, r *Follower, a *peer.Answer) {
-	if a.Follow() != nil {
+// relay sends a fill to another node as it comes in, and before that what may stand in if
+// that takes long; nil: nothing may.
+func (o Owner) relay(ctx context.Context, q *Lookup, f *Flight, r *Follower, stale *store.Entry, a *peer.Answer) {
+	if a.Follow(stale) != nil {
 		return
 	}
 	o.readers.Add(1)

@@ -145,7 +145,7 @@ func TestLargeBodiesArePublishedAndFollowedByWhatIsStored(t *testing.T) {
 			return 7, rfc9111.None
 		},
 		lookup: func(_ context.Context, _ *Query, a *Answer) {
-			a.Follow()
+			a.Follow(nil)
 			a.Header(testEntry(nil))
 			a.Data(first)
 			for _, s := range stored {

@@ -108,8 +108,8 @@ type ReplyKind uint8
 
 // What an owner can answer to a look-up.
 const (
-	Hit    ReplyKind = iota // Entry, and the body unless the asker has it
-	Follow                  // somebody is fetching: Header, then Body
+	Hit    ReplyKind = iota // Entry, and the body unless the asker has it; it stands in for an upstream that fails if there is a For
+	Follow                  // somebody is fetching: Header, then Body; Entry is the stale one that may stand in, or nil
 	Lease                   // fetch it; Entry is the stale one, or nil
 	None                    // nothing, and no lease was asked for; Entry is a stale one, or nil
 	Bypass                  // uncacheable, for Reason, for a time of For
@@ -316,8 +316,13 @@ func (r *Reply) first() error {
 	switch kind {
 	case frameEntry:
 		r.Kind, r.Entry = Hit, d.entry(r.sent, r.sent)
+	case frameStandIn:
+		r.Kind, r.For, r.Entry = Hit, d.dur("time of a failure"), d.entry(r.sent, r.sent)
 	case frameWait:
 		r.Kind = Follow
+		if len(d.rest) > 0 {
+			r.Entry = d.entry(r.sent, r.sent)
+		}
 	case frameLease:
 		r.Kind, r.Ticket = Lease, d.ticket()
 		if len(d.rest) > 0 {

@@ -319,7 +319,7 @@ func scripted() backend {
 			case 3:
 				a.Vary([]string{"X-A"})
 			case 4:
-				_ = a.Follow()
+				_ = a.Follow(nil)
 			case 5:
 				a.Later(func(context.Context) { _ = a.Lease(Ticket{Lease: 1}, nil) })
 			case 6:

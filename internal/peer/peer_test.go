@@ -173,7 +173,7 @@ func TestOtherAnswers(t *testing.T) {
 func TestFollowedFillArrivesAsItIsSent(t *testing.T) {
 	more := make(chan bool)
 	to, _ := serve(t, backend{lookup: func(_ context.Context, _ *Query, a *Answer) {
-		if a.Follow() != nil {
+		if a.Follow(nil) != nil {
 			return
 		}
 		a.Header(testEntry(nil))
@@ -213,12 +213,12 @@ func TestBrokenFollows(t *testing.T) {
 		want   func(error) bool
 	}{
 		"before the header": {
-			func(a *Answer) { a.Follow(); a.Broken(rfc9111.Private) },
+			func(a *Answer) { a.Follow(nil); a.Broken(rfc9111.Private) },
 			func(err error) bool { return err == Broken{rfc9111.Private} },
 		},
 		"amid the body": {
 			func(a *Answer) {
-				a.Follow()
+				a.Follow(nil)
 				a.Header(testEntry(nil))
 				a.Data([]byte("x"))
 				a.Broken(rfc9111.TooLarge)
@@ -226,15 +226,15 @@ func TestBrokenFollows(t *testing.T) {
 			func(err error) bool { return err == Broken{rfc9111.TooLarge} },
 		},
 		"without an end": {
-			func(a *Answer) { a.Follow(); a.Header(testEntry(nil)); a.Data([]byte("x")) },
+			func(a *Answer) { a.Follow(nil); a.Header(testEntry(nil)); a.Data([]byte("x")) },
 			func(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) },
 		},
 		"another body": {
-			func(a *Answer) { a.Follow(); a.Header(testEntry(nil)); a.Data([]byte("x")); a.End(1, 1) },
+			func(a *Answer) { a.Follow(nil); a.Header(testEntry(nil)); a.Data([]byte("x")); a.End(1, 1) },
 			func(err error) bool { return errors.Is(err, ErrDigest) },
 		},
 		"nonsense": {
-			func(a *Answer) { a.Follow(); a.None(Ticket{}, nil) },
+			func(a *Answer) { a.Follow(nil); a.None(Ticket{}, nil) },
 			func(err error) bool { return errors.Is(err, ErrProtocol) },
 		},
 	} {

@@ -24,7 +24,7 @@ func newSlow() slow {
 			a.None(Ticket{}, nil)
 			return
 		}
-		if a.Follow() != nil {
+		if a.Follow(nil) != nil {
 			return
 		}
 		a.Header(testEntry(nil))

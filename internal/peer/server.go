@@ -104,6 +104,7 @@ func NewServer(b Backend, id *Identity) *Server {
 	mux.HandleFunc("POST "+pathHandOver, s.handOver)
 	mux.HandleFunc("POST "+pathInspect, s.inspect)
 	mux.HandleFunc("POST "+pathStatus, s.status)
+	mux.HandleFunc("POST "+pathEntries, s.entries)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w) })
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)
@@ -306,6 +307,9 @@ type Answer struct {
 	// Compared says that what is answered has been compared with all purges
 	// that the query tells of. It is set before anything is answered.
 	Compared bool
+	// Failing says that the upstream has just failed, and for how long the asker need not
+	// try: a Hit stands in.
+	Failing time.Duration
 }
 
 // Later calls answer, which may wait until the context ends, and then need not
@@ -355,7 +359,14 @@ func (a *Answer) Hit(e *store.Entry, body []byte, asker store.Generation) {
 		_ = a.elsewhere()
 		return
 	}
-	a.say(frameEntry, entryNow(e))
+	if a.Failing > 0 {
+		a.say(frameStandIn, func(enc *encoder) {
+			enc.dur(a.Failing)
+			appendEntry(enc, e, time.Now())
+		})
+	} else {
+		a.say(frameEntry, entryNow(e))
+	}
 	if has {
 		return
 	}
@@ -397,14 +408,18 @@ func (a *Answer) Lease(t Ticket, stale *store.Entry) error {
 	return a.Flush()
 }
 
-// Follow says that a fill follows: Header, then Data, which is the first chunk,
+// Follow says that a fill follows, and what may stand in if that takes long: Header, then Data, which is the first chunk,
 // then Stored for more, then End, or Broken. It fails if none of these can
 // come: the asker is gone, or has to ask again in a request of its own.
-func (a *Answer) Follow() error {
+func (a *Answer) Follow(stale *store.Entry) error {
 	if a.shared != nil {
 		return a.elsewhere()
 	}
-	a.say(frameWait, nil)
+	a.say(frameWait, func(e *encoder) {
+		if stale != nil {
+			appendEntry(e, stale, time.Now())
+		}
+	})
 	return a.Flush()
 }
 

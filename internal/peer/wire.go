@@ -36,7 +36,8 @@ const (
 	frameData    byte = 'd' // some of its body
 	frameEnd     byte = 'z' // the body is complete; its digest
 	frameBroken  byte = 'x' // the fill broke off; why
-	frameWait    byte = 'w' // somebody is fetching: the fill follows on this stream
+	frameWait    byte = 'w' // somebody is fetching: the fill follows on this stream; perhaps the stale entry
+	frameStandIn byte = 'f' // the upstream has failed: for how long it is not asked, then the header of what stands in
 	frameLease   byte = 'l' // you fetch; the lease, then perhaps the stale entry
 	frameNone    byte = 'n' // nothing for this request
 	frameBypass  byte = 'b' // known to be uncacheable; why, and for how long

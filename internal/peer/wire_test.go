@@ -38,7 +38,7 @@ func TestAnswersAreCheckedAgainstWhatWasAsked(t *testing.T) {
 			a.End(e.Digest, 7)
 		},
 		"fill of another key": func(a *Answer) {
-			a.Follow()
+			a.Follow(nil)
 			a.key[0]++
 			a.Header(testEntry(nil))
 			a.Data(body)

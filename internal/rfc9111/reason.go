@@ -75,6 +75,8 @@ const (
 	ErrorRoute   // the request failed, and this is the route for errors
 	VaryOnTheWay // varies by a field that Caddy sets for the upstream
 
+	UpstreamFailed // it has failed, and what is stored may stand in
+
 	reasonCount
 )
 
@@ -127,6 +129,7 @@ var reasonNames = [reasonCount]string{
 	NotRouted:        "not-routed",
 	ErrorRoute:       "error-route",
 	VaryOnTheWay:     "vary-on-the-way",
+	UpstreamFailed:   "upstream-failed",
 	InFront:          "in-front",
 }
 

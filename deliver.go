@@ -232,7 +232,7 @@ func (x *exchange) storedBody(e *store.Entry, first []byte) *delivery.Body {
 func (x *exchange) resume(w http.ResponseWriter, e *store.Entry, g *delivery.Sent) {
 	x.keep()
 	s := delivery.NewResumer(w, e, g)
-	err := s.Run(x.next.ServeHTTP, x.original.forUpstream(x.r.Context(), rfc9111.Conditional(x.r.Header, nil)))
+	err := s.Run(x.next.ServeHTTP, x.original.ForUpstream(x.r.Context(), rfc9111.Conditional(x.r.Header, nil)))
 	if err != nil || s.Broken() {
 		panic(http.ErrAbortHandler)
 	}

@@ -2,12 +2,8 @@ package caddygroupcache
 
 import (
 	"bytes"
-	"context"
 	"io"
-	"maps"
 	"net/http"
-	"net/url"
-	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -65,7 +61,7 @@ type exchange struct {
 
 	// What another look-up needs of those before.
 	lookUps  int
-	original *original              // nil until the handlers behind the cache are to run
+	original *inbound.Original      // nil until the handlers behind the cache are to run
 	waited   rfc9111.Reason         // why what it waited for is not for it
 	answered func(store.Generation) // see endValidation; nil: no request can wait for its validation
 	failed   bool                   // the upstream has failed, and the entry that was to be confirmed stands in
@@ -199,9 +195,8 @@ func (h *Handler) whose(k store.Key) (detail any) {
 // the client's.
 func (x *exchange) keep() {
 	if x.original == nil {
-		x.original = newOriginal(x.r)
-		x.original.content = x.content
-		x.r = x.original.request
+		x.original = inbound.NewOriginal(x.r, x.content)
+		x.r = x.original.Request
 		x.Header = x.r.Header
 	}
 }
@@ -211,8 +206,7 @@ func (x *exchange) client() *http.Request {
 	if x.original == nil {
 		return x.r
 	}
-	x.original.restore()
-	return x.original.client
+	return x.original.Client()
 }
 
 // hasBody reports whether a request has a body. Over HTTP/3 that shows only when
@@ -253,84 +247,4 @@ func authenticated(r *http.Request) bool {
 	}
 	_, known := repl.Get("http.auth.user.id")
 	return known
-}
-
-// An original is a request as it came to the cache. The handlers behind it may
-// change the client's in place, so that placeholders show the change: handle_path
-// does so to the path, request_header to the fields, and a route of a group (as
-// handle makes them) that has had its turn is passed over after that. What the
-// cache needs of the request once they have run is kept here, and so is what has
-// to be put back before they run for it once more.
-type original struct {
-	request *http.Request // with a header that nobody changes
-	client  *http.Request
-	url     url.URL
-	groups  map[string]struct{} // of routes, which had their turn before
-	content content
-	ran     bool
-}
-
-// routeGroups is the key under which Caddy keeps the groups of routes that have had
-// their turn. It doesn't export its own.
-const routeGroups = caddy.CtxKey("route_group")
-
-func newOriginal(r *http.Request) *original {
-	o := &original{request: r.WithContext(r.Context()), client: r, url: *r.URL}
-	o.request.Header = r.Header.Clone()
-	o.groups = maps.Clone(groupsOf(r))
-	return o
-}
-
-func groupsOf(r *http.Request) map[string]struct{} {
-	groups, _ := r.Context().Value(routeGroups).(map[string]struct{})
-	return groups
-}
-
-// forUpstream returns what the handlers behind the cache are to be called with: the
-// client's request as it came, but with the given header, which is theirs from here on,
-// if that is not nil.
-func (o *original) forUpstream(ctx context.Context, header http.Header) *http.Request {
-	o.restore()
-	o.ran = true
-	if header != nil {
-		o.setHeader(header)
-	}
-	o.content.PutBack(o.client)
-	return o.client.WithContext(ctx)
-}
-
-// setHeader changes the client's header in place.
-func (o *original) setHeader(header http.Header) {
-	clear(o.client.Header)
-	maps.Copy(o.client.Header, header)
-}
-
-// addLoop adds a member to the CDN-Loop field of what forUpstream has returned. That is
-// the client's header, so removeLoop takes it away again when the handlers have
-// returned: a cache in an error route is behind nobody.
-func (o *original) addLoop(member string) {
-	o.client.Header[rfc9111.LoopField] = append(slices.Clone(o.request.Header[rfc9111.LoopField]), member)
-}
-
-func (o *original) removeLoop() {
-	if lines := o.request.Header[rfc9111.LoopField]; lines != nil {
-		o.client.Header[rfc9111.LoopField] = slices.Clone(lines)
-	} else {
-		delete(o.client.Header, rfc9111.LoopField)
-	}
-}
-
-// restore puts back what the handlers have changed of the client's request.
-func (o *original) restore() {
-	if !o.ran {
-		return
-	}
-	o.ran = false
-	*o.client.URL = o.url
-	o.content.PutBack(o.client)
-	o.setHeader(o.request.Header.Clone())
-	maps.DeleteFunc(groupsOf(o.client), func(name string, _ struct{}) bool {
-		_, had := o.groups[name]
-		return !had
-	})
 }

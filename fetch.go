@@ -138,8 +138,8 @@ func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 			t.header = make(http.Header)
 		}
 	}
-	upstream := x.original.forUpstream(ctx, asked)
-	x.original.addLoop(x.h.loopMember)
+	upstream := x.original.ForUpstream(ctx, asked)
+	x.original.AddLoop(x.h.loopMember)
 	x.sent = time.Now()
 	return t, upstream
 }
@@ -189,7 +189,7 @@ func (x *fetch) over() {
 // client's connection is cut, as without a cache.
 func (x *fetch) run(w http.ResponseWriter) (err error) {
 	t, upstream := x.start(w)
-	defer x.original.removeLoop()
+	defer x.original.RemoveLoop()
 	start, fill := time.Now(), span.Start(x.r.Context(), spanFill)
 	if fill != nil {
 		upstream = upstream.WithContext(trace.ContextWithSpan(upstream.Context(), fill))

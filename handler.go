@@ -116,7 +116,7 @@ func (x *exchange) run(at step) error {
 func (x *exchange) lookUp() step {
 	if x.lookUps++; x.lookUps > 1 {
 		if x.original != nil {
-			x.original.restore()
+			x.original.Restore()
 		}
 		x.locate(inbound.FieldsOf(x.r.Header)) // what counts of it may be known by now
 	}

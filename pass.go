@@ -116,8 +116,8 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if why != rfc9111.Method || rfc9111.Safe(r.Method) {
 		return m.run(next, r)
 	}
-	kept := newOriginal(r)
-	k := newPostRecorder(h, kept.request, w)
+	kept := inbound.NewOriginal(r, nil)
+	k := newPostRecorder(h, kept.Request, w)
 	if h.Key != "" { // its placeholders may say something else then
 		k.templated = ownKeysOf(h, r, requestURI(r))
 	}
@@ -125,11 +125,11 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	defer k.close()
 	m.look = func(status int, header http.Header) {
 		id := store.NewPurgeID()
-		if h.invalidate(kept.request, templated, status, header, id) && r.Method == http.MethodPost && k.wants(status, header, id) {
+		if h.invalidate(kept.Request, templated, status, header, id) && r.Method == http.MethodPost && k.wants(status, header, id) {
 			m.keep, out.stored = k, true
 		}
 	}
-	if err := m.run(next, kept.forUpstream(r.Context(), nil)); err != nil {
+	if err := m.run(next, kept.ForUpstream(r.Context(), nil)); err != nil {
 		return err
 	}
 	k.store()

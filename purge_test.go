@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -131,7 +132,7 @@ func TestPurgeReachesAllVariantsAndSpellings(t *testing.T) {
 						for _, u := range tt.get {
 							for _, m := range b.nodes {
 								r := request(t.Context(), u, "X-Device", device)
-								r = caddyhttp.PrepareRequest(r, replacer(r), discard{}, nil)
+								r = caddyhttp.PrepareRequest(r, replacer(r), inbound.Nobody{}, nil)
 								do(m.handler, up, r)
 							}
 						}

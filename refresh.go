@@ -1,20 +1,14 @@
 package caddygroupcache
 
 import (
-	"context"
 	"errors"
-	"maps"
-	"net/http"
-	"net/url"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
-	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
 
 // Names of spans.
@@ -63,12 +57,12 @@ func (x *exchange) beginRefresh() (*node.Flight, *node.Follower) {
 		return f, body
 	}
 	node.Lead(f, func() (struct{}, node.Ending) { // background may panic
-		r, cancel := background(x.r, x.FillTimeout, x.h.route().Define)
+		r, cancel := inbound.Background(x.r, x.FillTimeout, x.h.route().Define)
 		x.h.route().Take(r, x.r)
 		if x.content != nil {
 			r.Method = x.r.Method
 		}
-		again.w = discard{x.w.Header().Clone()} // what handlers in front have set is told from the response here too
+		again.w = inbound.Nobody{Fields: x.w.Header().Clone()} // what handlers in front have set is told from the response here too
 		again.r, again.Header = r, r.Header
 		guard.Go(func() {
 			defer cancel()
@@ -97,43 +91,6 @@ func (x *exchange) leadRefresh(f *node.Flight) node.Ending {
 	}
 	return ended
 }
-
-// background returns a copy of a request that does not end with its client. It
-// has a Replacer and vars of its own, since those are not safe for concurrent
-// use. define sets the placeholders in it that other handlers have defined.
-func background(r *http.Request, deadline time.Duration, define func(*http.Request)) (*http.Request, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), deadline)
-	ctx = caddyhttp.ContextWithIdleTimeouts(ctx, nil, nil) // those are of the client's connection
-	again := r.Clone(ctx)
-	rewritten := again.URL
-	if original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
-		again.URL = cloneURL(original.URL)
-		again.RequestURI = original.RequestURI
-	}
-	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	again = caddyhttp.PrepareRequest(again, caddy.NewReplacer(), discard{make(http.Header)}, server)
-	again.Method = http.MethodGet
-	again.Header = rfc9111.Conditional(r.Header, nil)
-	if vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
-		maps.Copy(again.Context().Value(caddyhttp.VarsCtxKey).(map[string]any), vars)
-	}
-	maps.Copy(groupsOf(again), groupsOf(r))
-	define(again)
-	again.URL = rewritten
-	return again, cancel
-}
-
-func cloneURL(u *url.URL) *url.URL {
-	c := *u
-	return &c
-}
-
-// discard is the client of a background fetch.
-type discard struct{ header http.Header }
-
-func (n discard) Header() http.Header         { return n.header }
-func (n discard) WriteHeader(int)             {}
-func (n discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // errNotShared ends a background fetch whose response nobody is waiting for.
 var errNotShared = errors.New("the response cannot be stored, and no client waits for it")

@@ -191,9 +191,9 @@ func (s *slicer) fetch(x *exchange) (err error) {
 			panic(p)
 		}
 	}()
-	upstream := x.original.forUpstream(ctx, header)
-	x.original.addLoop(s.h.loopMember)
-	defer x.original.removeLoop()
+	upstream := x.original.ForUpstream(ctx, header)
+	x.original.AddLoop(s.h.loopMember)
+	defer x.original.RemoveLoop()
 	s.repl = replacer(r)
 	defer forgetProxied(s.repl)()
 	if err := x.next.ServeHTTP(s, upstream); err != nil {

@@ -62,7 +62,7 @@ func (a *Route) Define(r *http.Request) {
 			continue
 		}
 		for _, m := range one.maps {
-			_ = m.ServeHTTP(nowhere{}, r, nothing) // a map has no errors of its own
+			_ = m.ServeHTTP(inbound.Nobody{Fields: make(http.Header)}, r, nothing) // a map has no errors of its own
 		}
 	}
 }
@@ -658,10 +658,3 @@ func replacerOf(r *http.Request) *caddy.Replacer {
 	}
 	return caddy.NewReplacer()
 }
-
-// nowhere is the client of a request that no client has sent.
-type nowhere struct{}
-
-func (nowhere) Header() http.Header         { return make(http.Header) }
-func (nowhere) WriteHeader(int)             {}
-func (nowhere) Write(p []byte) (int, error) { return len(p), nil }

@@ -141,7 +141,7 @@ func (x *exchange) ready(body *delivery.Body, e *store.Entry) error {
 	start, end := body.Needs(x.r, e)
 	first, last := int(start/store.ChunkSize), int((end-1)/store.ChunkSize)
 	missing := x.h.node.Chunks.Missing(peer.ChunkID{Key: x.Key, Generation: e.Generation}, first, last, x.PeerTimeout)
-	if 2*len(missing) > last-first+1 && !x.WantsPart {
+	if 2*len(missing) > last-first+1 && !x.FarRange {
 		return node.ErrChunkGone
 	}
 	if len(missing) > 0 {

@@ -112,7 +112,7 @@ func (x *exchange) receive() rfc9111.Reason {
 			return rfc9111.RequestNoStore
 		}
 	}
-	x.WantsPart = x.part && !head && rfc9111.AsksPart(r.Header["Range"], store.ChunkSize)
+	x.FarRange = x.part && !head && rfc9111.FarRange(r.Header["Range"], store.ChunkSize)
 	// What another request gets meanwhile can't answer these.
 	x.Alone = x.Credentials || x.Directives.NoCache || x.Directives.OnlyIfCached ||
 		x.Directives.MaxAge.Set && x.Directives.MaxAge.D == 0

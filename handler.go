@@ -216,7 +216,7 @@ func (x *exchange) lead(f *node.Flight, body *node.Follower, tired bool) (step, 
 	if x.decision.Action == node.FetchAlone {
 		return stepFetchAlone, ending
 	}
-	if x.WantsPart && !x.Alone && x.decision.Stale == nil && x.decision.Reason != rfc9111.HitForMiss {
+	if x.FarRange && !x.Alone && x.decision.Stale == nil && x.decision.Reason != rfc9111.HitForMiss {
 		if next, ending, ok := x.fetchFirst(f); ok {
 			return next, ending
 		}

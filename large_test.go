@@ -14,8 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -195,42 +193,6 @@ func TestPartFarIntoAColdBodyIsAskedForByItself(t *testing.T) {
 			t.Errorf("asked for %q, which was there", got)
 		}
 	})
-}
-
-// TestColdPartsCostNoWhole: of a body that nobody has asked for the upstream sends the
-// chunks that the client wants some of, and the first one.
-func TestColdPartsCostNoWhole(t *testing.T) {
-	const size = 16 << 20
-	body := randomBody(size)
-	for set, chunks := range map[string]int64{"bytes=0-0": 1, "bytes=1-1048575": 1, "bytes=0-1048576": 2, "bytes=5000000-5000000": 2, "bytes=-1": 2, "bytes=0-": 16} {
-		t.Run(set, func(t *testing.T) {
-			up, sent := &file{body: body, tag: `"1"`, ranges: true}, int64(0)
-			h := newHandler(t, newLoneNode(t), nil)
-			for range 3 {
-				w := getLarge(t, h, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
-					return up.ServeHTTP(countedWriter{w, &sent}, r)
-				}), "/", "Range", set)
-				if w.Code != http.StatusPartialContent {
-					t.Errorf("%d %s", w.Code, w.Header().Get("Cache-Status"))
-				}
-			}
-			if sent != chunks<<20 {
-				t.Errorf("the upstream sent %d bytes, want %d MiB", sent, chunks)
-			}
-		})
-	}
-}
-
-// A countedWriter counts the bytes of a response.
-type countedWriter struct {
-	http.ResponseWriter
-	sent *int64
-}
-
-func (w countedWriter) Write(p []byte) (int, error) {
-	n, err := w.ResponseWriter.Write(p)
-	*w.sent += int64(n)
-	return n, err
 }
 
 func TestLastBytesOfAColdBody(t *testing.T) {

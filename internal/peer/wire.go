@@ -100,8 +100,8 @@ type Query struct {
 	Refresh bool
 	// Credentials says that the request carries an Authorization field.
 	Credentials bool
-	// Part says that the request asks for no more than a part (rfc9111.AsksPart).
-	Part bool
+	// Far says that the request is for a part beyond the first chunk.
+	Far bool
 	// Within is how long the asker's fill may take, if it leads one; 0: not told.
 	Within time.Duration
 	// Purges are all that the asker has heard of lately, if Told. An owner that
@@ -319,7 +319,7 @@ const (
 	flagCredentials
 	flagRefresh
 	flagTold
-	flagPart
+	flagFar
 	flagWithin
 	flagWithout
 	queryFlags = 1<<iota - 1
@@ -343,8 +343,8 @@ func (q *Query) append(e *encoder) {
 	if q.Told {
 		flags |= flagTold
 	}
-	if q.Part {
-		flags |= flagPart
+	if q.Far {
+		flags |= flagFar
 	}
 	if q.Within > 0 {
 		flags |= flagWithin
@@ -392,7 +392,7 @@ func (d *decoder) query() *Query {
 	q.Validated = store.Generation(d.uint(math.MaxUint64, "generation"))
 	flags := d.uint(queryFlags, "flags")
 	q.Lead, q.Credentials, q.Refresh = flags&flagLead != 0, flags&flagCredentials != 0, flags&flagRefresh != 0
-	q.Told, q.Part = flags&flagTold != 0, flags&flagPart != 0
+	q.Told, q.Far = flags&flagTold != 0, flags&flagFar != 0
 	if flags&flagWithin != 0 {
 		q.Within = d.dur("fill time")
 	}

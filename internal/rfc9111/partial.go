@@ -85,13 +85,11 @@ func Continues(had, now http.Header) bool {
 	return a == b
 }
 
-// AsksPart reports whether a Range field asks for one range that begins beyond
-// so many bytes, counts from an end that is not known yet, or says where it ends: what
-// follows that nobody asks for.
-func AsksPart(lines []string, beyond int64) bool {
-	const unknown = 1<<63 - 1
-	start, length, ok := SingleRange(lines, unknown)
-	return ok && (start >= beyond || start+length < unknown)
+// FarRange reports whether a Range field asks for one range that begins beyond
+// so many bytes, or counts from an end that is not known yet.
+func FarRange(lines []string, beyond int64) bool {
+	start, _, ok := SingleRange(lines, 1<<63-1)
+	return ok && start >= beyond
 }
 
 // AskPart makes the header of a request ask for a part of the representation

@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/span"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
 // A step is where a request stands. Each is a method of exchange, which returns the next.
@@ -61,7 +62,7 @@ type exchange struct {
 
 	// What another look-up needs of those before.
 	lookUps  int
-	original *inbound.Original      // nil until the handlers behind the cache are to run
+	original *routes.Original       // nil until the handlers behind the cache are to run
 	waited   rfc9111.Reason         // why what it waited for is not for it
 	answered func(store.Generation) // see endValidation; nil: no request can wait for its validation
 	failed   bool                   // the upstream has failed, and the entry that was to be confirmed stands in
@@ -195,7 +196,7 @@ func (h *Handler) whose(k store.Key) (detail any) {
 // the client's.
 func (x *exchange) keep() {
 	if x.original == nil {
-		x.original = inbound.NewOriginal(x.r, x.content)
+		x.original = routes.NewOriginal(x.r, x.content)
 		x.r = x.original.Request
 		x.Header = x.r.Header
 	}

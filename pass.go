@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/span"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
 // pass hands a request on for a URL whose responses are not stored, as this node
@@ -116,7 +117,7 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if why != rfc9111.Method || rfc9111.Safe(r.Method) {
 		return m.run(next, r)
 	}
-	kept := inbound.NewOriginal(r, nil)
+	kept := routes.NewOriginal(r, nil)
 	k := newPostRecorder(h, kept.Request, w)
 	if h.Key != "" { // its placeholders may say something else then
 		k.templated = ownKeysOf(h, r, requestURI(r))

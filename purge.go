@@ -17,11 +17,11 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
-	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/purging"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
 // A PurgeRequest is what POST /groupcache/purge takes.
@@ -124,7 +124,7 @@ func requestFor(method, u string, header http.Header) (*http.Request, error) {
 	if header != nil {
 		r.Header = header
 	}
-	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), inbound.Nobody{Fields: make(http.Header)}, nil), nil
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), routes.Nobody{Fields: make(http.Header)}, nil), nil
 }
 
 // InBandPurge lets clients purge with requests such as PURGE /path, as plugins

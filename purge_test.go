@@ -10,8 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
 func TestPurgeOfEachKindOnAllNodes(t *testing.T) {
@@ -132,7 +132,7 @@ func TestPurgeReachesAllVariantsAndSpellings(t *testing.T) {
 						for _, u := range tt.get {
 							for _, m := range b.nodes {
 								r := request(t.Context(), u, "X-Device", device)
-								r = caddyhttp.PrepareRequest(r, replacer(r), inbound.Nobody{}, nil)
+								r = caddyhttp.PrepareRequest(r, replacer(r), routes.Nobody{}, nil)
 								do(m.handler, up, r)
 							}
 						}

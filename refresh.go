@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
-	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
 // Names of spans.
@@ -57,12 +57,12 @@ func (x *exchange) beginRefresh() (*node.Flight, *node.Follower) {
 		return f, body
 	}
 	node.Lead(f, func() (struct{}, node.Ending) { // background may panic
-		r, cancel := inbound.Background(x.r, x.FillTimeout, x.h.route().Define)
+		r, cancel := routes.Background(x.r, x.FillTimeout, x.h.route().Define)
 		x.h.route().Take(r, x.r)
 		if x.content != nil {
 			r.Method = x.r.Method
 		}
-		again.w = inbound.Nobody{Fields: x.w.Header().Clone()} // what handlers in front have set is told from the response here too
+		again.w = routes.Nobody{Fields: x.w.Header().Clone()} // what handlers in front have set is told from the response here too
 		again.r, again.Header = r, r.Header
 		guard.Go(func() {
 			defer cancel()

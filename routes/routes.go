@@ -62,7 +62,7 @@ func (a *Route) Define(r *http.Request) {
 			continue
 		}
 		for _, m := range one.maps {
-			_ = m.ServeHTTP(inbound.Nobody{Fields: make(http.Header)}, r, nothing) // a map has no errors of its own
+			_ = m.ServeHTTP(Nobody{Fields: make(http.Header)}, r, nothing) // a map has no errors of its own
 		}
 	}
 }

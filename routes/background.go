@@ -1,4 +1,4 @@
-package inbound
+package routes
 
 import (
 	"context"

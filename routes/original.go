@@ -1,4 +1,4 @@
-package inbound
+package routes
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
 
@@ -23,7 +24,7 @@ type Original struct {
 	client  *http.Request
 	url     url.URL
 	groups  map[string]struct{} // of routes, which had their turn before
-	content Content
+	content inbound.Content
 	ran     bool
 }
 
@@ -32,7 +33,7 @@ type Original struct {
 const routeGroups = caddy.CtxKey("route_group")
 
 // NewOriginal keeps a request, and its content if it is a QUERY.
-func NewOriginal(r *http.Request, content Content) *Original {
+func NewOriginal(r *http.Request, content inbound.Content) *Original {
 	o := &Original{Request: r.WithContext(r.Context()), client: r, url: *r.URL, content: content}
 	o.Request.Header = r.Header.Clone()
 	o.groups = maps.Clone(groupsOf(r))

@@ -135,6 +135,17 @@ func (n *Node) SetRing(nodes []peer.Node) {
 	}
 }
 
+// Owner returns the node that owns a key now, and whether that is this one. When the one that
+// the ring assigns it to does not answer, the next stands in, so that all nodes still have one
+// to ask, long before they agree that the other is gone.
+func (n *Node) Owner(k store.Key) (owner peer.Node, self bool) {
+	ring := n.Ring.Load()
+	if owner, self = ring.Owner(k); self || !n.Client.LeavesAlone(owner) {
+		return owner, self
+	}
+	return ring.OwnerBut(k, func(o peer.Node) bool { return o.Name != n.Name && n.Client.LeavesAlone(o) })
+}
+
 // LargestBody returns the size from which on a whole body is not stored, because
 // it would throw out all others: half of what all nodes keep, if they are alike.
 func (n *Node) LargestBody() int64 {

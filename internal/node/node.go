@@ -129,6 +129,7 @@ func (n *Node) SetRing(nodes []peer.Node) {
 			new = append(new, o)
 		}
 	}
+	n.moveTo(new, last, ring)
 	n.Purger.catchUp(new, false)
 	for _, o := range new {
 		n.Purger.remind(o)

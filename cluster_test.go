@@ -132,6 +132,43 @@ func TestOwnerThatIsGoneCostsNobodyAnything(t *testing.T) {
 	}
 }
 
+// TestNextStandsInForAnOwnerThatIsGone: requests of all nodes share its flights and leases, and
+// it asks the others for copies before it gives one.
+func TestNextStandsInForAnOwnerThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClusterInBubble(t, 4)
+		var calls atomic.Int64
+		up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+		var targets []string
+		for i := range 60 {
+			targets = append(targets, fmt.Sprint("/", i))
+		}
+		all := func(nodes ...int) {
+			t.Helper()
+			wait := followers(len(targets)*len(nodes), func(i int) *httptest.ResponseRecorder {
+				return do(c.handlers[nodes[i%len(nodes)]], up, request(t.Context(), targets[i/len(nodes)]))
+			})
+			for _, w := range wait() {
+				if w.Body.String() != "hello" {
+					t.Errorf("%d %q", w.Code, w.Body)
+				}
+			}
+		}
+		c.servers[3].Close()
+		all(0, 1, 2)
+		if n := int(calls.Load()); n != len(targets) {
+			t.Errorf("%d fetches of %d pages", n, len(targets))
+		}
+		for i, n := range c.nodes[:3] {
+			n.SetRing(c.addrs[:3])
+			all(i)
+		}
+		if n := int(calls.Load()); n != len(targets) {
+			t.Errorf("%d fetches of %d pages after the others know", n, len(targets))
+		}
+	})
+}
+
 func TestNodesThatDisagreeAboutTheRingDoNotWaitForEachOther(t *testing.T) {
 	c := newCluster(t, 2)
 	// Each believes that the other one owns everything.

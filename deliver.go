@@ -133,10 +133,13 @@ func (x *exchange) deliverParts(s *storedResponse, header func(http.ResponseWrit
 	return stepDone
 }
 
+// fewChunks is how many missing chunks a client waits for before it gets anything.
+const fewChunks = 4
+
 // ready sees to it that a client can get what it needs of a large body, before it gets the
 // header of that. A chunk that no node has can only come from the upstream, which may have
-// another body by now: so it is asked for the first one here, and if the rest is gone too, or
-// most of it, for the whole.
+// another body by now: so it is asked for it here, of many for the first one, and if most of
+// them are missing, for the whole.
 func (x *exchange) ready(body *delivery.Body, e *store.Entry) error {
 	start, end := body.Needs(x.r, e)
 	first, last := int(start/store.ChunkSize), int((end-1)/store.ChunkSize)
@@ -144,8 +147,11 @@ func (x *exchange) ready(body *delivery.Body, e *store.Entry) error {
 	if 2*len(missing) > last-first+1 && !x.FarRange {
 		return node.ErrChunkGone
 	}
-	if len(missing) > 0 {
-		if _, err := body.From(int64(missing[0]) * store.ChunkSize); err != nil {
+	if len(missing) > fewChunks {
+		missing = missing[:1]
+	}
+	for _, i := range missing {
+		if _, err := body.From(int64(i) * store.ChunkSize); err != nil {
 			return err
 		}
 	}

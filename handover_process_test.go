@@ -130,6 +130,85 @@ func (l *steadyLoad) end(t *testing.T) {
 	}
 }
 
+// TestRollingRestartKeepsWhatNobodyAsksFor: nodes are restarted one after the other, or others
+// take their places, and nothing is asked meanwhile. What a node owns it has then by itself.
+func TestRollingRestartKeepsWhatNobodyAsksFor(t *testing.T) {
+	const pages = 600
+	fill := strings.Repeat("=", 2000)
+	for name, nodes := range map[string]int{"three": 3, "four": 4, "blue-green": 6} {
+		t.Run(name, func(t *testing.T) {
+			o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Cache-Control", "max-age=600")
+				fmt.Fprint(w, bodyOf(r.URL.Path), fill)
+			})
+			c := newCluster(t, nodes, o, patient)
+			old, young := c, cluster(nil)
+			if name == "blue-green" {
+				old, young = c[:nodes/2], c[nodes/2:]
+			}
+			for _, p := range old {
+				p.start()
+			}
+			old.awaitMembers()
+			all := paths("page", pages)
+			ask := func(nodes cluster) {
+				for i, a := range together(pages, 16, func(i int) answer { return nodes[i%len(nodes)].get(all[i]) }) {
+					a.is(t, all[i], bodyOf(all[i])+fill)
+				}
+			}
+			ask(old)
+			stop := func(p *process) {
+				p.signal(syscall.SIGTERM)
+				if code := p.awaitEnd(); code != 0 {
+					t.Errorf("%s: exit code %d", p.name, code)
+				}
+			}
+			before, live := o.fetches(""), c
+			if young == nil {
+				for _, p := range c {
+					stop(p)
+					p.start()
+					c.awaitMembers()
+					p.awaitShare(c, all)
+				}
+			} else {
+				for _, p := range young {
+					p.start()
+				}
+				c.awaitMembers()
+				for _, p := range old {
+					stop(p)
+				}
+				live = young
+				live.awaitMembers()
+			}
+			ask(live)
+			figure(t, "pages fetched anew", int64(o.fetches("")-before), 0, pages*5/100)
+		})
+	}
+}
+
+// awaitShare waits until a node has, without having been asked, nearly all that it owns.
+func (p *process) awaitShare(c cluster, all []string) {
+	share := 0
+	for _, path := range all {
+		if p.explain(path).Groups[0].Owner == p.name {
+			share++
+		}
+	}
+	eventually(p.t, p.name+" has its keys", func() bool {
+		s, err := p.status()
+		if err != nil {
+			return false
+		}
+		var entries int64
+		for _, g := range s.Groups {
+			entries += g.Entries
+		}
+		return entries >= int64(share*95/100)
+	})
+}
+
 // TestRestartsKeepTheCache: a node that is restarted takes its keys along and
 // gets them back; of one that is killed its share is fetched once more.
 func TestRestartsKeepTheCache(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
@@ -165,4 +166,53 @@ func TestNobodyWaitsForAnHeirThatDoesNotAnswer(t *testing.T) {
 	if took := time.Since(start); took > node.HandOverFor+patience {
 		t.Errorf("it took %v", took)
 	}
+}
+
+// TestNodeThatJoinsTakesItsKeysOver without being asked for any of them: the large body's
+// chunks too, in the background, and no faster than it should.
+func TestNodeThatJoinsTakesItsKeysOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClusterInBubble(t, 3)
+		for i := range 2 {
+			c.nodes[i].SetRing(c.addrs[:2])
+		}
+		c.nodes[2].SetRing(c.addrs[2:])
+		const pages = 300
+		var targets []string
+		page := fixed(new(atomic.Int64), string(randomBody(20_000)), "Cache-Control", "max-age=600")
+		for i := range pages {
+			targets = append(targets, fmt.Sprint("/page/", i))
+			do(c.handlers[i%2], page, request(t.Context(), targets[i]))
+		}
+		large := &file{body: randomBody(20 << 20), tag: `"1"`, ranges: true}
+		limitBodies(c.handlers[0], 32<<20)
+		getLarge(t, c.handlers[0], large, "/large")
+		begin := time.Now()
+		for _, n := range c.nodes {
+			n.SetRing(c.addrs)
+		}
+		ring := c.nodes[2].Ring.Load()
+		owned := 0
+		for _, target := range targets {
+			k, _ := keyOf(c.handlers[2], request(t.Context(), target))
+			if _, self := ring.Owner(k); self {
+				owned++
+				poll(t, target+" has come", func() bool { return isStored(c.handlers[2], target) })
+			}
+		}
+		k, _ := keyOf(c.handlers[0], request(t.Context(), "/large"))
+		g := c.nodes[0].Store.Lookup(k, nil, time.Now()).Entry.Generation
+		for i := 1; i < 20; i++ {
+			if _, self := ring.Owner(store.ChunkKey(k, i)); self {
+				owned++
+				poll(t, fmt.Sprint("chunk ", i, " has come"), func() bool {
+					_, err := c.nodes[2].Store.Chunk(k, g, i)
+					return err == nil
+				})
+			}
+		}
+		if took := time.Since(begin); owned < pages/5 || took < 100*time.Millisecond || took > 5*time.Second {
+			t.Errorf("%d keys and chunks have come within %v", owned, took)
+		}
+	})
 }

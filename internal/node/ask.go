@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -19,7 +20,7 @@ const (
 	Fetch      Action = iota // ask the upstream, for all requests that follow
 	FetchAlone               // the flight ends: ask the upstream for its own request only
 	Follow                   // the flight is being fed by the owner
-	LookAgain                // what the request wants is stored by now
+	LookAgain                // what the request wants is stored by now, or has another owner
 )
 
 // A Decision is what the owner of a key, or this node as the owner, says to the leader
@@ -45,7 +46,10 @@ func (n *Node) Ask(q *Lookup, f *Flight, found *Result) (Decision, Ending) {
 	if q.Without != 0 {
 		own.Reason = rfc9111.Incomplete
 	}
-	owner, self := n.Ring.Load().Owner(q.Key)
+	owner, self := n.Owner(q.Key)
+	if of, _ := n.Ring.Load().Owner(q.Key); of != owner {
+		own.Reason = cmp.Or(q.unanswered, rfc9111.PeerDown) // it stands in
+	}
 	if self {
 		now := *found
 		n.Previous.ask(q, &now)
@@ -58,6 +62,10 @@ func (n *Node) Ask(q *Lookup, f *Flight, found *Result) (Decision, Ending) {
 	for range 2 { // a second time if the owner needs more request fields
 		reply, err := n.askOwner(q, owner, found)
 		if err != nil {
+			if next, _ := n.Owner(q.Key); next != owner {
+				q.unanswered = PeerReason(err)
+				return Decision{Action: LookAgain}, Ending{} // at the node that stands in
+			}
 			own.Reason = PeerReason(err)
 			return own, Ending{}
 		}

@@ -68,7 +68,7 @@ func (c *Chunks) follow(one *chunkTransfer) (leave func()) {
 
 // owner returns the node that owns a chunk.
 func (c *Chunks) owner(id peer.ChunkID) (peer.Node, bool) {
-	return c.node.Ring.Load().Owner(store.ChunkKey(id.Key, id.Index))
+	return c.node.Owner(store.ChunkKey(id.Key, id.Index))
 }
 
 // Get returns a chunk of so many bytes: from this node's memory, from its

@@ -438,7 +438,7 @@ func (n *Node) Join(q *Lookup) (f *Flight, r *Follower, leads bool) {
 		return f, f.Fill.NewReader(), true
 	}
 	id := q.id()
-	if _, self := n.Ring.Load().Owner(q.Key); self {
+	if _, self := n.Owner(q.Key); self {
 		return n.Fills.join(id, n.start(q))
 	}
 	id.refresh = q.Refresh

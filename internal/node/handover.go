@@ -46,6 +46,11 @@ type handOver struct {
 	node *Node
 	ctx  context.Context // ends when there is no more time
 	left atomic.Int64    // bytes that may still move
+
+	// To one node at a time only: bytes a second, 0 for no limit, and for how long it has
+	// gone faster.
+	rate int
+	owed time.Duration
 }
 
 // HandOver gives all that this node holds to the nodes that own it when this one
@@ -82,16 +87,17 @@ func (h *handOver) all(d division) {
 // to hands over one node's share, and tries again until the time is over: the receiver
 // may be left alone just now, because it was silent a moment ago.
 func (h *handOver) to(to peer.Node, s *share) {
-	for {
-		start := time.Now()
-		err := h.node.Client.HandOver(h.ctx, to, func(receiver *peer.Query, gift *peer.Gift) error {
-			return h.give(s, receiver, gift)
-		})
-		h.node.observe(operationHandOver, err, time.Since(start))
-		if err == nil || !pause(h.ctx, retryHandOver) {
-			return
-		}
+	for h.once(to, s) != nil && pause(h.ctx, retryHandOver) {
 	}
+}
+
+func (h *handOver) once(to peer.Node, s *share) error {
+	start := time.Now()
+	err := h.node.Client.HandOver(h.ctx, to, func(receiver *peer.Query, gift *peer.Gift) error {
+		return h.give(s, receiver, gift)
+	})
+	h.node.observe(operationHandOver, err, time.Since(start))
+	return err
 }
 
 // divide divides what this node holds among the nodes that own it when this one
@@ -110,6 +116,13 @@ func (h *handOver) divide() (owned, copies division) {
 		}
 		return owned.of(next)
 	}
+	h.walk(shareOf)
+	return owned, copies
+}
+
+// walk adds all keys and chunks that this node knows of to the shares that they belong to,
+// those first that were asked for last; nil: to none.
+func (h *handOver) walk(shareOf func(store.Key) *share) {
 	now := time.Now()
 	keys, spaces := h.node.Store.Ranked()
 	claimed := h.node.LargestClaim() / store.ChunkSize // that all large bodies may have: more are nowhere
@@ -126,11 +139,19 @@ func (h *handOver) divide() (owned, copies division) {
 			}
 		}
 	}
-	return owned, copies
 }
 
-// take reports whether so many bytes may still move.
-func (h *handOver) take(bytes int) bool { return h.left.Add(-int64(bytes)) >= 0 && h.ctx.Err() == nil }
+// take reports whether so many bytes may still move, when it is time for them.
+func (h *handOver) take(bytes int) bool {
+	if h.rate > 0 {
+		h.owed += time.Duration(bytes+moveOverhead) * time.Second / time.Duration(h.rate)
+		if h.owed > shortestPause {
+			pause(h.ctx, h.owed)
+			h.owed = 0
+		}
+	}
+	return h.left.Add(-int64(bytes)) >= 0 && h.ctx.Err() == nil
+}
 
 // give hands over one node's share, until nothing is left of the bytes that may
 // move. What was purged meanwhile is left out.

@@ -35,6 +35,8 @@ type Lookup struct {
 	// served whatever its freshness.
 	Validated store.Generation
 
+	unanswered rfc9111.Reason // why the owner was of no help, and another node is asked
+
 	// The look-up of another node, on whose behalf this one is: Header
 	// is what it tells of that. nil: the request came to this node.
 	from *peer.Query

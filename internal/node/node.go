@@ -146,7 +146,19 @@ func (n *Node) replaceRing(nodes, known []peer.Node) (added []peer.Node) {
 			added = append(added, o)
 		}
 	}
+	n.moveTo(added, last, ring)
 	return added
+}
+
+// Owner returns the node that owns a key now, and whether that is this one. When the one that
+// the ring assigns it to does not answer, the next stands in, so that all nodes still have one
+// to ask, long before they agree that the other is gone.
+func (n *Node) Owner(k store.Key) (owner peer.Node, self bool) {
+	ring := n.Ring.Load()
+	if owner, self = ring.Owner(k); self || !n.Client.LeavesAlone(owner) {
+		return owner, self
+	}
+	return ring.OwnerBut(k, func(o peer.Node) bool { return o.Name != n.Name && n.Client.LeavesAlone(o) })
 }
 
 // LargestBody returns the size from which on a whole body is not stored, because

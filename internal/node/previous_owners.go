@@ -29,6 +29,9 @@ const (
 	PreviousTimeout      = 100 * time.Millisecond
 	previousChunkTimeout = 500 * time.Millisecond // a whole MiB
 
+	// maxCopies is how many nodes are asked for a copy of what an owner had that is gone.
+	maxCopies = 8
+
 	maxPastRings      = 8
 	maxPreviousOwners = 2 // that are asked for one key
 )
@@ -113,12 +116,41 @@ func (p *previousOwners) ask(q *Lookup, found *Result) {
 	if q.uncacheable(found) != rfc9111.None {
 		return
 	}
-	for _, from := range p.Of(q.Key, time.Now()) {
-		if p.askOne(q, from, found) {
+	now := time.Now()
+	nodes := p.Of(q.Key, now)
+	for _, from := range p.copies(q.Key, now) {
+		if !slices.Contains(nodes, from) {
+			nodes = append(nodes, from)
+		}
+	}
+	for _, from := range nodes {
+		if time.Since(now) < PreviousTimeout && p.askOne(q, from, found) {
 			p.node.Find(q, time.Now(), found)
 			return
 		}
 	}
+}
+
+// copies returns the nodes that may have copies of what the owner of a key had, if that is
+// gone, or if this node stands in for it: then it is the first, since it may be gone for the
+// asker only.
+func (p *previousOwners) copies(k store.Key, now time.Time) []peer.Node {
+	ring := p.node.Ring.Load()
+	owner, self := ring.Owner(k)
+	gone := !self
+	past, _ := p.recent(now)
+	for _, r := range past {
+		before, _ := r.ring.Owner(k)
+		gone = gone || !slices.Contains(ring.Nodes(), before)
+	}
+	if !gone {
+		return nil
+	}
+	nodes := p.node.Others()
+	if i := slices.Index(nodes, owner); i > 0 {
+		nodes[0], nodes[i] = nodes[i], nodes[0]
+	}
+	return nodes[:min(len(nodes), maxCopies)]
 }
 
 // askOne reports whether it has stored anything.

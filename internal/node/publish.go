@@ -52,7 +52,7 @@ func (f *Flight) PublishWhole(q *Lookup, g Decision, e *store.Entry) {
 // StoreAtOwner has the owner of a key store a complete response that it has
 // given no lease for. body brings the same to it, if another node is the owner.
 func (n *Node) StoreAtOwner(q *Lookup, e *store.Entry, whole []byte, body Outgoing) {
-	owner, self := n.Ring.Load().Owner(q.Key)
+	owner, self := n.Owner(q.Key)
 	if self {
 		n.Store.Commit(q.Namespace, q.Key, e, whole)
 		return

@@ -285,7 +285,7 @@ func (c clock) date(e *store.Entry, t peer.Ticket) {
 	}
 	since := time.Duration(binary.BigEndian.Uint64(t.At[8:]))
 	if binary.BigEndian.Uint64(t.At[:8]) == c.nonce && since >= 0 && since <= time.Since(c.start) {
-		given := c.start.Add(since)
+		given := time.Now().Add(since - time.Since(c.start)) // by both clocks; start's other one may have been set since
 		e.Sent, e.Fetched = earlier(e.Sent, given), earlier(e.Fetched, given)
 	} else {
 		e.Sent, e.Fetched = e.Sent.Add(-store.PurgeGrace), e.Fetched.Add(-store.PurgeGrace)

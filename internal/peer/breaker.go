@@ -44,6 +44,14 @@ func (b *breaker) allow(addr string, now time.Time) bool {
 	return true
 }
 
+// left reports whether the peer is left alone now. Unlike allow, it lets no request try it.
+func (b *breaker) left(addr string, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := b.peers[addr]
+	return h != nil && now.Before(h.until)
+}
+
 func (b *breaker) failed(addr string, now time.Time) {
 	if b.fail(addr, now) {
 		b.tell(addr, true)

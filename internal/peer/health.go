@@ -1,5 +1,7 @@
 package peer
 
+import "time"
+
 // OnHealth has f told when a peer begins not to answer, and when it answers
 // again. f must not wait. It is set before the first call.
 func (c *Client) OnHealth(f func(addr string, degraded bool)) { c.breaker.onChange = f }
@@ -9,6 +11,9 @@ func (b *breaker) tell(addr string, degraded bool) {
 		b.onChange(addr, degraded)
 	}
 }
+
+// LeavesAlone reports whether a peer does not answer, and is not asked just now.
+func (c *Client) LeavesAlone(peer Node) bool { return c.breaker.left(peer.Addr, time.Now()) }
 
 // Degraded returns the addresses of the peers that do not answer.
 func (c *Client) Degraded() map[string]bool {

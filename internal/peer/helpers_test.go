@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -305,4 +306,11 @@ func wire(write func(*frameWriter)) []byte {
 	write(&w)
 	_ = w.flush()
 	return b.Bytes()
+}
+
+// stepped returns a reading of the clock as it would be had its settable part been set
+// forward, or back, by whole seconds: what suspending a machine or correcting its clock does.
+func stepped(t time.Time, by time.Duration) time.Time {
+	*(*int64)(unsafe.Pointer(&t)) += int64(by/time.Second) << 30 // the seconds of a time.Time that has both parts
+	return t
 }

@@ -40,7 +40,13 @@ func NewRing(self string, nodes []Node) *Ring {
 // Owner returns the node that owns a key, and whether that is the node itself.
 // A node that is alone, or not on the ring, owns everything.
 func (r *Ring) Owner(k store.Key) (owner Node, self bool) {
-	best := r.best(k, "")
+	return r.OwnerBut(k, nil)
+}
+
+// OwnerBut is Owner when some nodes are not there. A node owns what it would own if all
+// others are skipped.
+func (r *Ring) OwnerBut(k store.Key, skip func(Node) bool) (owner Node, self bool) {
+	best := r.best(k, skip)
 	if best < 0 {
 		return Node{Name: r.self}, true
 	}
@@ -49,21 +55,21 @@ func (r *Ring) Owner(k store.Key) (owner Node, self bool) {
 
 // Next returns who owns a key when the node called without is not there.
 func (r *Ring) Next(k store.Key, without string) (Node, bool) {
-	best := r.best(k, without)
+	best := r.best(k, func(n Node) bool { return n.Name == without })
 	if best < 0 {
 		return Node{}, false
 	}
 	return r.nodes[best], true
 }
 
-// best returns the index of the node with the highest score, but for one; -1:
-// there is none.
-func (r *Ring) best(k store.Key, without string) int {
+// best returns the index of the node with the highest score among those that are not
+// skipped; -1: there is none.
+func (r *Ring) best(k store.Key, skip func(Node) bool) int {
 	key := binary.BigEndian.Uint64(k[:])
 	best := -1
 	var top uint64
 	for i := range r.nodes {
-		if s := mix(key ^ r.nodes[i].seed); (best < 0 || s > top) && r.nodes[i].Name != without {
+		if s := mix(key ^ r.nodes[i].seed); (best < 0 || s > top) && (skip == nil || !skip(r.nodes[i])) {
 			best, top = i, s
 		}
 	}

@@ -243,6 +243,7 @@ func newAuthority(s Secret) (*authority, error) {
 
 // leaf returns this process's certificate under the authority.
 func (a *authority) leaf(now time.Time) (*tls.Certificate, error) {
+	now = now.Round(0) // by the clock that others check it by, which may have been set since
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.minted != nil && now.Before(a.renewAt) && now.After(a.renewAt.Add(-2*leafRenewal)) {

@@ -81,6 +81,38 @@ func TestLeafIsReplacedLongBeforeItsEnd(t *testing.T) {
 	}
 }
 
+// TestLeafOfAWrongClock: a node has started with a clock that was years off, and corrected
+// since. Others take it in without its being restarted.
+func TestLeafOfAWrongClock(t *testing.T) {
+	for _, off := range []time.Duration{-400 * 24 * time.Hour, 400 * 24 * time.Hour} {
+		a, _ := newAuthority(secretOf("a"))
+		now := time.Now()
+		if _, err := a.leaf(stepped(now, off)); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Minute)
+		leaf, err := a.leaf(now)
+		if err != nil || now.Before(leaf.Leaf.NotBefore) || now.After(leaf.Leaf.NotAfter) {
+			t.Errorf("off by %v: valid from %v to %v, %v", off, leaf.Leaf.NotBefore, leaf.Leaf.NotAfter, err)
+		}
+	}
+}
+
+// TestEntryThatWasAsleep crosses the wire as old as it is.
+func TestEntryThatWasAsleep(t *testing.T) {
+	e, now := testEntry(nil), time.Now()
+	e.Fresh.Received, e.Fetched, e.Sent = now, now, now
+	var enc encoder
+	appendEntry(&enc, e, stepped(now, 2*time.Hour))
+	d := decoder{rest: enc}
+	got := d.entry(now, now)
+	for what, at := range map[string]time.Time{"received": got.Fresh.Received, "fetched": got.Fetched, "sent": got.Sent} {
+		if age := now.Sub(at); age < 2*time.Hour {
+			t.Errorf("%s %v ago: %v", what, age, d.err)
+		}
+	}
+}
+
 func TestNodesTalkIfTheyHaveASecretInCommon(t *testing.T) {
 	var sets []string
 	for _, a := range []string{"", "a", "b", "c"} {

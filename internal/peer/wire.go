@@ -220,8 +220,9 @@ func (d *decoder) ticket() (t Ticket) {
 	return t
 }
 
-// age encodes a time as an age, rounded up: an age may grow on the way, and
-// must not shrink.
+// age encodes the time of a purge as an age, rounded up: an age may grow on the way, and
+// must not shrink. It is that of the clock which is never set: by the other one a purge could
+// seem older than it is.
 func (e *encoder) age(now, t time.Time) { e.dur(now.Sub(t) + time.Microsecond) }
 
 // decoder takes a payload apart. The first fault sticks; what is returned
@@ -450,9 +451,9 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	enc.strings(e.Tags())
 	enc.strings(e.Groups())
 	enc.uint(uint64(e.MadeBy()))
-	enc.dur(now.Sub(f.Received))
-	enc.age(now, e.Fetched)
-	enc.age(now, e.Sent)
+	enc.dur(rfc9111.Elapsed(f.Received, now))
+	enc.dur(rfc9111.Elapsed(e.Fetched, now) + time.Microsecond) // rounded up, as age does
+	enc.dur(rfc9111.Elapsed(e.Sent, now) + time.Microsecond)
 	enc.dur(f.InitialAge)
 	enc.dur(f.Delay)
 	enc.dur(f.Lifetime)

@@ -27,10 +27,17 @@ type Freshness struct {
 	Immutable      bool // does not change while it is fresh (RFC 8246 §2)
 }
 
+// Elapsed returns the time between two readings of the clock: by the one that may be set, or
+// by the one that stands still while a machine is suspended, whichever has gone further. What
+// is aged by it never passes for younger than it is.
+func Elapsed(since, now time.Time) time.Duration {
+	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
+}
+
 // Age returns current_age (RFC 9111 §4.2.3). It is never negative, also if the
 // clock went back.
 func (f Freshness) Age(now time.Time) time.Duration {
-	return clamp(clamp(f.InitialAge) + clamp(now.Sub(f.Received)))
+	return clamp(clamp(f.InitialAge) + clamp(Elapsed(f.Received, now)))
 }
 
 // TTL returns for how long the response is still fresh. Zero or less: it is
@@ -182,7 +189,7 @@ func initialAge(x Exchange) (age, delayed time.Duration) {
 	apparent := clamp(x.Received.Truncate(time.Second).Sub(date))
 	var delay time.Duration
 	if !x.Sent.IsZero() {
-		delay = clamp(x.Received.Sub(x.Sent))
+		delay = clamp(Elapsed(x.Sent, x.Received))
 		if !date.Before(x.Sent.Truncate(time.Second)) {
 			apparent = 0 // it was made for this request, and is no older than the delay
 		}

@@ -205,3 +205,19 @@ func TestStaleAsOf(t *testing.T) {
 		}
 	}
 }
+
+// TestAgeGoesByWhicheverClockHasGoneFurther: one stands still while the machine is suspended,
+// the other may be set.
+func TestAgeGoesByWhicheverClockHasGoneFurther(t *testing.T) {
+	received := time.Now()
+	f := Freshness{Received: received, Lifetime: time.Hour}
+	for _, by := range []time.Duration{0, 2 * time.Hour, -2 * time.Hour} {
+		now := stepped(received.Add(10*time.Minute), by)
+		if got, want := f.Age(now), 10*time.Minute+max(by, 0); got != want {
+			t.Errorf("set by %v: %v old, want %v", by, got, want)
+		}
+		if fresh := f.TTL(now) > 0; fresh != (by <= 0) {
+			t.Errorf("set by %v: fresh: %v", by, fresh)
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package node
+
+import (
+	"slices"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+)
+
+// A node that joins gets its keys from those that owned them before, without being asked for
+// them: what nobody asks for in the minutes after it has joined would be lost to the next
+// restart. Each giver sends what moves from itself, in the background, those keys first that
+// are asked for.
+
+const (
+	// moveRate is how many bytes a second one node gives another that has joined: a tenth of
+	// what a gigabit takes.
+	moveRate = 12 << 20
+
+	moveOverhead  = 1 << 10 // what an entry counts for beside its body, in bytes
+	shortestPause = 10 * time.Millisecond
+
+	retryMove = time.Second
+	moveTries = 5
+)
+
+// moveTo hands nodes that have joined what they own from now on and this node owned before.
+func (n *Node) moveTo(joined []peer.Node, before, after *peer.Ring) {
+	for _, to := range joined {
+		guard.Go(func() { n.moveKeys(to, before, after) })
+	}
+}
+
+func (n *Node) moveKeys(to peer.Node, before, after *peer.Ring) {
+	moved := func(k store.Key) bool {
+		_, mine := before.Owner(k)
+		now, _ := after.Owner(k)
+		return mine && now == to
+	}
+	for range moveTries {
+		h := &handOver{node: n, ctx: n.Over, rate: moveRate}
+		h.left.Store(n.Store.BodyLimit() / 2)
+		gift := new(share)
+		h.walk(func(k store.Key) *share {
+			if !moved(k) {
+				return nil
+			}
+			return gift
+		})
+		if len(gift.keys)+len(gift.chunks) == 0 || !slices.Contains(n.Others(), to) {
+			return
+		}
+		if h.once(to, gift) == nil || !pause(n.Over, retryMove) {
+			return
+		}
+	}
+}

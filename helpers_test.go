@@ -233,9 +233,9 @@ func isStored(h *Handler, target string) bool {
 
 // forget makes a chunk of a large body vanish, as eviction does: the entry gets
 // a generation under which the other chunks are stored.
-func forget(t *testing.T, n *node.Node, h *Handler, target string, gone int) {
+func forget(t *testing.T, n *node.Node, h *Handler, target string, gone int, fields ...string) {
 	t.Helper()
-	r := request(t.Context(), target)
+	r := request(t.Context(), target, fields...)
 	k, _ := keyOf(h, r)
 	e := *n.Store.Lookup(k, r.Header, time.Now()).Entry
 	first, err := n.Store.Body(k, &e)

@@ -168,6 +168,9 @@ func (s *slicer) fetch(x *exchange) (err error) {
 	if s.size > 0 {
 		length = min(length, s.size-s.start)
 	}
+	if len(r.Header["Accept-Encoding"]) == 0 {
+		delete(header, "Accept-Encoding") // with a Range it is as the client's
+	}
 	rfc9111.AskPart(header, s.start, length, s.tag)
 	s.asked, s.known, s.sent = r.Header, x.Credentials, time.Now()
 	whole := false

@@ -12,7 +12,8 @@ import (
 // stored (RFC 9111 §3.1): those of the connection, those that Connection or a
 // qualified no-cache or private names, and what is no field in HTTP at all.
 // Set-Cookie and Clear-Site-Data belong to one client, unless the options say
-// otherwise, and Age is the cache's own to state; all three go too. The map is new, the values are h's and
+// otherwise, and Age is the cache's own to state; all three go too. A response with a content coding
+// varies by Accept-Encoding, also if it does not say so. The map is new, the values are h's and
 // must not be changed: who stores them packs them anyhow.
 func StoredHeader(h http.Header, o Options) http.Header {
 	h = canonicalNames(h)
@@ -27,6 +28,7 @@ func StoredHeader(h http.Header, o Options) http.Header {
 		}
 		stored[name] = values
 	}
+	varyByCoding(stored)
 	return stored
 }
 
@@ -106,6 +108,9 @@ func Refresh(stored, notModified http.Header, o Options) http.Header {
 		if !describesBody(name) {
 			merged[name] = values
 		}
+	}
+	if was, _ := VaryNames(stored); slices.Contains(was, "Range") {
+		addVary(merged, "Accept-Encoding", "Range") // see Apart
 	}
 	return StoredHeader(merged, o)
 }

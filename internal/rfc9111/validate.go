@@ -47,11 +47,16 @@ func cutEntityTag(s string) (opaque, rest string) {
 // Conditional returns the request header for validating a stored response
 // (RFC 9111 §4.3.1): the client's own preconditions and Range are replaced by
 // preconditions from the stored response. Without a validator there, the request
-// is a plain one. The request's header is not changed.
+// is a plain one. Where a Range was taken off and the client names no coding, it asks for
+// none: Go's HTTP client would ask for gzip by itself, and give back a whole without a
+// length, of which no range can be made. The request's header is not changed.
 func Conditional(request, stored http.Header) http.Header {
 	h := request.Clone()
 	if h == nil {
 		h = make(http.Header, 2)
+	}
+	if len(h["Range"]) > 0 && len(h["Accept-Encoding"]) == 0 {
+		h["Accept-Encoding"] = []string{"identity"}
 	}
 	for _, name := range []string{"If-Match", "If-None-Match", "If-Modified-Since",
 		"If-Unmodified-Since", "If-Range", "Range"} {

@@ -56,10 +56,12 @@ func TestConditional(t *testing.T) {
 	}{
 		{"both nil", nil, nil, header()},
 		{"nil request", nil, header("Etag", `"a"`), header("If-None-Match", `"a"`)},
-		{"nothing to validate with", client(), header("X", "y"), header("Accept", "a", "Accept", "b")},
+		{"nothing to validate with", client(), header("X", "y"), header("Accept", "a", "Accept", "b", "Accept-Encoding", "identity")},
 		{"both", client(), header("Etag", `W/"a"`, "Last-Modified", lm),
-			header("Accept", "a", "Accept", "b", "If-None-Match", `W/"a"`, "If-Modified-Since", lm)},
-		{"date only", client(), header("Last-Modified", lm), header("Accept", "a", "Accept", "b", "If-Modified-Since", lm)},
+			header("Accept", "a", "Accept", "b", "Accept-Encoding", "identity", "If-None-Match", `W/"a"`, "If-Modified-Since", lm)},
+		{"date only", client(), header("Last-Modified", lm), header("Accept", "a", "Accept", "b", "Accept-Encoding", "identity", "If-Modified-Since", lm)},
+		{"a coding", header("Range", "bytes=0-1", "Accept-Encoding", "br"), nil, header("Accept-Encoding", "br")},
+		{"no range", header("If-None-Match", `"c"`), nil, header()},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

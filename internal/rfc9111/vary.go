@@ -43,6 +43,8 @@ func VaryNames(response http.Header) (names []string, star bool) {
 //     written the shortest way (§12.4.2);
 //   - in Accept-Encoding, the members are sorted.
 //
+// Of Range counts whether it is there: which part is asked for, the cache makes itself.
+//
 // A value of more than MaxNormalized bytes stays as it came. It is of no browser, and
 // the work of bringing it to a normal form would be the client's to choose.
 //
@@ -67,6 +69,10 @@ func AppendSelecting(all []byte, names []string, request http.Header) []byte {
 		lines := request[name]
 		if len(lines) == 0 {
 			all = append(all, '-')
+			continue
+		}
+		if name == "Range" {
+			all = append(all, '+')
 			continue
 		}
 		value := strings.Join(lines, ",")

@@ -61,6 +61,9 @@ func (p *Policy) NewEntry(x rfc9111.Exchange, fresh rfc9111.Freshness, r *http.R
 	if !few || !fewGroups {
 		return nil, rfc9111.HeaderTooBig
 	}
+	if !rfc9111.TakesCodings(r.Header, x.Response) {
+		return nil, rfc9111.VaryMismatch // it would be as wrong for each other request like this one
+	}
 	p.HideTags(x.Response)
 	e, why := store.NewEntry(x.Status, rfc9111.StoredHeader(x.Response, p.Options), r.Header, fresh, x.Sent)
 	if why == rfc9111.None {
@@ -88,6 +91,7 @@ func (p *Policy) NewEntryOfPart(x rfc9111.Exchange, size int64, r *http.Request,
 	if why != rfc9111.None {
 		return nil, why
 	}
+	x.Response = rfc9111.Apart(x.Response)
 	return p.NewEntry(x, fresh, r, uri)
 }
 

@@ -15,7 +15,7 @@ import (
 
 // TakesCodings reports whether a request accepts the content codings of a response
 // by name (RFC 9110 §12.5.3). One without Accept-Encoding would take any by the RFC, but
-// its client is seldom asked.
+// its client is seldom asked. Codings that nobody knows don't count.
 func TakesCodings(request, response http.Header) bool {
 	if !isCoded(response) {
 		return true
@@ -24,7 +24,7 @@ func TakesCodings(request, response http.Header) bool {
 	for _, line := range response["Content-Encoding"] {
 		for coding := range strings.SplitSeq(line, ",") {
 			coding = strings.ToLower(trimOWS(coding))
-			if coding != "" && coding != "identity" && !takes(accepted, coding) {
+			if isKnownCoding(coding) && !takes(accepted, coding) {
 				return false
 			}
 		}

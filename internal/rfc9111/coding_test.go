@@ -26,6 +26,7 @@ func TestTakesCodings(t *testing.T) {
 		{"gzip", "gzip, br", false},
 		{"br, gzip", "gzip, br", true},
 		{"gzipped", "gzip", false},
+		{"", "unheard-of", true},
 	} {
 		request, response := make(http.Header), make(http.Header)
 		if tt.accept != "" {

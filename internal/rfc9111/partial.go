@@ -49,8 +49,14 @@ func hasEncoderSuffix(tag string) bool {
 	if i < 1 { // the opening quote
 		return false
 	}
-	switch strings.ToLower(opaque[i+1:]) {
-	case "gzip", "br", "zstd", "deflate", "compress", "dcb", "dcz":
+	return isKnownCoding(strings.ToLower(opaque[i+1:]))
+}
+
+// isKnownCoding reports whether a name, in lower case, is that of a content coding (RFC
+// 9110 §8.4.1, RFC 7932, RFC 8878, RFC 9842).
+func isKnownCoding(name string) bool {
+	switch name {
+	case "gzip", "x-gzip", "br", "zstd", "deflate", "compress", "x-compress", "dcb", "dcz":
 		return true
 	}
 	return false

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +42,7 @@ func (api *adminAPI) Routes() []caddy.AdminRoute {
 		{Pattern: "/groupcache/cluster", Handler: caddy.AdminHandlerFunc(api.cluster)},
 		{Pattern: "/groupcache/status", Handler: caddy.AdminHandlerFunc(api.status)},
 		{Pattern: "/groupcache/explain", Handler: caddy.AdminHandlerFunc(api.explain)},
+		{Pattern: "/groupcache/entries", Handler: caddy.AdminHandlerFunc(api.entries)},
 		{Pattern: "/groupcache/purge", Handler: caddy.AdminHandlerFunc(api.purge)},
 	}
 }
@@ -48,7 +50,7 @@ func (api *adminAPI) Routes() []caddy.AdminRoute {
 func (api *adminAPI) dashboard(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case strings.TrimPrefix(r.URL.Path, "/groupcache/") != "":
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("there is /groupcache/, and below it status, cluster, explain and purge")}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("there is /groupcache/, and below it status, cluster, explain, entries and purge")}
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("the dashboard is read with GET, not %s", r.Method)}
 	}
@@ -66,6 +68,9 @@ type (
 	MemoryStatus  = report.Memory
 	ClusterStatus = report.Cluster
 	ClusterNode   = report.ClusterNode
+	Entries       = report.Entries
+	EntryStatus   = report.Entry
+	EntriesNode   = report.EntriesNode
 	NodeReport    = report.Report
 	PurgeStatus   = report.Purge
 	History       = report.History
@@ -100,6 +105,40 @@ func (api *adminAPI) cluster(w http.ResponseWriter, r *http.Request) error {
 		own := p.report()
 		return report.Gather(r.Context(), p.node.Client, &own), nil
 	})
+}
+
+// entries lists what is stored on all nodes, by the words that a purge takes.
+func (api *adminAPI) entries(w http.ResponseWriter, r *http.Request) error {
+	return answerGet(w, r, "entries are", func(p *process) (any, error) {
+		q, err := entriesQuery(r.URL.Query())
+		if err != nil {
+			return nil, err
+		}
+		return report.GatherEntries(r.Context(), p.node, q)
+	})
+}
+
+func entriesQuery(params url.Values) (report.EntriesQuery, error) {
+	q := report.EntriesQuery{Group: params.Get("group"), Limit: report.DefaultEntries}
+	for name := range params {
+		if !slices.Contains([]string{"url", "prefix", "host", "tag", "group", "limit"}, name) {
+			return q, fmt.Errorf("%.50q is none of url, prefix, host, tag, group and limit", name)
+		}
+	}
+	if text := params.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return q, fmt.Errorf("limit %.50q: a number up to %d", text, report.MaxEntries)
+		}
+		q.Limit = n
+	}
+	named := PurgeRequest{URLs: params["url"], Prefixes: params["prefix"], Hosts: params["host"], Tags: params["tag"]}
+	if len(named.URLs)+len(named.Prefixes)+len(named.Hosts)+len(named.Tags) == 0 {
+		return q, nil
+	}
+	var err error
+	q.Selectors, err = named.Selectors(maxExplainedURL)
+	return q, err
 }
 
 func (p *process) status() Status {

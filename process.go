@@ -217,6 +217,9 @@ func (p *process) Destruct() error {
 // Inspect tells another node what this one knows of a key.
 func (p *process) Inspect(q *peer.Query) any { return explain.Inspect(p.node, q) }
 
+// Entries tells another node what this one has stored.
+func (p *process) Entries(question []byte) (any, error) { return report.ListFor(p.node, question) }
+
 func (p *process) share() float64 {
 	ring := p.node.Ring.Load()
 	if len(ring.Nodes()) == 0 {

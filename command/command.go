@@ -37,19 +37,20 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "groupcache",
-		Usage: "status | explain | dashboard | warm | purge | keygen",
+		Usage: "status | list | explain | dashboard | warm | purge | keygen",
 		Short: "Looks after the response cache of a running Caddy",
 		Long: `
 Asks the groupcache app of a running Caddy, over its admin API.
 
   status    the members of the cluster, and what this node stores
+  list      what is stored, on all nodes
   explain   what the cache would do with a request, and why
   dashboard opens a way for a browser to the dashboard
   warm      fills the cache by asking for a list of URLs
   purge     takes back stored responses, on all nodes
   keygen    prints a new secret for the cluster; asks nobody`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(statusCommand(), explainCommand(), dashboardCommand(), warmCommand(), purgeCommand(), keygenCommand())
+			cmd.AddCommand(statusCommand(), listCommand(), explainCommand(), dashboardCommand(), warmCommand(), purgeCommand(), keygenCommand())
 		},
 	})
 }
@@ -112,6 +113,54 @@ func cmdStatus(fl caddycmd.Flags) (int, error) {
 		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the answer of the admin API: %w", err)
 	}
 	return caddy.ExitCodeSuccess, s.Print(os.Stdout)
+}
+
+func listCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "list [--prefix <prefix>]... [--host <host>]... [--tag <tag>]... [--limit <n>] [--group <name>] " +
+			"[--json] [--address <interface>] [--config <path> [--adapter <name>]]",
+		Short: "Lists what is stored, on all nodes",
+		Long: `
+Lists what is stored, on all nodes, by URL: one line for each cache key. What options
+name is what a purge by the same options would take back; without any, it is
+everything. Nothing stored changes.`,
+		Example: `  caddy groupcache list
+  caddy groupcache list --tag news
+  caddy groupcache list --prefix https://www.example.com/blog/ --limit 1000`,
+		Args: cobra.NoArgs,
+		RunE: caddycmd.WrapCommandFuncForCobra(cmdList),
+	}
+	cmd.Flags().StringArray("prefix", nil, "What URLs begin with, scheme and host included")
+	cmd.Flags().StringArray("host", nil, "A host, on any port; with a port, on that one")
+	cmd.Flags().StringArray("tag", nil, "A cache tag")
+	cmd.Flags().Int("limit", report.DefaultEntries, fmt.Sprintf("How many, at most %d", report.MaxEntries))
+	cmd.Flags().String("group", "", "Only of this group of handlers")
+	adminFlags(cmd)
+	return cmd
+}
+
+func cmdList(fl caddycmd.Flags) (int, error) {
+	query := url.Values{"group": {fl.String("group")}, "limit": {fmt.Sprint(fl.Int("limit"))}}
+	for _, name := range []string{"prefix", "host", "tag"} {
+		values, err := fl.GetStringArray(name)
+		if err != nil {
+			return caddy.ExitCodeFailedStartup, err
+		}
+		query[name] = values
+	}
+	body, err := askAdmin(fl, http.MethodGet, "/groupcache/entries?"+query.Encode(), nil)
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if fl.Bool("json") {
+		_, err := os.Stdout.Write(body)
+		return caddy.ExitCodeSuccess, err
+	}
+	var all report.Entries
+	if err := json.Unmarshal(body, &all); err != nil {
+		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the answer of the admin API: %w", err)
+	}
+	return caddy.ExitCodeSuccess, all.Print(os.Stdout)
 }
 
 func purgeCommand() *cobra.Command {

@@ -15,9 +15,12 @@ import (
 const (
 	pathInspect = "/1/inspect"
 	pathStatus  = "/1/status"
+	pathEntries = "/1/entries"
 
 	// maxReport bounds a report on the wire.
 	maxReport = 1 << 20
+	// maxQuestion bounds what is asked for.
+	maxQuestion = 1 << 20
 )
 
 // A Reporter tells of its node. What it returns becomes JSON.
@@ -26,6 +29,8 @@ type Reporter interface {
 	Inspect(q *Query) any
 	// Report returns how the node is.
 	Report() any
+	// Entries returns what the node has stored of what is asked for, in JSON.
+	Entries(question []byte) (any, error)
 }
 
 func (s *Server) inspect(w http.ResponseWriter, r *http.Request) {
@@ -44,6 +49,20 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeReport(w, s.Reporter.Report())
+}
+
+func (s *Server) entries(w http.ResponseWriter, r *http.Request) {
+	question, err := io.ReadAll(io.LimitReader(r.Body, maxQuestion+1))
+	if err != nil || len(question) > maxQuestion || s.Reporter == nil {
+		s.refuse(w)
+		return
+	}
+	answer, err := s.Reporter.Entries(question)
+	if err != nil {
+		s.refuse(w)
+		return
+	}
+	writeReport(w, answer)
 }
 
 func writeReport(w http.ResponseWriter, report any) {
@@ -69,6 +88,11 @@ func (c *Client) Inspect(ctx context.Context, to Node, q *Query, into any) error
 // Status asks a node how it is.
 func (c *Client) Status(ctx context.Context, to Node, into any) error {
 	return c.report(ctx, to, pathStatus, nil, into)
+}
+
+// Entries asks a node what it has stored. The question is JSON.
+func (c *Client) Entries(ctx context.Context, to Node, question []byte, into any) error {
+	return c.report(ctx, to, pathEntries, question, into)
 }
 
 func (c *Client) report(ctx context.Context, to Node, path string, question []byte, into any) error {

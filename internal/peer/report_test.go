@@ -17,10 +17,13 @@ import (
 type reporter struct {
 	inspect func(*Query) any
 	report  func() any
+	entries func([]byte) (any, error)
 }
 
 func (r reporter) Inspect(q *Query) any { return r.inspect(q) }
 func (r reporter) Report() any          { return r.report() }
+
+func (r reporter) Entries(question []byte) (any, error) { return r.entries(question) }
 
 func serveReports(t *testing.T, r Reporter) Node {
 	t.Helper()
@@ -42,9 +45,21 @@ func TestReports(t *testing.T) {
 	to := serveReports(t, reporter{
 		inspect: func(q *Query) any { asked.Store(q); return saying{"inspected"} },
 		report:  func() any { return saying{"fine"} },
+		entries: func(question []byte) (any, error) {
+			if string(question) != "what" {
+				return nil, errors.New("not understood")
+			}
+			return saying{"listed"}, nil
+		},
 	})
 	c := newClient(t)
 	var got saying
+	if err := c.Entries(t.Context(), to, []byte("what"), &got); err != nil || got.Said != "listed" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if err := c.Entries(t.Context(), to, []byte("nothing"), &got); err == nil {
+		t.Error("a question that is not understood was answered")
+	}
 	if err := c.Status(t.Context(), to, &got); err != nil || got.Said != "fine" {
 		t.Errorf("%v, %v", got, err)
 	}

@@ -97,6 +97,7 @@ func NewServer(b Backend, id *Identity) *Server {
 	mux.HandleFunc("POST "+pathHandOver, s.handOver)
 	mux.HandleFunc("POST "+pathInspect, s.inspect)
 	mux.HandleFunc("POST "+pathStatus, s.status)
+	mux.HandleFunc("POST "+pathEntries, s.entries)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { s.refuse(w) })
 	var protocols http.Protocols
 	protocols.SetHTTP2(true)

@@ -119,3 +119,41 @@ func (p *Purge) About(group string, k Key, url string, tags []string) []Selector
 	}
 	return about
 }
+
+// A Listed is what is stored under one cache key, as it would be served.
+type Listed struct {
+	Key      Key
+	Group    string   // of handlers
+	Variants []*Entry // newest first
+}
+
+// Each calls visit for all keys with something stored, until it returns false. Of no shard
+// it holds the lock meanwhile.
+func (s *Store) Each(visit func(Listed) bool) {
+	type found struct {
+		Listed
+		since uint64
+	}
+	for i := range s.shards {
+		sh := &s.shards[i]
+		var all []found
+		sh.mu.RLock()
+		for r := range sh.all() {
+			if len(r.variants) > 0 {
+				all = append(all, found{Listed{r.key, r.space.Name, r.variants}, r.compared.Load()})
+			}
+		}
+		sh.mu.RUnlock()
+		for _, one := range all {
+			var left []*Entry
+			for _, e := range one.Variants {
+				if settled := s.purges.compare(one.Group, one.Key, e, one.since).settle(e); settled != nil {
+					left = append(left, settled)
+				}
+			}
+			if one.Variants = left; len(left) > 0 && !visit(one.Listed) {
+				return
+			}
+		}
+	}
+}

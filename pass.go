@@ -81,7 +81,8 @@ func (p *passed) judge(status int, header http.Header) rfc9111.Reason {
 	if p.credentials { // of other fields the handlers behind the cache may have made anything
 		x.Request = http.Header{"Authorization": {""}}
 	}
-	_, _, why := h.policy.Judge(x, p.maxBody)
+	policy, x := h.policy.Under(x)
+	_, _, why := policy.Judge(x, p.maxBody)
 	if _, ok := p.before.Edits(header); !ok && why == rfc9111.None {
 		why = rfc9111.InFront
 	}

@@ -243,10 +243,7 @@ func (s *slicer) outdated() bool {
 
 // shareable reports whether what came may be put to what is stored.
 func (s *slicer) shareable() bool {
-	x := s.exchange()
-	x.Status, x.Response = http.StatusOK, rfc9111.Whole(s.header, s.size)
-	_, why := rfc9111.Storable(x, s.h.policy.Options)
-	return why == rfc9111.None
+	return s.h.policy.Shareable(s.exchange(), s.size)
 }
 
 // exchange returns what the upstream was asked, and its answer.

@@ -135,6 +135,9 @@ type Variant struct {
 	Vary   []string `json:"vary,omitempty"`
 	Tags   []string `json:"tags,omitempty"`
 	Groups []string `json:"groups,omitempty"`
+
+	// The response block of the config that has said how it is stored.
+	Rule string `json:"rule,omitempty"`
 }
 
 // Uncacheable is a note that responses of a URL are not stored.

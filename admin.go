@@ -284,6 +284,9 @@ func (p *process) explain(ctx context.Context, method, address, group string, fi
 		e.Groups = append(e.Groups, g)
 	}
 	e.Sort()
+	if group == "" {
+		e.Shorten()
+	}
 	return e, nil
 }
 

@@ -105,6 +105,12 @@ func inspect(n *node.Node, q *node.Lookup) Knowledge {
 			ETag:             etag, LastModified: modified, Vary: e.Vary(), Tags: e.Tags(), Rule: storing.RuleOf(e.Groups()),
 			Groups: slices.DeleteFunc(slices.Clone(e.Groups()), func(group string) bool { return strings.HasPrefix(group, "\x00") }), // our own
 		}
+		if by := e.VariantKey(); by.Codings != "" && by.Codings != store.NotNegotiable && slices.Contains(by.Vary, "Accept-Encoding") {
+			one.For = append(one.For, "Accept-Encoding: "+by.Codings)
+		}
+		if by := e.VariantKey(); by.Languages != "" && by.Languages != store.NotNegotiable && slices.Contains(by.Vary, "Accept-Language") {
+			one.For = append(one.For, "Accept-Language: "+by.Languages)
+		}
 		switch {
 		case v.Here && self:
 			one.Body = "main"

@@ -1,8 +1,11 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -110,6 +113,9 @@ func (g *Group) verdictWords(method string) string {
 }
 
 func (g *Group) reasonSentence() string {
+	if g.Reason == staleReason {
+		return "Reason: stale, because what is stored is stale (" + g.Cause + ")."
+	}
 	for why, w := range reasonWords {
 		if why.String() != g.Reason {
 			continue
@@ -135,8 +141,13 @@ func (know Knowledge) words() (words []string) {
 	if know.Fetching {
 		say("it is on its way right now")
 	}
+	if len(know.Variants) > fewVariants {
+		say("%s", summary(know.Variants))
+	}
 	for _, v := range know.Variants {
-		say("%s", v.words())
+		if len(know.Variants) <= fewVariants || v.Matches {
+			say("%s", v.words())
+		}
 	}
 	if u := know.Uncacheable; u != nil {
 		say("nobody waits for a shared response for another %s, because of %s", secondsWords(u.Seconds), u.Reason)
@@ -145,6 +156,39 @@ func (know Knowledge) words() (words []string) {
 		say("a response%s was not stored %s ago: %s", statusWords(s.Status), secondsWords(s.SecondsAgo), s.Reason)
 	}
 	return words
+}
+
+// fewVariants are told one by one.
+const fewVariants = 3
+
+// maxValues bounds the values of a field that a summary has.
+const maxValues = 8
+
+// summary tells of many variants in one sentence, with the values that chose them as far
+// as these are known: of most fields an entry has a digest only.
+func summary(variants []Variant) string {
+	fresh, oldest, newest := 0, variants[0].AgeSeconds, variants[0].AgeSeconds
+	values := make(map[string]int)
+	for _, v := range variants {
+		if v.TTLSeconds > 0 && !v.NoCache {
+			fresh++
+		}
+		oldest, newest = max(oldest, v.AgeSeconds), min(newest, v.AgeSeconds)
+		for _, value := range v.For {
+			values[value]++
+		}
+	}
+	s := fmt.Sprintf("%d variants by %s, %d of them fresh, %s to %s old", len(variants), strings.Join(variants[0].Vary, ", "), fresh, secondsWords(newest), secondsWords(oldest))
+	names := slices.SortedFunc(maps.Keys(values), func(a, b string) int {
+		return cmp.Or(cmp.Compare(values[b], values[a]), strings.Compare(a, b))
+	})
+	for i, value := range names[:min(len(names), maxValues)] {
+		s += map[bool]string{true: "; for ", false: ", "}[i == 0] + fmt.Sprintf("%s (%d)", value, values[value])
+	}
+	if len(names) > maxValues {
+		s += fmt.Sprintf(" and %d other values", len(names)-maxValues)
+	}
+	return s
 }
 
 func statusWords(status int) string {

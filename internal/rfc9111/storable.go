@@ -178,12 +178,12 @@ func understood(status int) bool {
 	case 302, 303, 307:
 		return true
 	}
-	return status != http.StatusPartialContent && heuristicallyCacheable(status)
+	return status != http.StatusPartialContent && HeuristicallyCacheable(status)
 }
 
-// heuristicallyCacheable are the status codes that RFC 9110 §15.1 lists, but for
+// HeuristicallyCacheable reports whether a status is one of those that RFC 9110 §15.1 lists, but for
 // 414: answersRequestFields tells why.
-func heuristicallyCacheable(status int) bool {
+func HeuristicallyCacheable(status int) bool {
 	switch status {
 	case 200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 501:
 		return true
@@ -302,7 +302,7 @@ func isEventStream(h http.Header) bool {
 // nothing to validate it with and no permission to serve it stale.
 func worthless(x Exchange, f Freshness, source lifetimeSource) Reason {
 	unstated := source == sourceNone
-	if unstated && !heuristicallyCacheable(x.Status) {
+	if unstated && !HeuristicallyCacheable(x.Status) {
 		return NoFreshness
 	}
 	if etag, lastModified := Validators(x.Response); etag != "" || lastModified != "" {

@@ -31,6 +31,7 @@ func (x *exchange) fetch(f *node.Flight) (step, node.Ending) {
 			out.detail = why.String()
 		}
 	}
+	x.forwarded()
 	x.keep()
 	run := &fetch{exchange: x, flight: f, out: out}
 	defer run.over()

@@ -63,7 +63,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	case front.Forbids(w.Header(), h.policy.Options):
 		return h.bypass(w, r, next, rfc9111.InFront)
 	}
-	h.node.HotKeys.Note(h.Group, x.Key, r, urlOf)
+	x.sampled = h.node.HotKeys.Note(h.Group, x.Key, r, urlOf)
 	at := x.lookUp()
 	switch at {
 	case stepHit:

@@ -20,6 +20,7 @@ import (
 // knows (hit-for-miss): the response is its client's alone, and of the request nothing
 // has to be kept for it. One that could be stored ends that for those who come after.
 func (x *exchange) pass() {
+	x.forwarded()
 	r := x.client()
 	start, fill := time.Now(), span.Start(r.Context(), spanFill)
 	if fill != nil {

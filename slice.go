@@ -67,6 +67,7 @@ type firstChunk struct {
 // It reports false if it has not answered: then the whole is to be asked for. A response
 // that turns out to be the client's alone is asked for once more, by its part.
 func (x *exchange) fetchFirst(f *node.Flight) (next step, ending node.Ending, ok bool) {
+	x.forwarded()
 	x.keep()
 	h, start := x.h, time.Now()
 	s := x.newSlicer(f.Fill.Followed)

@@ -172,7 +172,7 @@ func checkField(name string) error {
 		return fmt.Errorf("store_without %.50q: no name of a response field", name)
 	case canonical == "Vary":
 		return errors.New("store_without Vary: clients would get responses that were made for others; cookies, query or a request_header in front of the cache take away what responses need not vary by")
-	case strings.HasPrefix(canonical, "Content-") && canonical != "Content-Security-Policy", canonical == "Transfer-Encoding", canonical == "Trailer", canonical == "Date", canonical == "Age":
+	case slices.Contains([]string{"Content-Encoding", "Content-Language", "Content-Length", "Content-Range", "Content-Type", "Transfer-Encoding", "Trailer", "Date", "Age"}, canonical):
 		return fmt.Errorf("store_without %s: the body can't be understood without it", canonical)
 	case canonical == "Cache-Control" || canonical == "Expires" || canonical == "Pragma":
 		return fmt.Errorf("store_without %s: what it says is not forgotten, but ttl <duration> force goes before it", canonical)

@@ -212,18 +212,24 @@ func (p *process) Report() any { return p.report() }
 func (p *process) report() NodeReport {
 	now := time.Now()
 	applied, _ := p.node.Purger.Log.All()
-	return NodeReport{Status: p.status(), Busiest: p.node.HotKeys.Top(now), Purges: report.Purges(applied, now), History: p.samples.History()}
+	busiest, missed := p.node.Busiest(now)
+	return NodeReport{Status: p.status(), Busiest: busiest, Missed: missed, Purges: report.Purges(applied, now), History: p.samples.History()}
 }
 
 // sample returns what all groups have counted, for the history.
 func (p *process) sample() report.Sample {
-	s := report.Sample{Requests: make(map[string]int64, statusCount)}
+	s := report.Sample{Requests: make(map[string]int64, statusCount), NotStored: make(map[string]int64)}
 	for _, name := range statusNames {
 		s.Requests[name.(string)] = 0 // also without any group
 	}
 	p.counters.each(func(_ string, c *counters) {
 		for i, name := range statusNames {
 			s.Requests[name.(string)] += c.requests[i].Load()
+		}
+		for _, why := range rfc9111.Reasons() {
+			if n := c.notStored[why].Load(); n > 0 {
+				s.NotStored[why.String()] += n
+			}
 		}
 		for i := range c.fills {
 			s.Fills += c.fills[i].Load()
@@ -289,6 +295,9 @@ func (p *process) explain(ctx context.Context, method, address, group string, fi
 		e.Groups = append(e.Groups, g)
 	}
 	e.Sort()
+	if group == "" {
+		e.Shorten()
+	}
 	return e, nil
 }
 

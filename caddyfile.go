@@ -8,9 +8,11 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
+	"github.com/caddy-groupcache/caddy-groupcache/rules"
 )
 
 func init() {
@@ -159,6 +161,13 @@ func (a *App) unmarshalAdvertise(d *caddyfile.Dispenser) error {
 //			token <secret>...
 //			from  <address or range>...
 //		}
+//		@<name>            [status <code>...] [header <field> [<value>]]
+//		response           [@<name>] {
+//			ttl           <duration> [force]
+//			store_without <field>...
+//			tags          +<tag>...
+//			no_store
+//		}
 //		request_directives honor|ignore
 //		set_cookie         refuse|store
 //		authorization      honor|ignore
@@ -173,10 +182,18 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.ArgErr()
 	}
+	matchers := make(map[string]caddyhttp.ResponseMatcher)
 	for d.NextBlock(0) {
-		if err := unmarshalHandlerOption(d, h, d.Val()); err != nil {
+		if strings.HasPrefix(d.Val(), "@") {
+			if err := caddyhttp.ParseNamedResponseMatcher(d.NewFromNextSegment(), matchers); err != nil {
+				return err
+			}
+		} else if err := unmarshalHandlerOption(d, h, d.Val()); err != nil {
 			return err
 		}
+	}
+	if err := rules.Resolve(h.Response, matchers); err != nil {
+		return d.WrapErr(err)
 	}
 	h2 := *h
 	h2.setDefaults()
@@ -214,6 +231,10 @@ func unmarshalHandlerOption(d *caddyfile.Dispenser, h *Handler, option string) e
 		return err
 	case "purge":
 		return unmarshalPurge(d, h)
+	case "response":
+		rule, err := rules.Unmarshal(d)
+		h.Response = append(h.Response, rule)
+		return err
 	case "request_directives":
 		return stringArg(d, &h.RequestDirectives)
 	case "set_cookie":
@@ -231,7 +252,7 @@ func unmarshalHandlerOption(d *caddyfile.Dispenser, h *Handler, option string) e
 	case "express":
 		return flagArg(d, &h.Express)
 	}
-	return d.Errf("unknown option %q of groupcache: one of group, key, query, cookies, ttl, stale, max_body_size, tags, expose_tags, targeted, purge, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, query_method, cache_status, express", option)
+	return d.Errf("unknown option %q of groupcache: one of group, key, query, cookies, ttl, stale, max_body_size, tags, expose_tags, targeted, purge, response, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, query_method, cache_status, express", option)
 }
 
 func unmarshalQuery(d *caddyfile.Dispenser, h *Handler) error {

@@ -177,6 +177,28 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 	}
 }
 
+// TestWrongResponseBlocksAreRefused: each says where, what, and what is right.
+func TestWrongResponseBlocksAreRefused(t *testing.T) {
+	directive := func(option string) string { return fmt.Sprintf(directiveOption, t.TempDir(), option) }
+	for name, test := range map[string]struct {
+		config string
+		want   []string
+	}{
+		"response of no matcher":     {directive("response @images {\n\t\t\tno_store\n\t\t}"), []string{"Caddyfile", "@images", "no such response matcher"}},
+		"response without an @":      {directive("response images {\n\t\t\tno_store\n\t\t}"), []string{"Caddyfile:6", "@images header"}},
+		"response that says nothing": {directive("response"), []string{"Caddyfile:6", "says nothing", "no_store"}},
+		"response with a bad option": {directive("response {\n\t\t\tcache 1m\n\t\t}"), []string{"Caddyfile:7", "cache", "store_without"}},
+		"response with a bad ttl":    {directive("response {\n\t\t\tttl 1m 200\n\t\t}"), []string{"Caddyfile:7", "ttl 10m force"}},
+		"response without Vary":      {directive("response {\n\t\t\tstore_without vary\n\t\t}"), []string{"Caddyfile", "Vary", "made for others"}},
+		"response without a length":  {directive("response {\n\t\t\tstore_without Content-Length\n\t\t}"), []string{"Content-Length", "body"}},
+		"response that sets tags":    {directive("response {\n\t\t\ttags page\n\t\t}"), []string{"Caddyfile:7", "tags +page"}},
+		"response stored and not":    {directive("response {\n\t\t\tno_store\n\t\t\tttl 1m\n\t\t}"), []string{"nothing to do"}},
+		"response after all":         {directive("@a status 404\n\t\tresponse {\n\t\t\tttl 1m\n\t\t}\n\t\tresponse @a {\n\t\t\tno_store\n\t\t}"), []string{"put it last"}},
+	} {
+		t.Run(name, func(t *testing.T) { wantRefusal(t, test.config, test.want) })
+	}
+}
+
 func TestRightConfigurationIsAccepted(t *testing.T) {
 	t.Setenv("GROUPCACHE_TEST_SECRET", "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU=")
 	for name, config := range map[string]string{

@@ -26,6 +26,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/storing"
+	"github.com/caddy-groupcache/caddy-groupcache/rules"
 )
 
 const (
@@ -101,6 +102,11 @@ type Handler struct {
 	// Lets clients purge by requests with a method of its own. Default: nobody
 	// may, and such methods go upstream like any other.
 	Purge *InBandPurge `json:"purge,omitempty"`
+
+	// What is stored of some responses, and for how long. The first rule whose matcher
+	// fits is the one about a response. What is stored changes, never what the client
+	// gets whose request is fetched.
+	Response []*rules.Rule `json:"response,omitempty"`
 
 	// Whether the client's Cache-Control counts: honor or ignore.
 	// Default: honor.
@@ -305,7 +311,7 @@ func (h *Handler) check() error {
 	case h.Stale != nil && h.Stale.After >= h.FillTimeout:
 		return fmt.Errorf("stale after %s has no effect beside fill_timeout %s, which ends the wait before: it has to be shorter", time.Duration(h.Stale.After), time.Duration(h.FillTimeout))
 	}
-	if err := checkTargeted(h.Targeted); err != nil {
+	if err := cmp.Or(checkTargeted(h.Targeted), rules.Check(h.Response)); err != nil {
 		return err
 	}
 	if h.Purge != nil {
@@ -362,7 +368,7 @@ func (h *Handler) options() storing.Policy {
 		o.StaleWhileRevalidate = time.Duration(h.Stale.WhileRevalidate)
 		o.StaleIfError = time.Duration(h.Stale.IfError)
 	}
-	return storing.Policy{Options: o, MaxBodySize: h.MaxBodySize, Tags: h.Tags, ExposeTags: h.ExposeTags}
+	return storing.Policy{Options: o, MaxBodySize: h.MaxBodySize, Tags: h.Tags, ExposeTags: h.ExposeTags, Rules: rules.Of(h.Response)}
 }
 
 // resolve fills in the placeholders and defaults of the cluster's options, and checks

@@ -39,7 +39,7 @@ func TestListOfAllNodes(t *testing.T) {
 			w.Header().Set("Cache-Tag", "page"+r.URL.Path[1:2])
 			_, _ = io.WriteString(w, "hello")
 		})
-		c := startCluster(t, nodes, o, "")
+		c := startCluster(t, nodes, o, patient)
 		for i := range 30 {
 			path := fmt.Sprintf("/%d/%02d", i%3, i)
 			c[i%nodes].get(path, "Accept-Language", "de")

@@ -51,6 +51,7 @@ type exchange struct {
 	part        bool                    // it asks for a part at all
 	conditional bool                    // it may have a condition that a 304 fulfils
 	background  bool                    // it has no client: it is a refresh
+	sampled     bool                    // it is counted among the busiest keys
 
 	// What was found, and what comes next.
 	now      time.Time // of the look-up
@@ -171,6 +172,14 @@ func foundName(f *node.Result) string {
 // are served from the cache.
 func (x *exchange) oversized(e *store.Entry) bool {
 	return e != nil && e.Large() && e.Size > x.MaxBody && !x.part
+}
+
+// forwarded notes that a request goes to the upstream.
+func (x *exchange) forwarded() {
+	if x.sampled && !x.background {
+		x.sampled = false
+		x.h.node.HotKeys.Missed(x.Key)
+	}
 }
 
 // statusOf returns what serving a stored entry is called.

@@ -119,9 +119,11 @@ var explanations = []explained{
 	// What is stored, but not served.
 	{name: "another variant", origin: saying(200, "", "Cache-Control", "max-age=60", "Vary", "Accept-Language"), asked: []string{"Accept-Language", "de"}, params: []string{"header", "Accept-Language: en"}, verdict: "fetch", reason: "vary-mismatch", cause: "Vary: Accept-Language"},
 	{name: "the same variant", origin: saying(200, "", "Cache-Control", "max-age=60", "Vary", "Accept-Language"), asked: []string{"Accept-Language", "de"}, params: []string{"header", "Accept-Language: de"}, verdict: "hit", detail: "local"},
-	{name: "stale", origin: saying(200, "", "Cache-Control", "max-age=60", "Age", "70", "ETag", `"1"`), asked: asked, verdict: "revalidate"},
+	{name: "stale", origin: saying(200, "", "Cache-Control", "max-age=60", "Age", "70", "ETag", `"1"`), asked: asked, verdict: "revalidate", reason: "stale", cause: "for 10s"},
+	{name: "stale and forbidden", origin: saying(200, "", "Cache-Control", "max-age=60, must-revalidate", "Age", "70", "ETag", `"1"`), asked: asked, verdict: "revalidate", reason: "stale", cause: "for 10s, and must-revalidate forbids to serve it so"},
+	{name: "a redirect without freshness", origin: saying(302, "", "Location", "/"), asked: asked, verdict: "fetch", reason: "no-freshness"},
 	{name: "stale while revalidate", origin: saying(200, "", "Cache-Control", "max-age=60, stale-while-revalidate=600", "Age", "70"), asked: asked, verdict: "stale", detail: "local"},
-	{name: "validated each time", origin: saying(200, "", "Cache-Control", "no-cache", "ETag", `"1"`), asked: asked, verdict: "revalidate"},
+	{name: "validated each time", origin: saying(200, "", "Cache-Control", "no-cache", "ETag", `"1"`), asked: asked, verdict: "revalidate", reason: "must-validate"},
 }
 
 func TestExplainNamesTheReason(t *testing.T) {
@@ -253,13 +255,13 @@ func TestExplainSeveralGroups(t *testing.T) {
 	}
 	p.get("/list?page=2&utm=x").is(t, "the first", "body")
 	e := p.explain("/list?utm=y&page=2")
-	if len(e.Groups) != 2 || e.Groups[0].Group != "pages" || e.Groups[0].Verdict != "hit" || e.Groups[1].Reason != "not-routed" { // its site is another one
+	if len(e.Groups) != 1 || e.Groups[0].Group != "pages" || e.Groups[0].Verdict != "hit" { // the other's site is another one
 		t.Fatalf("%+v", e.Groups)
 	}
 	if key := e.Groups[0].Key; key != clientHost+"|/list|2" {
 		t.Errorf("the key template yields %s", key)
 	}
-	if e := p.explain("/list", "group", "api"); len(e.Groups) != 1 || e.Groups[0].Group != "api" {
+	if e := p.explain("/list", "group", "api"); len(e.Groups) != 1 || e.Groups[0].Group != "api" || e.Groups[0].Reason != "not-routed" {
 		t.Errorf("%+v", e.Groups)
 	}
 	for query, sentence := range map[string]string{

@@ -31,6 +31,7 @@ func (x *exchange) fetch(f *node.Flight) (step, node.Ending) {
 			out.detail = why.String()
 		}
 	}
+	x.forwarded()
 	x.keep()
 	run := &fetch{exchange: x, flight: f, out: out}
 	defer run.over()
@@ -264,7 +265,8 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 // storeError stores an error of the handlers whose status a ttl names, such as a 404 of
 // file_server. It reports false if it can't be.
 func (x *fetch) storeError(t *recorder, status int) bool {
-	if _, named := x.h.policy.TTL[status]; !named || x.discards {
+	policy, _ := x.h.policy.Under(rfc9111.Exchange{Status: status, Response: t.before.Own(t.header)})
+	if _, named := policy.TTL[status]; !named || x.discards {
 		return false
 	}
 	e, why := x.judge(t, status, time.Now())
@@ -437,15 +439,16 @@ func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry
 		Status: status, Response: own, Origin: origin, Changed: x.h.route().ChangedFields(),
 		Sent: x.sent, Received: received,
 	}
-	fresh, length, why := x.h.policy.Judge(answer, x.MaxBody)
+	policy, answer := x.h.policy.Under(answer)
+	fresh, length, why := policy.Judge(answer, x.MaxBody)
 	if why != rfc9111.None {
 		return nil, why
 	}
-	if why := x.learn(own); why != rfc9111.None {
+	if why := x.learn(answer.Response); why != rfc9111.None {
 		return nil, why
 	}
 	t.length = length
-	e, why := x.h.policy.NewEntry(answer, fresh, x.r, requestURI(x.r))
+	e, why := policy.NewEntry(answer, fresh, x.r, requestURI(x.r))
 	if why == rfc9111.None {
 		e.Appends = appends
 	}
@@ -518,11 +521,11 @@ func (x *fetch) publish(t *recorder) {
 func (x *fetch) decideNotModified(t *recorder) recorderState {
 	stale, own := x.decision.Stale, t.before.Own(t.header)
 	received := time.Now()
-	fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
+	fields, fresh, why := x.h.policy.Revalidated(rfc9111.Exchange{
 		Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials,
 		Status: http.StatusNotModified, Response: own,
 		Sent: x.sent, Received: received,
-	}, stale.Status, stale.Header(), x.h.policy.Options)
+	}, stale.Status, stale.Header(), stale.Groups())
 	if madeOf(replacer(x.r), own, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
 		why = rfc9111.StrayNotModified
 	}
@@ -554,14 +557,10 @@ func sameVary(stale *store.Entry, updated http.Header) bool {
 func (x *fetch) retag(e *store.Entry, own http.Header) bool {
 	tags, few := rfc9111.Tags(own, x.h.Tags)
 	groups, fewGroups := rfc9111.CacheGroups(own)
-	if len(tags) == 0 {
-		tags = e.Tags()
-	}
-	if len(groups) == 0 {
-		groups = e.Groups()
-	} else if x.content != nil {
+	if len(groups) > 0 && x.content != nil {
 		groups = slices.Insert(groups, 0, inbound.QueryGroup(requestURI(x.r)))
 	}
+	tags, groups = x.h.policy.Relabel(tags, groups, e.Tags(), e.Groups())
 	e.SetLabels(e.URL(), tags, groups)
 	return few && fewGroups
 }
@@ -574,11 +573,11 @@ func (x *fetch) compareHead(own http.Header) {
 	case rfc9111.Other:
 		x.invalidateKey()
 	case rfc9111.Same:
-		fields, fresh, why := rfc9111.Revalidated(rfc9111.Exchange{
+		fields, fresh, why := x.h.policy.Revalidated(rfc9111.Exchange{
 			Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials,
 			Status: http.StatusOK, Response: own,
 			Sent: x.sent, Received: time.Now(),
-		}, stale.Status, stale.Header(), x.h.policy.Options)
+		}, stale.Status, stale.Header(), stale.Groups())
 		if why != rfc9111.None || !x.sameSearch(fields) {
 			return
 		}

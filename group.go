@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/rules"
 )
 
 // Handlers of one group are purged together. Their settings may differ:
@@ -52,7 +53,8 @@ func (all handlers) distinct() (some handlers) {
 func sameSettings(h, o *Handler) bool {
 	return h.Key == o.Key && h.terms == o.terms && h.MaxBodySize == o.MaxBodySize && h.RequestDirectives == o.RequestDirectives &&
 		h.FillTimeout == o.FillTimeout && h.PeerTimeout == o.PeerTimeout && h.CacheStatus == o.CacheStatus && h.QueryMethod == o.QueryMethod &&
-		reflect.DeepEqual(h.Purge, o.Purge) && reflect.DeepEqual(h.TTL, o.TTL) && reflect.DeepEqual(h.Stale, o.Stale)
+		reflect.DeepEqual(h.Purge, o.Purge) && reflect.DeepEqual(h.TTL, o.TTL) && reflect.DeepEqual(h.Stale, o.Stale) &&
+		reflect.DeepEqual(h.Response, o.Response)
 }
 
 // keyTerms returns what of the settings tells a handler's entries from those of other
@@ -78,6 +80,8 @@ func (h *Handler) keyTerms() string {
 	add("authorization", h.Authorization != honorCredentials, h.Authorization)
 	add("tags", !slices.Equal(h.Tags, defaultTags()), h.Tags)
 	add("expose_tags", h.ExposeTags, "")
+	decides := rules.Terms(h.Response)
+	add("response", decides != "", decides)
 	return strings.Join(terms, " ")
 }
 

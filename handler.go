@@ -66,7 +66,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	if h.Express && r.ProtoMajor < 3 {
 		h.front.Learn(w.Header())
 	}
-	h.node.HotKeys.Note(h.Group, x.Key, r, urlOf)
+	x.sampled = h.node.HotKeys.Note(h.Group, x.Key, r, urlOf)
 	at := x.lookUp()
 	switch at {
 	case stepHit:

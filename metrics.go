@@ -58,9 +58,14 @@ var fillResultNames = [fillResultCount]string{"stored", "revalidated", "not_stor
 // started.
 type counters struct {
 	requests  [statusCount]atomic.Int64
+	forwarded [4]atomic.Int64 // by forwardNames
 	fills     [fillResultCount]atomic.Int64
 	notStored []atomic.Int64 // by Reason
 }
+
+// forwardNames say why a request that takes part in the cache goes to the upstream, as
+// Cache-Status does (RFC 9211 §2.2).
+var forwardNames = [4]string{"uri-miss", "vary-miss", "stale", "request"}
 
 func (c *counters) fetched(result fillResult, took time.Duration) {
 	c.fills[result].Add(1)
@@ -102,6 +107,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	requestsDesc  = desc("requests_total", "Requests that passed the handler, by what became of them.", "group", "status")
+	forwardedDesc = desc("forwarded_total", "Requests that went to the upstream, or waited for one that did, by why the cache had no answer.", "group", "fwd")
 	notStoredDesc = desc("not_stored_total", "Responses that were not stored, by reason.", "group", "reason")
 	fillsDesc     = desc("fills_total", "Fetches from the upstream on behalf of the cache, by result.", "group", "result")
 	membersDesc   = desc("members", "Nodes that are alive, this one included.")
@@ -122,7 +128,7 @@ type collector struct{ p *process }
 // Describe names the metrics.
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		requestsDesc, notStoredDesc, fillsDesc, membersDesc, shareDesc,
+		requestsDesc, forwardedDesc, notStoredDesc, fillsDesc, membersDesc, shareDesc,
 		bytesDesc, entriesDesc, evictionsDesc, purgesDesc, purgeNoDesc, restoredDesc, refusedDesc, panicsDesc,
 	} {
 		ch <- d
@@ -140,6 +146,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	c.p.counters.each(func(group string, g *counters) {
 		for s, name := range statusNames {
 			count(requestsDesc, g.requests[s].Load(), group, name.(string))
+		}
+		for i, name := range forwardNames {
+			count(forwardedDesc, g.forwarded[i].Load(), group, name)
 		}
 		for r, name := range fillResultNames {
 			count(fillsDesc, g.fills[r].Load(), group, name)

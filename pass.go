@@ -21,6 +21,7 @@ import (
 // knows (hit-for-miss): the response is its client's alone, and of the request nothing
 // has to be kept for it. One that could be stored ends that for those who come after.
 func (x *exchange) pass() {
+	x.forwarded()
 	r := x.client()
 	start, fill := time.Now(), span.Start(r.Context(), spanFill)
 	if fill != nil {
@@ -82,7 +83,8 @@ func (p *passed) judge(status int, header http.Header) rfc9111.Reason {
 	if p.credentials { // of other fields the handlers behind the cache may have made anything
 		x.Request = http.Header{"Authorization": {""}}
 	}
-	_, _, why := h.policy.Judge(x, p.maxBody)
+	policy, x := h.policy.Under(x)
+	_, _, why := policy.Judge(x, p.maxBody)
 	if _, ok := p.before.Edits(header); !ok && why == rfc9111.None {
 		why = rfc9111.InFront
 	}

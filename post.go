@@ -52,17 +52,16 @@ func (k *postRecorder) wants(status int, header http.Header, id store.PurgeID) b
 	if len(keys) != 1 || len(own["No-Vary-Search"]) > 0 { // it is of several queries
 		return false
 	}
-	policy := k.h.policy.Options
-	policy.TTL = nil // it takes explicit freshness
 	answer := rfc9111.Exchange{
 		Method: http.MethodGet, Request: k.r.Header, Credentials: authenticated(k.r),
 		Status: status, Response: own, Sent: k.sent, Received: time.Now(),
 	}
-	fresh, why := rfc9111.Storable(answer, policy)
+	policy, answer := k.h.policy.Explicit().Under(answer)
+	fresh, _, why := policy.Judge(answer, k.h.MaxBodySize)
 	if why != rfc9111.None || fresh.Heuristic || fresh.TTL(time.Now()) <= 0 {
 		return false
 	}
-	e, why := k.h.policy.NewEntry(answer, fresh, k.r, requestURI(k.r))
+	e, why := policy.NewEntry(answer, fresh, k.r, requestURI(k.r))
 	if why != rfc9111.None {
 		return false
 	}

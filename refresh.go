@@ -38,6 +38,11 @@ func (x *exchange) awaitRefresh() step {
 	if f.Answers(x.r.Context(), after) {
 		return x.follow(f, body)
 	}
+	e := *x.found.Entry
+	e.Checked, e.Compared = x.now, false // it was there then
+	if x.h.node.Purger.IsPurged(&x.Lookup, &e) {
+		return stepLookUp
+	}
 	x.slow, x.failed = true, true
 	if x.found.Here {
 		return stepHit

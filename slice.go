@@ -73,6 +73,7 @@ type firstChunk struct {
 // It reports false if it has not answered: then the whole is to be asked for. A response
 // that turns out to be the client's alone is asked for once more, by its part.
 func (x *exchange) fetchFirst(f *node.Flight) (next step, ending node.Ending, ok bool) {
+	x.forwarded()
 	x.keep()
 	h, start := x.h, time.Now()
 	s := x.newSlicer(f.Fill.Followed)
@@ -248,10 +249,7 @@ func (s *slicer) outdated() bool {
 
 // shareable reports whether what came may be put to what is stored.
 func (s *slicer) shareable() bool {
-	x := s.exchange()
-	x.Status, x.Response = http.StatusOK, rfc9111.Whole(s.header, s.size)
-	_, why := rfc9111.Storable(x, s.h.policy.Options)
-	return why == rfc9111.None
+	return s.h.policy.Shareable(s.exchange(), s.size)
 }
 
 // exchange returns what the upstream was asked, and its answer.

@@ -12,6 +12,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // staleAfter gives the handlers of a cluster a stale after.
@@ -213,5 +215,37 @@ func TestHangingUpstream(t *testing.T) {
 				time.Sleep(2 * time.Minute)
 			})
 		})
+	}
+}
+
+// TestPurgeWhileWaitingHolds: what is purged while a request waits for a slow upstream does
+// not stand in any more.
+func TestPurgeWhileWaitingHolds(t *testing.T) {
+	for _, nodes := range []int{1, 3} {
+		for asked := range nodes {
+			t.Run(fmt.Sprintf("nodes: %d, asked: %d", nodes, asked), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := newClusterInBubble(t, nodes)
+					c.staleAfter(200 * time.Millisecond)
+					target := c.target(0)
+					do(c.handlers[asked], fixed(new(atomic.Int64), "old", "Cache-Control", "max-age=1, stale-if-error=600"), request(t.Context(), target))
+					time.Sleep(10 * time.Second)
+					slow := func(w http.ResponseWriter, r *http.Request) error {
+						time.Sleep(time.Second)
+						return fixed(new(atomic.Int64), "new", "Cache-Control", "max-age=600")(w, r)
+					}
+					wait := followers(3, func(int) *httptest.ResponseRecorder {
+						return do(c.handlers[asked], slow, request(t.Context(), target))
+					})
+					time.Sleep(100 * time.Millisecond)
+					c.handlers[0].node.Purger.Invalidate(store.NewPurgeID(), c.handlers[0].space, []store.Selector{{Kind: store.All}}, time.Second)
+					for _, w := range wait() {
+						if w.Body.String() != "new" {
+							t.Errorf("%q %s", w.Body, w.Header().Get("Cache-Status"))
+						}
+					}
+				})
+			})
+		}
 	}
 }

@@ -3,6 +3,7 @@ package caddygroupcache
 import (
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -83,6 +84,9 @@ func (o *outcome) write(header http.Header) {
 		return
 	}
 	o.h.counters.requests[o.status].Add(1)
+	if i := slices.Index(forwardNames[:], o.fwd); i >= 0 {
+		o.h.counters.forwarded[i].Add(1)
+	}
 	o.h.logDecision(o.r, o.status, o.fwd, o.detail, o.stored)
 	// A handler of ours nearer to the origin has left a Cache-Status.
 	setPlaceholders(o.repl, statusNames[o.status], o.detail, len(header["Cache-Status"]) > 0 || o.h.unnamed.Load())

@@ -3,6 +3,7 @@ package explain
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -137,7 +138,7 @@ func (g *Group) decideFetch(r *http.Request, known []Knowledge) {
 			if (v.ETag != "" || v.LastModified != "") && r.Method == http.MethodGet {
 				g.Verdict = Revalidate
 			}
-			g.blameNamed(v.Reason, r.Header)
+			g.blameVariant(&v, r.Header)
 			return
 		}
 	}
@@ -145,6 +146,9 @@ func (g *Group) decideFetch(r *http.Request, known []Knowledge) {
 		g.blameNamed(last.Reason, nil)
 		if g.Cause = last.Field; last.Value != "" {
 			g.Cause += ": " + last.Value
+		}
+		if last.Reason == rfc9111.NoFreshness.String() && last.Status != 0 && !rfc9111.HeuristicallyCacheable(last.Status) {
+			g.Change = fmt.Sprintf("let the upstream send Cache-Control with max-age or s-maxage, or set a ttl that names the status, as in ttl 10m %d: one without a status is not for such", last.Status)
 		}
 		return
 	}
@@ -160,6 +164,27 @@ func (g *Group) decideFetch(r *http.Request, known []Knowledge) {
 		g.Cause = "Vary: " + strings.Join(g.vary(), ", ")
 	case r.Method == http.MethodHead:
 		g.blame(rfc9111.Method, nil)
+	}
+}
+
+// staleReason is what Cache-Status calls a fetch of what is stored and stale (RFC 9211 §2.2).
+const staleReason = "stale"
+
+// blameVariant names why a stored response that the request matches does not answer it.
+func (g *Group) blameVariant(v *Variant, request http.Header) {
+	switch {
+	case v.Body == "" && v.Use != rfc9111.Validate.String():
+		return // it is somewhere else, or had to make room
+	case v.Reason != "":
+		g.blameNamed(v.Reason, request)
+	case v.NoCache, v.LifetimeSeconds == 0:
+		g.blame(rfc9111.MustValidate, nil)
+	default:
+		g.Reason, g.Cause = staleReason, "for "+secondsWords(-v.TTLSeconds)
+		g.Change = "a longer lifetime, or stale-while-revalidate in the response's Cache-Control, or stale while_revalidate"
+		if v.StaleForbiddenBy != "" {
+			g.Cause += ", and " + v.StaleForbiddenBy + " forbids to serve it so"
+		}
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
 
 // An Explanation is what GET /groupcache/explain answers: what the cache knows
@@ -131,10 +133,15 @@ type Variant struct {
 	ETag         string `json:"etag,omitempty"`
 	LastModified string `json:"last_modified,omitempty"`
 
-	// What it varies by, and what it can be purged by.
+	// What it varies by, the values that chose it as far as they are known, as in
+	// "Accept-Language: de", and what it can be purged by.
 	Vary   []string `json:"vary,omitempty"`
+	For    []string `json:"for,omitempty"`
 	Tags   []string `json:"tags,omitempty"`
 	Groups []string `json:"groups,omitempty"`
+
+	// The response block of the config that has said how it is stored.
+	Rule string `json:"rule,omitempty"`
 }
 
 // Uncacheable is a note that responses of a URL are not stored.
@@ -176,6 +183,15 @@ func (g Group) stored() (n int) {
 		}
 	}
 	return n
+}
+
+// Shorten leaves out groups that the request does not reach and that have nothing of it, if
+// there is another one.
+func (e *Explanation) Shorten() {
+	idle := func(g Group) bool { return g.Reason == rfc9111.NotRouted.String() && g.stored() == 0 }
+	if slices.ContainsFunc(e.Groups, func(g Group) bool { return !idle(g) }) {
+		e.Groups = slices.DeleteFunc(e.Groups, idle)
+	}
 }
 
 func (g Group) tags() (tags []string) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/storing"
 )
 
 const (
@@ -100,7 +102,14 @@ func inspect(n *node.Node, q *node.Lookup) Knowledge {
 			StaleWhileRevalidateSeconds: seconds(f.StaleWhileRevalidate), StaleIfErrorSeconds: seconds(f.StaleIfError),
 			NoCache: f.NoCache, MustRevalidate: f.MustRevalidate, SharedAuth: f.SharedAuth,
 			StaleForbiddenBy: rfc9111.StaleForbiddenBy(&f, e.Header(), nil),
-			ETag:             etag, LastModified: modified, Vary: e.Vary(), Tags: e.Tags(), Groups: e.Groups(),
+			ETag:             etag, LastModified: modified, Vary: e.Vary(), Tags: e.Tags(), Rule: storing.RuleOf(e.Groups()),
+			Groups: slices.DeleteFunc(slices.Clone(e.Groups()), func(group string) bool { return strings.HasPrefix(group, "\x00") }), // our own
+		}
+		if by := e.VariantKey(); by.Codings != "" && by.Codings != store.NotNegotiable && slices.Contains(by.Vary, "Accept-Encoding") {
+			one.For = append(one.For, "Accept-Encoding: "+by.Codings)
+		}
+		if by := e.VariantKey(); by.Languages != "" && by.Languages != store.NotNegotiable && slices.Contains(by.Vary, "Accept-Language") {
+			one.For = append(one.For, "Accept-Language: "+by.Languages)
 		}
 		switch {
 		case v.Here && self:

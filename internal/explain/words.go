@@ -1,8 +1,11 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -59,6 +62,7 @@ var reasonWords = map[rfc9111.Reason]struct{ because, change string }{
 	rfc9111.HandledError:     {"it was made by handle_response in place of an error of the upstream, and has a status that is none", "the error's status for the page, as in file_server { status 500 }"},
 	rfc9111.NotRouted:        {"a matcher of the route, or of the directive, keeps the request from the cache", "the matcher; what it says of clients' addresses is not asked here"},
 	rfc9111.ErrorRoute:       {"an error has led the request to handle_errors, whose response is not that of its URL", "nothing: error pages are made anew each time"},
+	rfc9111.Rule:             {"a response block of the config says no_store", "the block, or its matcher"},
 	rfc9111.UpstreamFailed:   {"the upstream failed, and what is stored may stand in", "look at the upstream's errors; it is asked again after a second"},
 	rfc9111.VaryOnTheWay:     {"the response varies by a field that Caddy sets for the upstream, so the client's own does not tell", "a key that has what the response depends on, such as {client_ip}, and Vary without that field"},
 	rfc9111.NoVarySearch:     {"other parameters count by now than those that the key was made of", "nothing: the next request is stored"},
@@ -109,6 +113,9 @@ func (g *Group) verdictWords(method string) string {
 }
 
 func (g *Group) reasonSentence() string {
+	if g.Reason == staleReason {
+		return "Reason: stale, because what is stored is stale (" + g.Cause + ")."
+	}
 	for why, w := range reasonWords {
 		if why.String() != g.Reason {
 			continue
@@ -134,8 +141,13 @@ func (know Knowledge) words() (words []string) {
 	if know.Fetching {
 		say("it is on its way right now")
 	}
+	if len(know.Variants) > fewVariants {
+		say("%s", summary(know.Variants))
+	}
 	for _, v := range know.Variants {
-		say("%s", v.words())
+		if len(know.Variants) <= fewVariants || v.Matches {
+			say("%s", v.words())
+		}
 	}
 	if u := know.Uncacheable; u != nil {
 		say("nobody waits for a shared response for another %s, because of %s", secondsWords(u.Seconds), u.Reason)
@@ -144,6 +156,39 @@ func (know Knowledge) words() (words []string) {
 		say("a response%s was not stored %s ago: %s", statusWords(s.Status), secondsWords(s.SecondsAgo), s.Reason)
 	}
 	return words
+}
+
+// fewVariants are told one by one.
+const fewVariants = 3
+
+// maxValues bounds the values of a field that a summary has.
+const maxValues = 8
+
+// summary tells of many variants in one sentence, with the values that chose them as far
+// as these are known: of most fields an entry has a digest only.
+func summary(variants []Variant) string {
+	fresh, oldest, newest := 0, variants[0].AgeSeconds, variants[0].AgeSeconds
+	values := make(map[string]int)
+	for _, v := range variants {
+		if v.TTLSeconds > 0 && !v.NoCache {
+			fresh++
+		}
+		oldest, newest = max(oldest, v.AgeSeconds), min(newest, v.AgeSeconds)
+		for _, value := range v.For {
+			values[value]++
+		}
+	}
+	s := fmt.Sprintf("%d variants by %s, %d of them fresh, %s to %s old", len(variants), strings.Join(variants[0].Vary, ", "), fresh, secondsWords(newest), secondsWords(oldest))
+	names := slices.SortedFunc(maps.Keys(values), func(a, b string) int {
+		return cmp.Or(cmp.Compare(values[b], values[a]), strings.Compare(a, b))
+	})
+	for i, value := range names[:min(len(names), maxValues)] {
+		s += map[bool]string{true: "; for ", false: ", "}[i == 0] + fmt.Sprintf("%s (%d)", value, values[value])
+	}
+	if len(names) > maxValues {
+		s += fmt.Sprintf(" and %d other values", len(names)-maxValues)
+	}
+	return s
 }
 
 func statusWords(status int) string {
@@ -173,6 +218,9 @@ func (v Variant) words() string {
 		s += "; its body is not here"
 	} else {
 		s += "; its body is in the " + v.Body + " cache"
+	}
+	if v.Rule != "" {
+		s += "; stored by response " + v.Rule
 	}
 	if len(v.Tags) > 0 {
 		s += "; tags " + strings.Join(v.Tags, ", ")

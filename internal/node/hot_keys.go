@@ -30,9 +30,10 @@ type HotKeys struct {
 }
 
 type busyKey struct {
-	count int64
-	group string
-	url   string // "" unless show
+	count  int64
+	missed int64 // of these, what the cache had no answer for
+	group  string
+	url    string // "" unless show
 }
 
 const (
@@ -43,16 +44,18 @@ const (
 	hotShown  = 20
 )
 
-// Note counts a request, if it is one of the sample. urlOf makes the URL of one that
+// Note counts a request, if it is one of the sample, and reports whether it is. urlOf makes the URL of one that
 // is to be shown.
-func (b *HotKeys) Note(group string, k store.Key, r *http.Request, urlOf func(*http.Request) string) {
+func (b *HotKeys) Note(group string, k store.Key, r *http.Request, urlOf func(*http.Request) string) (sampled bool) {
 	if rand.Uint32()%hotSample == 0 {
 		u := ""
 		if b.Show.Load() {
 			u = urlOf(r)
 		}
 		b.Count(group, k, u, time.Now())
+		return true
 	}
+	return false
 }
 
 // Count counts a request, with the URL of its key if that may be shown, at a time.
@@ -73,6 +76,15 @@ func (b *HotKeys) Count(group string, k store.Key, u string, now time.Time) {
 	}
 	one.count++
 	one.url = u
+}
+
+// Missed notes of a request of the sample that the cache has no answer for it.
+func (b *HotKeys) Missed(k store.Key) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if one := b.Now[k]; one != nil {
+		one.missed++
+	}
 }
 
 // replaceLocked makes room, and returns the count that the new key inherits.
@@ -114,10 +126,36 @@ type BusyKey struct {
 
 	// About how many requests a second there were in the last minute or two.
 	PerSecond float64 `json:"per_second"`
+
+	// How many of these the upstream was asked for, and why the last response was not
+	// stored.
+	MissesPerSecond float64 `json:"misses_per_second"`
+	Reason          string  `json:"reason,omitempty"`
+}
+
+// Busiest returns the busiest keys, the busiest first, and those that the upstream is asked
+// for most.
+func (n *Node) Busiest(now time.Time) (busiest, missed []BusyKey) {
+	all := n.HotKeys.top(now)
+	for i := range all {
+		if k, err := hex.DecodeString(all[i].Hash); err == nil && len(k) == len(store.Key{}) {
+			if last, known := n.Rejections.Of(store.Key(k)); known {
+				all[i].Reason = last.Why.String()
+			}
+		}
+	}
+	missed = slices.DeleteFunc(slices.Clone(all), func(k BusyKey) bool { return k.MissesPerSecond == 0 })
+	slices.SortStableFunc(missed, func(a, b BusyKey) int { return cmp.Compare(b.MissesPerSecond, a.MissesPerSecond) })
+	return all[:min(len(all), hotShown)], missed[:min(len(missed), hotShown)]
 }
 
 // Top returns the busiest keys, the busiest first.
 func (b *HotKeys) Top(now time.Time) []BusyKey {
+	all := b.top(now)
+	return all[:min(len(all), hotShown)]
+}
+
+func (b *HotKeys) top(now time.Time) []BusyKey {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.turnLocked(now)
@@ -129,18 +167,18 @@ func (b *HotKeys) Top(now time.Time) []BusyKey {
 	for _, window := range []map[store.Key]*busyKey{b.before, b.Now} {
 		for k, one := range window {
 			sum := sums[k]
-			sums[k] = busyKey{sum.count + one.count, one.group, one.url}
+			sums[k] = busyKey{sum.count + one.count, sum.missed + one.missed, one.group, one.url}
 		}
 	}
 	all := make([]BusyKey, 0, len(sums))
 	for k, sum := range sums {
 		all = append(all, BusyKey{
 			Hash: hex.EncodeToString(k[:]), URL: sum.url, Group: sum.group,
-			PerSecond: float64(sum.count*hotSample) / span.Seconds(),
+			PerSecond: float64(sum.count*hotSample) / span.Seconds(), MissesPerSecond: float64(sum.missed*hotSample) / span.Seconds(),
 		})
 	}
 	slices.SortFunc(all, func(a, b BusyKey) int {
 		return cmp.Or(cmp.Compare(b.PerSecond, a.PerSecond), cmp.Compare(a.Hash, b.Hash))
 	})
-	return all[:min(len(all), hotShown)]
+	return all
 }

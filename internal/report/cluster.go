@@ -46,6 +46,9 @@ type Report struct {
 	// The keys that it is asked for most, by a sample of the requests.
 	Busiest []node.BusyKey `json:"busiest"`
 
+	// The keys that it asks the upstream for most, by the same sample.
+	Missed []node.BusyKey `json:"missed"`
+
 	// The latest purges that it has applied, the youngest first.
 	Purges []Purge `json:"purges"`
 
@@ -124,6 +127,9 @@ func (r *Report) complete() {
 	if r.Busiest == nil {
 		r.Busiest = []node.BusyKey{}
 	}
+	if r.Missed == nil {
+		r.Missed = []node.BusyKey{}
+	}
 	if r.Purges == nil {
 		r.Purges = []Purge{}
 	}
@@ -134,6 +140,9 @@ func (r *Report) complete() {
 	}
 	if r.History.Requests == nil {
 		r.History.Requests = make(map[string][]int64)
+	}
+	if r.History.NotStored == nil {
+		r.History.NotStored = make(map[string][]int64)
 	}
 	if r.History.Fills == nil {
 		r.History.Fills = []int64{}

@@ -14,6 +14,7 @@ type History struct {
 	EverySeconds int64              `json:"every_seconds"`
 	Requests     map[string][]int64 `json:"requests"` // by status
 	Fills        []int64            `json:"fills"`
+	NotStored    map[string][]int64 `json:"not_stored"` // by reason, those that there were
 }
 
 const (
@@ -31,6 +32,8 @@ type Samples struct {
 type Sample struct {
 	Requests map[string]int64 // by status, all of them
 	Fills    int64
+
+	NotStored map[string]int64 // by reason, those that there were
 }
 
 // Keep adds samples until ctx ends.
@@ -59,17 +62,25 @@ func (s *Samples) add(one Sample) {
 func (s *Samples) History() History {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := History{EverySeconds: seconds(sampleEvery), Requests: make(map[string][]int64), Fills: []int64{}}
+	h := History{EverySeconds: seconds(sampleEvery), Requests: make(map[string][]int64), Fills: []int64{}, NotStored: make(map[string][]int64)}
 	if len(s.all) == 0 {
 		return h
 	}
 	for status := range s.all[0].Requests {
 		h.Requests[status] = []int64{}
 	}
+	for reason, n := range s.all[len(s.all)-1].NotStored {
+		if n > s.all[0].NotStored[reason] {
+			h.NotStored[reason] = []int64{}
+		}
+	}
 	for i, is := range s.all[1:] {
 		was := s.all[i]
 		for status, n := range is.Requests {
 			h.Requests[status] = append(h.Requests[status], n-was.Requests[status])
+		}
+		for reason := range h.NotStored {
+			h.NotStored[reason] = append(h.NotStored[reason], is.NotStored[reason]-was.NotStored[reason])
 		}
 		h.Fills = append(h.Fills, is.Fills-was.Fills)
 	}

@@ -25,7 +25,7 @@ func TestReportOfAnOlderNode(t *testing.T) {
 	if err := json.Unmarshal(b, &fields); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"groups", "busiest", "purges", "history"} {
+	for _, name := range []string{"groups", "busiest", "missed", "purges", "history"} {
 		if text := string(fields[name]); strings.Contains(text, "null") {
 			t.Errorf("%s is %s", name, text)
 		}

@@ -147,7 +147,7 @@ func lifetimeOf(x Exchange, d ResponseDirectives, o Options) (time.Duration, lif
 		return clamp(expires.Sub(dateOf(x))), sourceResponse
 	}
 	ttl, ok := o.TTL[x.Status]
-	if !ok && heuristicallyCacheable(x.Status) {
+	if !ok && HeuristicallyCacheable(x.Status) {
 		ttl, ok = o.TTL[0]
 	}
 	if ok {
@@ -165,7 +165,7 @@ func lifetimeOf(x Exchange, d ResponseDirectives, o Options) (time.Duration, lif
 // may be its client's, and is not guessed about unless it is public.
 func heuristicLifetime(x Exchange, d ResponseDirectives) time.Duration {
 	modified, _, ok := dateField(x.Response, "Last-Modified")
-	if !ok || !d.Public && (!heuristicallyCacheable(x.Status) || len(x.Request["Cookie"]) > 0) {
+	if !ok || !d.Public && (!HeuristicallyCacheable(x.Status) || len(x.Request["Cookie"]) > 0) {
 		return 0
 	}
 	return min(clamp(dateOf(x).Sub(modified))/10, 24*time.Hour)

@@ -76,6 +76,7 @@ const (
 	VaryOnTheWay // varies by a field that Caddy sets for the upstream
 
 	UpstreamFailed // it has failed, and what is stored may stand in
+	Rule           // a response block of the config says no_store
 
 	reasonCount
 )
@@ -130,6 +131,7 @@ var reasonNames = [reasonCount]string{
 	ErrorRoute:       "error-route",
 	VaryOnTheWay:     "vary-on-the-way",
 	UpstreamFailed:   "upstream-failed",
+	Rule:             "rule",
 	InFront:          "in-front",
 }
 
@@ -159,7 +161,7 @@ func Reasons() []Reason {
 // that one client can provoke for everybody else must not.
 func (r Reason) RemembersUncacheable() bool {
 	switch r {
-	case Status, NoStore, Private, SetCookie, ClearSiteData, VaryStar, VaryOnTheWay, NoFreshness, Expired,
+	case Status, NoStore, Rule, Private, SetCookie, ClearSiteData, VaryStar, VaryOnTheWay, NoFreshness, Expired,
 		EventStream, TooLarge, PartsOnly, HeaderTooBig, Trailers:
 		return true
 	default:

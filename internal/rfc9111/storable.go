@@ -15,6 +15,10 @@ type Options struct {
 	// cacheable. What the response states goes first; a heuristic comes after.
 	TTL map[int]time.Duration
 
+	// ForceTTL has TTL go before what a response of a status that it names states, all
+	// but no-store and private.
+	ForceTTL bool
+
 	// StaleWhileRevalidate applies where the response does not say (RFC 5861
 	// §3), but not to a response whose lifetime is zero, because max-age=0 is
 	// how many origins ask for validation each time. Default 0: never.
@@ -92,6 +96,9 @@ func storable(x Exchange, o Options) (Freshness, Reason) {
 	}
 	var d ResponseDirectives
 	d, x.Response = directivesOf(x.Response, o.Targeted)
+	if _, named := o.TTL[x.Status]; named && o.ForceTTL {
+		d, x.Response = d.withoutLifetime(), withoutPlain(x.Response)
+	}
 	if reason := requestForbids(x, d, o); reason != None {
 		return Freshness{}, reason
 	}
@@ -137,6 +144,14 @@ func (d ResponseDirectives) sharedAuth() bool {
 	return d.Public || d.MustRevalidate || d.SMaxAge.Set && !d.SMaxAge.Broken
 }
 
+// withoutLifetime returns the directives without those that say how long a response may be
+// used without validation.
+func (d ResponseDirectives) withoutLifetime() ResponseDirectives {
+	d.Public = d.Public || d.SMaxAge.Set && !d.SMaxAge.Broken // see sharedAuth
+	d.MaxAge, d.SMaxAge, d.NoCache = Delta{}, Delta{}, false
+	return d
+}
+
 // statusForbids judges the status code (RFC 9111 §3).
 func statusForbids(x Exchange, d ResponseDirectives, o Options) Reason {
 	status := x.Status
@@ -163,12 +178,12 @@ func understood(status int) bool {
 	case 302, 303, 307:
 		return true
 	}
-	return status != http.StatusPartialContent && heuristicallyCacheable(status)
+	return status != http.StatusPartialContent && HeuristicallyCacheable(status)
 }
 
-// heuristicallyCacheable are the status codes that RFC 9110 §15.1 lists, but for
+// HeuristicallyCacheable reports whether a status is one of those that RFC 9110 §15.1 lists, but for
 // 414: answersRequestFields tells why.
-func heuristicallyCacheable(status int) bool {
+func HeuristicallyCacheable(status int) bool {
 	switch status {
 	case 200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 501:
 		return true
@@ -287,7 +302,7 @@ func isEventStream(h http.Header) bool {
 // nothing to validate it with and no permission to serve it stale.
 func worthless(x Exchange, f Freshness, source lifetimeSource) Reason {
 	unstated := source == sourceNone
-	if unstated && !heuristicallyCacheable(x.Status) {
+	if unstated && !HeuristicallyCacheable(x.Status) {
 		return NoFreshness
 	}
 	if etag, lastModified := Validators(x.Response); etag != "" || lastModified != "" {

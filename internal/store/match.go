@@ -94,7 +94,7 @@ func (m *matcher) selects(e *Entry) bool {
 // too.
 func (m *matcher) wouldSelect(e *Entry) bool {
 	c := e.VariantKey()
-	if !c.negotiated() || c.Codings == notNegotiable {
+	if !c.negotiated() || c.Codings == NotNegotiable {
 		return false
 	}
 	if c.variesBy("Accept-Encoding") {

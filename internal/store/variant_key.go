@@ -34,15 +34,15 @@ func choose(names []string, request http.Header) VariantKey {
 		c.Languages = rfc9111.AcceptLanguage(request)
 	}
 	if !negotiable(c.Codings) || !negotiable(c.Languages) {
-		c.Codings, c.Languages = notNegotiable, notNegotiable
+		c.Codings, c.Languages = NotNegotiable, NotNegotiable
 	}
 	c.Others = Select(c.otherNames(), request)
 	return c
 }
 
-// notNegotiable stands for values that were too long: the response is found by the
+// NotNegotiable stands for values that were too long: the response is found by the
 // very same values only.
-const notNegotiable = "\n"
+const NotNegotiable = "\n"
 
 // negotiable reports whether a normal Accept-Encoding or Accept-Language is short
 // enough to be compared, member by member, with that of other requests.

@@ -20,12 +20,17 @@ type Policy struct {
 	MaxBodySize int64    // in bytes
 	Tags        []string // names of the fields that carry cache tags, canonical
 	ExposeTags  bool     // clients get these fields too
+	Rules       []Rule
+
+	rule *Rule // see Under
 }
 
-// Judge decides whether a response may be stored whose body is no larger than the
+// Judge decides, for what Under has returned, whether a response may be stored whose body is no larger than the
 // limit. Length is what it states, or -1.
 func (p *Policy) Judge(x rfc9111.Exchange, limit int64) (fresh rfc9111.Freshness, length int64, why rfc9111.Reason) {
 	switch {
+	case p.rule != nil && p.rule.NoStore:
+		return fresh, -1, rfc9111.Rule
 	case len(x.Response["Trailer"]) > 0:
 		return fresh, -1, rfc9111.Trailers
 	case x.Status == http.StatusNotModified:
@@ -68,8 +73,12 @@ func (p *Policy) NewEntry(x rfc9111.Exchange, fresh rfc9111.Freshness, r *http.R
 	e, why := store.NewEntry(x.Status, rfc9111.StoredHeader(x.Response, p.Options), r.Header, fresh, x.Sent)
 	if why == rfc9111.None {
 		if r.Method == rfc9111.MethodQuery {
-			groups = slices.Insert(groups, 0, inbound.QueryGroup(uri)) // they are sorted
+			groups = append(groups, inbound.QueryGroup(uri))
 		}
+		if p.rule != nil {
+			groups = append(groups, ruleLabel+p.rule.Name)
+		}
+		slices.Sort(groups)
 		e.SetLabels(inbound.URLOf(r, uri), tags, groups)
 	}
 	return e, why
@@ -79,7 +88,10 @@ func (p *Policy) NewEntry(x rfc9111.Exchange, fresh rfc9111.Freshness, r *http.R
 // chunk, with a size for the whole, to a request for a target.
 func (p *Policy) NewEntryOfPart(x rfc9111.Exchange, size int64, r *http.Request, uri string) (*store.Entry, rfc9111.Reason) {
 	x.Status, x.Response = http.StatusOK, rfc9111.Whole(x.Response, size)
+	p, x = p.Under(x)
 	switch {
+	case p.rule != nil && p.rule.NoStore:
+		return nil, rfc9111.Rule
 	case size > p.MaxBodySize:
 		return nil, rfc9111.TooLarge
 	case len(x.Response["Trailer"]) > 0:
@@ -93,6 +105,14 @@ func (p *Policy) NewEntryOfPart(x rfc9111.Exchange, size int64, r *http.Request,
 	}
 	x.Response = rfc9111.Apart(x.Response)
 	return p.NewEntry(x, fresh, r, uri)
+}
+
+// Shareable reports whether a part of a response with a size for the whole may be stored.
+func (p *Policy) Shareable(x rfc9111.Exchange, size int64) bool {
+	x.Status, x.Response = http.StatusOK, rfc9111.Whole(x.Response, size)
+	p, x = p.Under(x)
+	_, why := rfc9111.Storable(x, p.Options)
+	return why == rfc9111.None && (p.rule == nil || !p.rule.NoStore)
 }
 
 // HideTags removes the fields that are for this cache only.
@@ -111,6 +131,9 @@ const maxCause = 160
 // Rejection returns what is remembered of a response that is not stored.
 func (p *Policy) Rejection(why rfc9111.Reason, status int, request, response http.Header) node.Rejection {
 	field, value := rfc9111.Cause(why, request, response, p.Targeted)
+	if r := p.ruleAbout(status, response); why == rfc9111.Rule && r != nil {
+		field, value = "response", r.Name
+	}
 	if len(value) > maxCause {
 		value = value[:maxCause] + "…"
 	}

@@ -89,8 +89,31 @@ func (c *Cluster) addresses() error {
 	if c.AdvertiseGossip, err = advertised("gossip", c.AdvertiseGossip, gossip, GossipPort); err != nil {
 		return err
 	}
-	c.AdvertisePeers, err = advertised("peers", c.AdvertisePeers, peers, PeersPort)
-	return err
+	if c.AdvertisePeers, err = advertised("peers", c.AdvertisePeers, peers, PeersPort); err != nil {
+		return err
+	}
+	return c.checkLoopback()
+}
+
+// checkLoopback refuses a node that others are to find at their own loopback address.
+func (c *Cluster) checkLoopback() error {
+	gossip, peers := netip.MustParseAddrPort(c.AdvertiseGossip), netip.MustParseAddrPort(c.AdvertisePeers) // made by advertised
+	switch {
+	case gossip.Addr().IsLoopback() != peers.Addr().IsLoopback():
+		return fmt.Errorf("other nodes are told to dial gossip %s and peers %s, and one of them is a loopback address, which only this machine reaches: give both options an address of this machine, or add an advertise line", gossip, peers)
+	case !gossip.Addr().IsLoopback():
+		return nil
+	}
+	for _, seed := range c.Join {
+		host, _, err := parseSeed(seed)
+		if err != nil {
+			continue // Resolve says so
+		}
+		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsLoopback() {
+			return fmt.Errorf("join %s is another machine, which cannot reach gossip %s: give gossip the address of this machine that other nodes dial", seed, gossip)
+		}
+	}
+	return nil
 }
 
 // overlap reports whether two listeners of one port can't have these addresses.

@@ -99,3 +99,13 @@ func (cfg *Config) advertised(bound netip.AddrPort) (netip.AddrPort, error) {
 	}
 	return addr, nil
 }
+
+// isLocal reports whether the node can be reached from its own machine only.
+func (cfg *Config) isLocal() bool {
+	addr := cfg.AdvertiseGossip
+	if addr == "" {
+		addr = cfg.Gossip
+	}
+	at, err := netip.ParseAddrPort(addr)
+	return err == nil && at.Addr().IsLoopback()
+}

@@ -58,6 +58,7 @@ type Membership struct {
 	advertise netip.AddrPort
 
 	refused       atomic.Int64
+	late          latecomers
 	mergesDropped atomic.Int64
 	leaving       atomic.Bool // from now on this node's meta says so
 	merges        chan []byte
@@ -85,6 +86,8 @@ func Start(cfg Config) (*Membership, error) {
 		watchDone: make(chan struct{}),
 	}
 	m.lines = newMemberlistLog(m.log, &m.refused, m.roster.suspect)
+	m.lines.secured = len(cfg.Keys) > 0
+	m.roster.local = cfg.isLocal()
 	if err := m.open(); err != nil {
 		return nil, err
 	}
@@ -115,7 +118,7 @@ func (m *Membership) open() error {
 		if m.cfg.Life != 0 {
 			m.seal.life = m.cfg.Life
 		}
-		secured = security{identity: m.cfg.Identity, seal: m.seal, receiverAt: m.roster.receiverAt}
+		secured = security{identity: m.cfg.Identity, seal: m.seal, receiverAt: m.roster.receiverAt, late: &m.late}
 	}
 	m.transport, err = newTransport(bind, secured, logger)
 	if err != nil {
@@ -266,6 +269,7 @@ func (m *Membership) watch(ctx context.Context) {
 			return
 		case <-m.roster.changed:
 		case <-tick.C:
+			guard.Run(func() { m.late.settle(m.roster.knows, m.lines) })
 		}
 		guard.Run(func() { last = m.look(ctx, last, told) })
 	}

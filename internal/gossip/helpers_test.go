@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -192,5 +193,9 @@ func send(t *testing.T, network, addr string, b []byte) {
 	defer func() { _ = conn.Close() }()
 	if _, err := conn.Write(b); err != nil && network == "udp" {
 		t.Fatal(err) // a stream may be closed by the other side
+	}
+	if network == "tcp" { // until that closes it: who goes away first has not been refused
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		_, _ = io.Copy(io.Discard, conn)
 	}
 }

@@ -184,6 +184,7 @@ func TestWrongAddressesAreRefused(t *testing.T) {
 		"two in one value":         {global("gossip \"10.0.0.1 172.17.0.2\"\n\t\tinsecure"), []string{"Caddyfile:4", "hostname -i"}},
 		"two addresses advertised": {global("gossip 0.0.0.0\n\t\tadvertise 10.0.0.1 172.17.0.2\n\t\tinsecure"), []string{"advertise 10.0.0.1 172.17.0.2", "ports"}},
 		"two secrets in one value": {global("secret \"" + good + " " + good + "\""), []string{"secret 1", "2 lines", "by itself"}},
+		"cluster of two words":     {global("cluster \"a b\""), []string{"Caddyfile:4", "a b", "without spaces"}},
 		"loopback beside others":   {global("gossip 127.0.0.1:7946\n\t\tjoin 10.0.0.2"), []string{"join 10.0.0.2", "127.0.0.1", "address of this machine"}},
 		"peers on loopback":        {global("gossip 10.0.0.1:7946\n\t\tpeers 127.0.0.1:8000\n\t\tinsecure"), []string{"10.0.0.1", "127.0.0.1:8000", "loopback"}},
 	} {

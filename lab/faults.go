@@ -126,7 +126,7 @@ var faults = []fault{
 		prepare: func(t *trial, i int, n *node) error {
 			if i == t.size() {
 				n.stranger = true
-				n.App = "advertise 127.0.0.1:1 127.0.0.1:2" // it reaches the others, as from behind NAT
+				n.App += "\n\t\tadvertise 127.0.0.1:1 127.0.0.1:2" // it reaches the others, as from behind NAT
 			}
 			return nil
 		},
@@ -136,7 +136,17 @@ var faults = []fault{
 		prepare: func(t *trial, i int, n *node) error {
 			if i == t.size() {
 				n.stranger = true
-				n.App = "advertise " + t.nodes[1].Gossip + " " + t.nodes[1].Peers
+				n.App += "\n\t\tadvertise " + t.nodes[1].Gossip + " " + t.nodes[1].Peers
+			}
+			return nil
+		},
+		run: func(t *trial) error { return visit(t, t.nodes[4]) },
+	},
+	{name: "another cluster", quick: true, later: 1, refetches: nothing,
+		prepare: func(t *trial, i int, n *node) error {
+			if i == t.size() {
+				n.stranger = true
+				n.App += "\n\t\tcluster staging" // with the same secret and seeds
 			}
 			return nil
 		},

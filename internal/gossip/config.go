@@ -20,6 +20,7 @@ const defaultRejoinEvery = 5 * time.Second
 // SetJoin and SetKeys replace the seeds and the keys.
 type Config struct {
 	Name            string         // unique per process
+	Cluster         string         // the name of the cluster; it may have none
 	Gossip          string         // ip:port to bind (TCP and UDP); with port 0 a free one is chosen
 	AdvertiseGossip string         // ip:port that others dial; "" = Gossip
 	Peers           string         // host:port that others dial for cache traffic

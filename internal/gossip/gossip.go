@@ -34,8 +34,9 @@ import (
 
 const (
 	// label stands before every packet and stream, so that clusters of other
-	// software on the same network are not merged with this one by mistake. It
-	// is no secret: only secrets keep other processes out.
+	// software, or with another name, on the same network are not merged with this one
+	// by mistake: where an address is used again, or one secret for two. It is no secret:
+	// only secrets keep other processes out.
 	label = "caddy-groupcache"
 
 	maxLocalState   = 1 << 20
@@ -143,6 +144,9 @@ func (m *Membership) memberlistConfig(logger *log.Logger) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = m.cfg.Name
 	c.Label = label
+	if m.cfg.Cluster != "" {
+		c.Label += " " + m.cfg.Cluster
+	}
 	c.Transport = m.transport
 	c.BindAddr, c.BindPort = m.bound.Addr().String(), int(m.bound.Port())
 	c.AdvertiseAddr, c.AdvertisePort = m.advertise.Addr().String(), int(m.advertise.Port())

@@ -139,7 +139,7 @@ func keysOf(t testing.TB, letters string) []Keys {
 	t.Helper()
 	var all []Keys
 	for _, l := range letters {
-		k, err := deriveKeys(bytes.Repeat([]byte{byte(l)}, MinSecret))
+		k, err := deriveKeys(bytes.Repeat([]byte{byte(l)}, MinSecret), "")
 		if err != nil {
 			t.Fatal(err)
 		}

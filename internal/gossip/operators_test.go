@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 )
 
 // A member at a loopback address makes each node of another machine reach itself.
@@ -110,5 +113,46 @@ func TestRestartedMemberIsNoStranger(t *testing.T) {
 	})
 	if n := a.Refused() + b.Refused(); n != 0 {
 		t.Errorf("%d refused", n)
+	}
+}
+
+// Clusters of other names stay apart where an address is used again: without a secret,
+// and with the same one.
+func TestClustersOfOtherNamesStayApart(t *testing.T) {
+	t.Parallel()
+	for what, secret := range map[string]string{"plaintext": "", "one secret": "1"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			of := func(cluster, join string) func(*Config) {
+				return func(cfg *Config) {
+					cfg.Cluster = cluster
+					if join != "" {
+						cfg.Join = []string{join}
+					}
+					if secret == "" {
+						return
+					}
+					keys, err := deriveKeys(bytes.Repeat([]byte(secret), MinSecret), cluster)
+					if err != nil {
+						t.Fatal(err)
+					}
+					cfg.Keys, cfg.Identity = []Keys{keys}, new(peer.Identity)
+					if err := cfg.Identity.SetSecrets(PeerSecrets(cfg.Keys)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			a := startNode(t, "a", of("production", ""))
+			b := startNode(t, "b", of("production", a.Addr()))
+			strangers := []*node{startNode(t, "c", of("staging", a.Addr())), startNode(t, "d", of("", a.Addr()))}
+			waitRing(t, "a b", a, b)
+			waitFor(t, "the others to be noticed", func() bool { return a.Refused() > 3 })
+			waitRing(t, "a b", a, b)
+			for _, s := range strangers {
+				if got := len(s.Members()); got != 1 || s.find("a").Name != "" {
+					t.Errorf("%s has %d members", s.cfg.Name, got)
+				}
+			}
+		})
 	}
 }

@@ -209,7 +209,7 @@ func ExplainHandshake(err error) error {
 	var alert tls.AlertError
 	switch {
 	case errors.As(err, new(x509.UnknownAuthorityError)), errors.As(err, &alert) && (alert == alertUnknownCA || alert == alertBadCertificate):
-		return fmt.Errorf("the other side has another secret: %w", err)
+		return fmt.Errorf("the other side has another secret, or another cluster name: %w", err)
 	case errors.As(err, new(tls.RecordHeaderError)):
 		return fmt.Errorf("the other side has no secret, or is no node: %w", err)
 	}

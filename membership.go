@@ -1,6 +1,8 @@
 package caddygroupcache
 
 import (
+	"time"
+
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -21,7 +23,7 @@ func (p *process) joinCluster(c gossip.Cluster) (*gossip.Membership, error) {
 		Name: p.node.Name, Cluster: c.Name, Gossip: c.Gossip, AdvertiseGossip: c.AdvertiseGossip,
 		Peers: c.AdvertisePeers, Version: protocolVersion, Life: p.node.Life, Join: c.Join,
 		Keys: c.Keys, Identity: p.node.Identity, Logger: p.logger(),
-		LocalState: func() []byte { return peer.EncodePurges(p.node.Purger.Log.All()) },
+		LocalState: func() []byte { return peer.EncodePurges(p.node.Purger.Latest(), time.Time{}) },
 		MergeState: p.node.Purger.Merge, Changed: p.memberChanged, OnChange: p.membersChanged,
 	})
 }

@@ -3,7 +3,6 @@
 package caddygroupcache_test
 
 import (
-	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"syscall"
@@ -53,7 +52,7 @@ func TestStopRightAfterAStart(t *testing.T) {
 	all := paths("page", 400)
 	p := persisting(t, o, all)
 	random := seed.Of(t).Rand()
-	soon := func() { time.Sleep(rand.N(60 * time.Millisecond)) } // a moment, not a wait for something
+	soon := func() { time.Sleep(time.Duration(random.IntN(60)) * time.Millisecond) } // a moment, not a wait for something
 	for range 8 {
 		p.run()
 		p.awaitReady()

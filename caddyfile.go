@@ -64,6 +64,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 //		advertise  <gossip address> [<peers address>]
 //		join       <address or name>...
 //		name       <name>
+//		cluster    <name>
 //		secret     <secret>...
 //		insecure
 //		show_keys
@@ -105,6 +106,13 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 		a.Join = append(a.Join, seeds...)
 	case "name":
 		return stringArg(d, &a.Name)
+	case "cluster":
+		if err := stringArg(d, &a.Cluster); err != nil {
+			return err
+		}
+		if err := gossip.CheckClusterName(a.Cluster); err != nil && !hasPlaceholder(a.Cluster) {
+			return d.WrapErr(err)
+		}
 	case "secret":
 		secrets, err := someArgs(d, "a secret; make one with caddy groupcache keygen")
 		a.Secret = append(a.Secret, secrets...)
@@ -122,7 +130,7 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 	case "insecure":
 		return flagArg(d, &a.Insecure)
 	default:
-		return d.Errf("unknown option %q of groupcache: one of cache_size, gossip, peers, advertise, join, name, secret, insecure, show_keys, persist", option)
+		return d.Errf("unknown option %q of groupcache: one of cache_size, gossip, peers, advertise, join, name, cluster, secret, insecure, show_keys, persist", option)
 	}
 	return nil
 }

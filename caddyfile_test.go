@@ -111,16 +111,6 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"beyond loopback":           {global("gossip 10.0.0.1:7946"), []string{"10.0.0.1", "keygen", "insecure", "127.0.0.1"}},
 		"peers beyond loopback":     {global("peers 10.0.0.1:8000"), []string{"10.0.0.1", "insecure"}},
 		"any address to dial":       {global("gossip 0.0.0.0:7946\n\t\tinsecure"), []string{"advertise"}},
-		"gossip is peers":           {global("gossip 127.0.0.1:7946\n\t\tpeers 127.0.0.1:7946"), []string{"gossip 127.0.0.1:7946", "one address", "8000"}},
-		"gossip is peers anywhere":  {global("gossip 0.0.0.0:7946\n\t\tpeers 10.0.0.1:7946\n\t\tinsecure\n\t\tadvertise 10.0.0.1"), []string{"one address"}},
-		"peers is a site's":         {global("peers 127.0.0.1:8080") + "http://:8080 {\n\tgroupcache\n}\n", []string{"peers 127.0.0.1:8080", "site"}},
-		"gossip is a site's":        {global("gossip 127.0.0.1:8081") + "http://localhost:8081 {\n\tbind 127.0.0.1\n\tgroupcache\n}\n", []string{"gossip 127.0.0.1:8081", "site"}},
-		"IPv6 without brackets":     {global("gossip fd77::1:7946\n\t\tinsecure"), []string{"Caddyfile:4", "[fd77::1]:7946"}},
-		"seed without brackets":     {global("join fd77::2:7946"), []string{"Caddyfile:4", "[fd77::2]:7946"}},
-		"two addresses":             {global("gossip [10.0.0.1 172.17.0.2]:7946\n\t\tinsecure"), []string{"Caddyfile:4", "hostname -i", "172.17.0.2"}},
-		"two in one value":          {global("gossip \"10.0.0.1 172.17.0.2\"\n\t\tinsecure"), []string{"Caddyfile:4", "hostname -i"}},
-		"two addresses advertised":  {global("gossip 0.0.0.0\n\t\tadvertise 10.0.0.1 172.17.0.2\n\t\tinsecure"), []string{"advertise 10.0.0.1 172.17.0.2", "ports"}},
-		"two secrets in one value":  {global("secret \"" + good + " " + good + "\""), []string{"secret 1", "2 lines", "by itself"}},
 		"bad advertise":             {global("advertise a b c"), []string{"Caddyfile:4", "advertise"}},
 		"advertise any address":     {global("advertise 0.0.0.0:1\n\t\tinsecure"), []string{"dial"}},
 		"bad seed":                  {global("join http://x/"), []string{"Caddyfile:4", "DNS name"}},
@@ -199,11 +189,37 @@ func TestWrongResponseBlocksAreRefused(t *testing.T) {
 	}
 }
 
+// What could not start, or would not be found by others.
+func TestWrongAddressesAreRefused(t *testing.T) {
+	global := func(option string) string { return fmt.Sprintf(globalOption, t.TempDir(), option) }
+	const good = "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU="
+	for name, test := range map[string]struct {
+		config string
+		want   []string // what the error must say
+	}{
+		"gossip is peers":          {global("gossip 127.0.0.1:7946\n\t\tpeers 127.0.0.1:7946"), []string{"gossip 127.0.0.1:7946", "one address", "8000"}},
+		"gossip is peers anywhere": {global("gossip 0.0.0.0:7946\n\t\tpeers 10.0.0.1:7946\n\t\tinsecure\n\t\tadvertise 10.0.0.1"), []string{"one address"}},
+		"peers is a site's":        {global("peers 127.0.0.1:8080") + "http://:8080 {\n\tgroupcache\n}\n", []string{"peers 127.0.0.1:8080", "site"}},
+		"gossip is a site's":       {global("gossip 127.0.0.1:8081") + "http://localhost:8081 {\n\tbind 127.0.0.1\n\tgroupcache\n}\n", []string{"gossip 127.0.0.1:8081", "site"}},
+		"IPv6 without brackets":    {global("gossip fd77::1:7946\n\t\tinsecure"), []string{"Caddyfile:4", "[fd77::1]:7946"}},
+		"seed without brackets":    {global("join fd77::2:7946"), []string{"Caddyfile:4", "[fd77::2]:7946"}},
+		"two addresses":            {global("gossip [10.0.0.1 172.17.0.2]:7946\n\t\tinsecure"), []string{"Caddyfile:4", "hostname -i", "172.17.0.2"}},
+		"two in one value":         {global("gossip \"10.0.0.1 172.17.0.2\"\n\t\tinsecure"), []string{"Caddyfile:4", "hostname -i"}},
+		"two addresses advertised": {global("gossip 0.0.0.0\n\t\tadvertise 10.0.0.1 172.17.0.2\n\t\tinsecure"), []string{"advertise 10.0.0.1 172.17.0.2", "ports"}},
+		"two secrets in one value": {global("secret \"" + good + " " + good + "\""), []string{"secret 1", "2 lines", "by itself"}},
+		"cluster of two words":     {global("cluster \"a b\""), []string{"Caddyfile:4", "a b", "without spaces"}},
+		"loopback beside others":   {global("gossip 127.0.0.1:7946\n\t\tjoin 10.0.0.2"), []string{"join 10.0.0.2", "127.0.0.1", "address of this machine"}},
+		"peers on loopback":        {global("gossip 10.0.0.1:7946\n\t\tpeers 127.0.0.1:8000\n\t\tinsecure"), []string{"10.0.0.1", "127.0.0.1:8000", "loopback"}},
+	} {
+		t.Run(name, func(t *testing.T) { wantRefusal(t, test.config, test.want) })
+	}
+}
+
 func TestRightConfigurationIsAccepted(t *testing.T) {
 	t.Setenv("GROUPCACHE_TEST_SECRET", "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU=")
 	for name, config := range map[string]string{
 		"nothing":                     "groupcache",
-		"loopback":                    "groupcache {\n\tgossip 127.0.0.1:7946\n\tjoin [::1]:7946 cache.internal 10.0.0.1\n}",
+		"loopback":                    "groupcache {\n\tgossip 127.0.0.1:7946\n\tjoin [::1]:7946 cache.internal\n}",
 		"IPv6":                        "groupcache {\n\tgossip [::1]:7946\n}",
 		"localhost":                   "groupcache {\n\tgossip localhost\n}",
 		"beyond, insecure":            "groupcache {\n\tgossip 10.0.0.1\n\tinsecure\n}",

@@ -392,7 +392,7 @@ func (a *App) resolve(repl *caddy.Replacer) (gossip.Cluster, error) {
 	if a.Persist != nil {
 		a.Persist.Path = cmp.Or(fillIn(a.Persist.Path), filepath.Join(caddy.AppDataDir(), "groupcache"))
 	}
-	c := gossip.Cluster{Gossip: fillIn(a.Gossip), Peers: fillIn(a.Peers), Insecure: a.Insecure}
+	c := gossip.Cluster{Name: fillIn(a.Cluster), Gossip: fillIn(a.Gossip), Peers: fillIn(a.Peers), Insecure: a.Insecure}
 	c.Enabled = a.Advertise != nil
 	if a.Advertise != nil {
 		c.AdvertiseGossip, c.AdvertisePeers = fillIn(a.Advertise.Gossip), fillIn(a.Advertise.Peers)

@@ -227,7 +227,7 @@ func (x *exchange) storedBody(e *store.Entry, first []byte) *delivery.Body {
 		id := peer.ChunkID{Key: x.Key, Generation: e.Generation, Index: i}
 		ctx, cancel := context.WithTimeoutCause(x.r.Context(), x.FillTimeout, node.Ended{Why: rfc9111.FillTimeout})
 		defer cancel()
-		return x.h.node.Chunks.Get(ctx, id, store.ChunkLength(e.Size, i), x.mender(e, i))
+		return x.h.node.Chunks.Get(ctx, id, store.ChunkLength(e.Size, i), x.PeerTimeout, x.mender(e, i))
 	})
 }
 

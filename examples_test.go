@@ -115,7 +115,7 @@ func checkPodsCaddyfile(t *testing.T, caddyfile string, container any, headless 
 		t.Fatal(err)
 	}
 	validate(t, file)
-	t.Setenv("NODE_ADDRESS", "::1") // a cluster with IPv6 only
+	t.Setenv("NODE_ADDRESS", "2001:db8::1") // a cluster with IPv6 only
 	validate(t, file)
 }
 

@@ -15,7 +15,7 @@ var ExpectedPanics atomic.Int64
 
 // IdentityOf returns what a node with these secrets is to others.
 func IdentityOf(secrets ...string) (*peer.Identity, error) {
-	keys, err := gossip.ReadSecrets(secrets)
+	keys, err := gossip.ReadSecrets("", secrets)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ const (
 // exampleEnv is what the examples want in their environment.
 func exampleEnv(t *testing.T) {
 	t.Setenv("GROUPCACHE_SECRET", exampleSecret)
-	t.Setenv("NODE_ADDRESS", "127.0.0.1")
+	t.Setenv("NODE_ADDRESS", "192.0.2.1")
 	t.Setenv("PURGE_TOKEN", exampleToken)
 }
 

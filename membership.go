@@ -1,6 +1,8 @@
 package caddygroupcache
 
 import (
+	"time"
+
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -18,10 +20,10 @@ const protocolVersion = 1
 // joinCluster starts gossip. It never waits for other nodes.
 func (p *process) joinCluster(c gossip.Cluster) (*gossip.Membership, error) {
 	return gossip.Start(gossip.Config{
-		Name: p.node.Name, Gossip: c.Gossip, AdvertiseGossip: c.AdvertiseGossip,
+		Name: p.node.Name, Cluster: c.Name, Gossip: c.Gossip, AdvertiseGossip: c.AdvertiseGossip,
 		Peers: c.AdvertisePeers, Version: protocolVersion, Life: p.node.Life, Join: c.Join,
 		Keys: c.Keys, Identity: p.node.Identity, Logger: p.logger(),
-		LocalState: func() []byte { return peer.EncodePurges(p.node.Purger.Log.All()) },
+		LocalState: func() []byte { return peer.EncodePurges(p.node.Purger.Latest(), time.Time{}) },
 		MergeState: p.node.Purger.Merge, Changed: p.memberChanged, OnChange: p.membersChanged,
 	})
 }

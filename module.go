@@ -69,6 +69,11 @@ type App struct {
 	// random part, new at every start.
 	Name string `json:"name,omitempty"`
 
+	// The cluster's name, the same on all its nodes. Nodes of clusters with other
+	// names stay apart, also with one secret or without any, and where an address is
+	// used again. Default: none.
+	Cluster string `json:"cluster,omitempty"`
+
 	// Secrets that nodes of the cluster share: 32 or more random bytes in
 	// base64. The first seals, all open. Without one, a cluster beyond
 	// loopback needs Insecure.

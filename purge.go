@@ -16,7 +16,6 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/net/http/httpguts"
 
-	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/purging"
@@ -185,7 +184,7 @@ func (a *App) sendersOf(repl *caddy.Replacer, tokens, from []string) (allowed pu
 		if err != nil {
 			return allowed, fmt.Errorf("purge token: %w", err)
 		}
-		if gossip.IsSecret(a.cluster.Keys, token) {
+		if a.cluster.IsSecret(token) {
 			return allowed, fmt.Errorf("purge token %d: it is a secret of the cluster, and whoever has that is a node; make another one with caddy groupcache keygen", i+1)
 		}
 		if err := allowed.AddToken(token); err != nil {

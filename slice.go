@@ -48,7 +48,7 @@ func (x *exchange) mender(e *store.Entry, i int) func() ([]byte, error) {
 		}
 		defer s.release()
 		h.counters.fetched(fillStored, time.Since(start))
-		h.node.Chunks.Store(id, s.body)
+		h.node.Chunks.Store(id, s.body, x.PeerTimeout)
 		x.mended = true
 		return s.body, nil
 	}

@@ -32,6 +32,7 @@ type fault struct {
 // is what it owned and no other node has a copy of: that is fetched once. One that is frozen or
 // cut off fetches for itself.
 const (
+	aSecond = 0.6 // in which hits are withheld, because somebody new may know of purges
 	nothing = 0.1 // on a busy machine some peer is too slow now and then
 	share   = 0.5 // of a node of four, with as much again for a busy machine
 	some    = 1.05
@@ -123,21 +124,31 @@ var faults = []fault{
 		},
 		run: func(t *trial) error { return visit(t, t.nodes[4]) },
 	},
-	{name: "a member that nobody reaches", quick: true, later: 1, refetches: nothing,
+	{name: "a member that nobody reaches", quick: true, later: 1, refetches: aSecond,
 		prepare: func(t *trial, i int, n *node) error {
 			if i == t.size() {
 				n.stranger = true
-				n.App = "advertise 127.0.0.1:1 127.0.0.1:2" // it reaches the others, as from behind NAT
+				n.App += "\n\t\tadvertise 127.0.0.1:1 127.0.0.1:2" // it reaches the others, as from behind NAT
 			}
 			return nil
 		},
 		run: func(t *trial) error { return visit(t, t.nodes[4]) },
 	},
-	{name: "another's address advertised", quick: true, later: 1, refetches: nothing,
+	{name: "another's address advertised", quick: true, later: 1, refetches: aSecond,
 		prepare: func(t *trial, i int, n *node) error {
 			if i == t.size() {
 				n.stranger = true
-				n.App = "advertise " + t.nodes[1].Gossip + " " + t.nodes[1].Peers
+				n.App += "\n\t\tadvertise " + t.nodes[1].Gossip + " " + t.nodes[1].Peers
+			}
+			return nil
+		},
+		run: func(t *trial) error { return visit(t, t.nodes[4]) },
+	},
+	{name: "another cluster", quick: true, later: 1, refetches: nothing,
+		prepare: func(t *trial, i int, n *node) error {
+			if i == t.size() {
+				n.stranger = true
+				n.App += "\n\t\tcluster staging" // with the same secret and seeds
 			}
 			return nil
 		},

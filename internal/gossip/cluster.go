@@ -23,6 +23,7 @@ const (
 // A Cluster is what a node's config says of its cluster.
 type Cluster struct {
 	Enabled                         bool   // there is one
+	Name                            string // of the cluster; "" unless others may be met
 	Gossip, Peers                   string // to bind
 	AdvertiseGossip, AdvertisePeers string // to dial
 	Join                            []string
@@ -33,12 +34,15 @@ type Cluster struct {
 // Resolve fills in the defaults and checks all: a node has a cluster if the config says
 // anything of one. The name is empty if the config has none.
 func (c *Cluster) Resolve(name string, secrets []string) error {
-	c.Enabled = c.Enabled || c.Gossip != "" || c.Peers != "" || len(c.Join) > 0 || name != "" || len(secrets) > 0 || c.Insecure
+	c.Enabled = c.Enabled || c.Gossip != "" || c.Peers != "" || len(c.Join) > 0 || name != "" || len(secrets) > 0 || c.Insecure || c.Name != ""
 	if !c.Enabled {
 		return nil
 	}
+	if err := CheckClusterName(c.Name); err != nil {
+		return err
+	}
 	var err error
-	if c.Keys, err = ReadSecrets(secrets); err != nil {
+	if c.Keys, err = ReadSecrets(c.Name, secrets); err != nil {
 		return err
 	}
 	if err := c.addresses(); err != nil {
@@ -89,8 +93,31 @@ func (c *Cluster) addresses() error {
 	if c.AdvertiseGossip, err = advertised("gossip", c.AdvertiseGossip, gossip, GossipPort); err != nil {
 		return err
 	}
-	c.AdvertisePeers, err = advertised("peers", c.AdvertisePeers, peers, PeersPort)
-	return err
+	if c.AdvertisePeers, err = advertised("peers", c.AdvertisePeers, peers, PeersPort); err != nil {
+		return err
+	}
+	return c.checkLoopback()
+}
+
+// checkLoopback refuses a node that others are to find at their own loopback address.
+func (c *Cluster) checkLoopback() error {
+	gossip, peers := netip.MustParseAddrPort(c.AdvertiseGossip), netip.MustParseAddrPort(c.AdvertisePeers) // made by advertised
+	switch {
+	case gossip.Addr().IsLoopback() != peers.Addr().IsLoopback():
+		return fmt.Errorf("other nodes are told to dial gossip %s and peers %s, and one of them is a loopback address, which only this machine reaches: give both options an address of this machine, or add an advertise line", gossip, peers)
+	case !gossip.Addr().IsLoopback():
+		return nil
+	}
+	for _, seed := range c.Join {
+		host, _, err := parseSeed(seed)
+		if err != nil {
+			continue // Resolve says so
+		}
+		if ip, err := netip.ParseAddr(host); err == nil && !ip.IsLoopback() {
+			return fmt.Errorf("join %s is another machine, which cannot reach gossip %s: give gossip the address of this machine that other nodes dial", seed, gossip)
+		}
+	}
+	return nil
 }
 
 // overlap reports whether two listeners of one port can't have these addresses.
@@ -203,6 +230,9 @@ func (c *Cluster) Accepts(is Cluster) error {
 		return errors.New("a node that was started without a secret cannot get one while Caddy runs, because until all nodes have one the cluster would fall apart: restart it")
 	case len(c.Keys) > 0 && len(is.Keys) == 0:
 		return errors.New("the last secret cannot go while Caddy runs: put the new one before it, or restart")
+	}
+	if c.Name != is.Name {
+		return fmt.Errorf("the cluster's name cannot change from %q to %q while Caddy runs: restart it", c.Name, is.Name)
 	}
 	was := *c
 	was.Join, was.Keys, was.Insecure = is.Join, is.Keys, is.Insecure

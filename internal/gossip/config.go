@@ -20,6 +20,7 @@ const defaultRejoinEvery = 5 * time.Second
 // SetJoin and SetKeys replace the seeds and the keys.
 type Config struct {
 	Name            string         // unique per process
+	Cluster         string         // the name of the cluster; it may have none
 	Gossip          string         // ip:port to bind (TCP and UDP); with port 0 a free one is chosen
 	AdvertiseGossip string         // ip:port that others dial; "" = Gossip
 	Peers           string         // host:port that others dial for cache traffic
@@ -98,4 +99,14 @@ func (cfg *Config) advertised(bound netip.AddrPort) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("reading the advertised gossip address %q: %w; write it as ip:port", cfg.AdvertiseGossip, err)
 	}
 	return addr, nil
+}
+
+// isLocal reports whether the node can be reached from its own machine only.
+func (cfg *Config) isLocal() bool {
+	addr := cfg.AdvertiseGossip
+	if addr == "" {
+		addr = cfg.Gossip
+	}
+	at, err := netip.ParseAddrPort(addr)
+	return err == nil && at.Addr().IsLoopback()
 }

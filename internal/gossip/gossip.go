@@ -34,8 +34,9 @@ import (
 
 const (
 	// label stands before every packet and stream, so that clusters of other
-	// software on the same network are not merged with this one by mistake. It
-	// is no secret: only secrets keep other processes out.
+	// software, or with another name, on the same network are not merged with this one
+	// by mistake: where an address is used again, or one secret for two. It is no secret:
+	// only secrets keep other processes out.
 	label = "caddy-groupcache"
 
 	maxLocalState   = 1 << 20
@@ -58,6 +59,7 @@ type Membership struct {
 	advertise netip.AddrPort
 
 	refused       atomic.Int64
+	late          latecomers
 	mergesDropped atomic.Int64
 	leaving       atomic.Bool // from now on this node's meta says so
 	merges        chan []byte
@@ -85,6 +87,8 @@ func Start(cfg Config) (*Membership, error) {
 		watchDone: make(chan struct{}),
 	}
 	m.lines = newMemberlistLog(m.log, &m.refused, m.roster.suspect)
+	m.lines.secured = len(cfg.Keys) > 0
+	m.roster.local = cfg.isLocal()
 	if err := m.open(); err != nil {
 		return nil, err
 	}
@@ -115,7 +119,7 @@ func (m *Membership) open() error {
 		if m.cfg.Life != 0 {
 			m.seal.life = m.cfg.Life
 		}
-		secured = security{identity: m.cfg.Identity, seal: m.seal, receiverAt: m.roster.receiverAt}
+		secured = security{identity: m.cfg.Identity, seal: m.seal, receiverAt: m.roster.receiverAt, late: &m.late}
 	}
 	m.transport, err = newTransport(bind, secured, logger)
 	if err != nil {
@@ -140,6 +144,9 @@ func (m *Membership) memberlistConfig(logger *log.Logger) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = m.cfg.Name
 	c.Label = label
+	if m.cfg.Cluster != "" {
+		c.Label += " " + m.cfg.Cluster
+	}
 	c.Transport = m.transport
 	c.BindAddr, c.BindPort = m.bound.Addr().String(), int(m.bound.Port())
 	c.AdvertiseAddr, c.AdvertisePort = m.advertise.Addr().String(), int(m.advertise.Port())
@@ -266,6 +273,7 @@ func (m *Membership) watch(ctx context.Context) {
 			return
 		case <-m.roster.changed:
 		case <-tick.C:
+			guard.Run(func() { m.late.settle(m.roster.knows, m.lines) })
 		}
 		guard.Run(func() { last = m.look(ctx, last, told) })
 	}

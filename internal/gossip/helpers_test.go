@@ -3,6 +3,7 @@ package gossip
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -138,7 +139,7 @@ func keysOf(t testing.TB, letters string) []Keys {
 	t.Helper()
 	var all []Keys
 	for _, l := range letters {
-		k, err := deriveKeys(bytes.Repeat([]byte{byte(l)}, MinSecret))
+		k, err := deriveKeys(bytes.Repeat([]byte{byte(l)}, MinSecret), "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,5 +193,9 @@ func send(t *testing.T, network, addr string, b []byte) {
 	defer func() { _ = conn.Close() }()
 	if _, err := conn.Write(b); err != nil && network == "udp" {
 		t.Fatal(err) // a stream may be closed by the other side
+	}
+	if network == "tcp" { // until that closes it: who goes away first has not been refused
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		_, _ = io.Copy(io.Discard, conn)
 	}
 }

@@ -3,10 +3,12 @@ package gossip
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +30,7 @@ const (
 type joiner struct {
 	m        *Membership
 	started  time.Time
-	outcomes map[string]string // of each seed, as last logged; of run's goroutine
+	outcomes map[string]string // of each seed, the kind as last logged; of run's goroutine
 	now      chan struct{}     // 1-buffered: seeds has changed
 
 	mu        sync.Mutex // guards below
@@ -88,7 +90,11 @@ func (j *joiner) round(ctx context.Context, seeds []string) {
 	}
 	present, targets := j.m.roster.targets(time.Now(), j.m.cfg.RejoinEvery)
 	self := j.m.selfAddrs()
-	for _, r := range resolved {
+	for i := range resolved {
+		r := &resolved[i]
+		if j.m.roster.local && slices.ContainsFunc(r.addrs, func(a netip.AddrPort) bool { return !a.Addr().IsLoopback() }) {
+			r.err, r.addrs = fmt.Errorf("it is another machine, which cannot reach this node's loopback address %s: give the option gossip the address that other nodes dial", j.m.advertise), nil
+		}
 		for _, addr := range r.addrs {
 			if !present[addr] && !self(addr) {
 				targets[addr] = true
@@ -109,10 +115,15 @@ func (j *joiner) round(ctx context.Context, seeds []string) {
 	if ctx.Err() != nil {
 		return
 	}
+	alone := j.m.roster.alone()
 	seen := make(map[string]bool)
 	for _, r := range resolved {
 		seen[r.seed] = true
-		j.logOutcome(r.seed, r.outcome(present, self, joined))
+		became := r.outcome(present, self, joined)
+		if became.text == seedJoined && alone {
+			became.text = seedSelf // by an address that it does not know to be its own
+		}
+		j.logOutcome(r.seed, became)
 	}
 	for seed := range j.outcomes {
 		if !seen[seed] {
@@ -160,7 +171,7 @@ type outcome struct {
 const (
 	seedJoined      = "joined"
 	seedSelf        = "is this node itself"
-	seedUnresolved  = "cannot be resolved"
+	seedUnresolved  = "cannot be resolved or used"
 	seedUnreachable = "cannot be joined"
 )
 
@@ -182,12 +193,25 @@ func (r resolvedSeed) outcome(present map[netip.AddrPort]bool, self func(netip.A
 	return became
 }
 
+// kind is what tells outcomes apart: not the ports and times in their errors.
+func (o outcome) kind() string {
+	if o.err == nil {
+		return o.text
+	}
+	return o.text + ": " + strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return -1
+		}
+		return r
+	}, o.err.Error())
+}
+
 // logOutcome logs a seed's outcome, if it differs from that in the round before.
 func (j *joiner) logOutcome(seed string, became outcome) {
-	if j.outcomes[seed] == became.text {
+	if j.outcomes[seed] == became.kind() {
 		return
 	}
-	j.outcomes[seed] = became.text
+	j.outcomes[seed] = became.kind()
 	switch became.text {
 	case seedJoined:
 		j.m.log.Info("seed joined", zap.String("seed", seed))

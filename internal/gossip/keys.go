@@ -21,7 +21,9 @@ const (
 )
 
 // Keys is all that follows from one secret: a key for each purpose, by
-// HKDF-SHA256 (RFC 5869) with a label of its own.
+// HKDF-SHA256 (RFC 5869) with a label of its own, which has the name of the cluster, if
+// it has one: clusters with one secret and two names are as strange to each other as
+// those with two secrets.
 type Keys struct {
 	ID      KeyID
 	Peers   peer.Secret // the authority for certificates
@@ -32,11 +34,14 @@ type Keys struct {
 // A KeyID is the short public name of a secret. It says nothing about the secret.
 type KeyID [6]byte
 
-func deriveKeys(secret []byte) (Keys, error) {
+func deriveKeys(secret []byte, cluster string) (Keys, error) {
 	var k Keys
 	var err error
+	if cluster != "" {
+		cluster = " of cluster " + cluster
+	}
 	derive := func(label string, n int) []byte {
-		key, deriveErr := hkdf.Key(sha256.New, secret, nil, "caddy-groupcache "+label, n)
+		key, deriveErr := hkdf.Key(sha256.New, secret, nil, "caddy-groupcache "+label+cluster, n)
 		if deriveErr != nil {
 			err = fmt.Errorf("deriving the key for %s: %w", label, deriveErr)
 		}
@@ -49,16 +54,16 @@ func deriveKeys(secret []byte) (Keys, error) {
 	return k, err
 }
 
-// ReadSecrets makes keys of secrets as the configuration gives them, in base64. A
-// secret that comes twice counts once. Errors never show a secret.
-func ReadSecrets(secrets []string) ([]Keys, error) {
+// ReadSecrets makes keys for a cluster, which may have no name, of secrets as the
+// configuration gives them, in base64. A secret that comes twice counts once. Errors never show a secret.
+func ReadSecrets(cluster string, secrets []string) ([]Keys, error) {
 	var all []Keys
 	for i, s := range secrets {
 		raw, err := decodeSecret(s)
 		if err != nil {
 			return nil, fmt.Errorf("secret %d %w: make one with caddy groupcache keygen", i+1, err)
 		}
-		k, err := deriveKeys(raw)
+		k, err := deriveKeys(raw, cluster)
 		if err != nil {
 			return nil, err
 		}
@@ -72,11 +77,10 @@ func ReadSecrets(secrets []string) ([]Keys, error) {
 	return all, nil
 }
 
-// IsSecret reports whether a text is one of the secrets that keys were made of, however
-// it is written.
-func IsSecret(keys []Keys, text string) bool {
-	is, err := ReadSecrets([]string{text})
-	return err == nil && len(is) == 1 && slices.ContainsFunc(keys, func(k Keys) bool { return k.ID == is[0].ID })
+// IsSecret reports whether a text is one of the cluster's secrets, however it is written.
+func (c *Cluster) IsSecret(text string) bool {
+	is, err := ReadSecrets(c.Name, []string{text})
+	return err == nil && len(is) == 1 && slices.ContainsFunc(c.Keys, func(k Keys) bool { return k.ID == is[0].ID })
 }
 
 // PeerSecrets returns the secrets for an Identity.

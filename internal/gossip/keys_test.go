@@ -11,12 +11,12 @@ import (
 
 func TestEachPurposeHasAKeyOfItsOwn(t *testing.T) {
 	secret := bytes.Repeat([]byte{7}, 32)
-	k, err := deriveKeys(secret)
+	k, err := deriveKeys(secret, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, _ := deriveKeys(secret)
-	other, _ := deriveKeys(bytes.Repeat([]byte{8}, 32))
+	again, _ := deriveKeys(secret, "")
+	other, _ := deriveKeys(bytes.Repeat([]byte{8}, 32), "")
 	// What nodes of two versions derive must be the same: these never change.
 	for name, test := range map[string]struct {
 		key, again, other []byte
@@ -47,11 +47,11 @@ func TestSecrets(t *testing.T) {
 		std, url, strings.TrimRight(std, "="), strings.TrimRight(url, "="), std + "\n",
 		base64.StdEncoding.EncodeToString(raw), base64.StdEncoding.EncodeToString(raw[:33]),
 	} {
-		if keys, err := ReadSecrets([]string{good}); err != nil || len(keys) != 1 {
+		if keys, err := ReadSecrets("", []string{good}); err != nil || len(keys) != 1 {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
-	if keys, err := ReadSecrets([]string{std, url}); err != nil || len(keys) != 1 {
+	if keys, err := ReadSecrets("", []string{std, url}); err != nil || len(keys) != 1 {
 		t.Errorf("one secret in two alphabets: %d keys, %v", len(keys), err)
 	}
 	passphrase := "Correct horse battery staple, and one more"
@@ -69,7 +69,7 @@ func TestSecrets(t *testing.T) {
 		"a quote":                    `"` + std + `"`,
 		"spare bits":                 std[:42] + "B=",
 	} {
-		_, err := ReadSecrets([]string{std, bad})
+		_, err := ReadSecrets("", []string{std, bad})
 		if err == nil || !strings.Contains(err.Error(), "secret 2 ") || !strings.Contains(err.Error(), "caddy groupcache keygen") {
 			t.Errorf("%s: %v", name, err)
 		} else if bad != "" && strings.Contains(err.Error(), bad) {
@@ -81,7 +81,7 @@ func TestSecrets(t *testing.T) {
 		_, _ = rand.Read(raw)
 		many = append(many, base64.StdEncoding.EncodeToString(raw))
 	}
-	if _, err := ReadSecrets(many); err == nil || !strings.Contains(err.Error(), "at most") {
+	if _, err := ReadSecrets("", many); err == nil || !strings.Contains(err.Error(), "at most") {
 		t.Errorf("too many: %v", err)
 	}
 }

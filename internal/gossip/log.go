@@ -21,6 +21,7 @@ type memberlistLog struct {
 	limited *LimitedLog
 	refused *atomic.Int64
 	suspect func(name string)
+	secured bool        // streams are authenticated before memberlist reads from them
 	quiet   atomic.Bool // closed sockets are no news
 }
 
@@ -64,6 +65,12 @@ var refusals = []string{
 	refusedMessage,
 }
 
+// refusedMember begins the line about a member whose description is refused.
+const refusedMember = "ignoring alive message for "
+
+// ends are what the lines say about streams that broke off.
+var ends = []string{": EOF", "unexpected EOF", "connection reset by peer", "broken pipe", "i/o timeout", "use of closed network connection"}
+
 // Write takes one line: log.Logger calls it once for each.
 func (l *memberlistLog) Write(p []byte) (int, error) {
 	if l.quiet.Load() {
@@ -74,7 +81,14 @@ func (l *memberlistLog) Write(p []byte) (int, error) {
 		return len(p), nil // memberlist does not know of the seal; without one the app warns
 	}
 	if level >= zapcore.WarnLevel && slices.ContainsFunc(refusals, func(s string) bool { return strings.HasPrefix(text, s) }) {
+		if l.secured && slices.ContainsFunc(ends, func(s string) bool { return strings.Contains(text, s) }) {
+			return len(p), nil // a member was killed or frozen amid it
+		}
 		l.refused.Add(1)
+		if why, ok := strings.CutPrefix(text, refusedMember); ok {
+			l.limited.Write(zapcore.WarnLevel, refusedMember+why, "refused a member", zap.String("member", why))
+			return len(p), nil
+		}
 		// The sender cannot be told from a forger; it is no error of this node.
 		l.limited.Refused("gossip", text)
 		return len(p), nil

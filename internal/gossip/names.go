@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -11,8 +12,9 @@ import (
 )
 
 const (
-	maxNodeName = 255
-	maxPeerAddr = 253 + len(":65535")
+	maxNodeName    = 255
+	maxClusterName = 64
+	maxPeerAddr    = 253 + len(":65535")
 )
 
 // CheckName returns why a node cannot have a name.
@@ -24,6 +26,14 @@ func CheckName(s string) error {
 		return errors.New("it is too long")
 	case !utf8.ValidString(s) || strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0:
 		return errors.New("it has bytes that cannot be printed")
+	}
+	return nil
+}
+
+// CheckClusterName returns why a cluster cannot have a name; "" is none.
+func CheckClusterName(s string) error {
+	if len(s) > maxClusterName || strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) >= 0 {
+		return fmt.Errorf("cluster %q: a name of at most %d printable ASCII characters without spaces, such as production", s, maxClusterName)
 	}
 	return nil
 }

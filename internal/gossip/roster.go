@@ -2,6 +2,8 @@ package gossip
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -53,6 +55,7 @@ func (m Member) Present() bool { return m.State == StateAlive || m.State == Stat
 // A roster is the record of all members, as memberlist's events tell of them.
 type roster struct {
 	self    string        // this node's name
+	local   bool          // this node is reached from its own machine only
 	changed chan struct{} // 1-buffered: records may have changed
 
 	// mu guards records. It is a leaf: see the top of gossip.go.
@@ -127,6 +130,9 @@ func (ro *roster) accept(n *memberlist.Node) error {
 	if ip, ok := netip.AddrFromSlice(n.Addr); !ok || ip.IsUnspecified() || ip.IsMulticast() || n.Port == 0 {
 		return errors.New("its address cannot be dialed")
 	}
+	if err := ro.reachable(n); err != nil {
+		return err
+	}
 	if len(n.Meta) > memberlist.MetaMaxSize {
 		return errors.New("its meta is too long")
 	}
@@ -136,6 +142,50 @@ func (ro *roster) accept(n *memberlist.Node) error {
 		return errors.New("there are too many members")
 	}
 	return nil
+}
+
+// reachable refuses a member that advertises a loopback address to nodes of other
+// machines: each of them would reach itself there.
+func (ro *roster) reachable(n *memberlist.Node) error {
+	if ro.local || n.Name == ro.self {
+		return nil
+	}
+	host, _, _ := net.SplitHostPort(decodeMeta(n.Meta).peers)
+	peers, err := netip.ParseAddr(host)
+	if own := host == "localhost" || err == nil && peers.IsLoopback(); own || n.Addr.IsLoopback() {
+		return fmt.Errorf("it advertises a loopback address (gossip %s, peers %s), which only its own machine reaches: correct its options gossip and peers, or add advertise there", n.Addr, host)
+	}
+	return nil
+}
+
+// knows reports whether a process is a member, present or not, at an address.
+func (ro *roster) knows(life uint64, at net.Addr) bool {
+	from, ok := at.(*net.UDPAddr)
+	if !ok || life == 0 {
+		return false
+	}
+	addr := from.AddrPort()
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	for _, r := range ro.records {
+		if r.receiver.life == life && r.addr == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// alone reports whether this node sees no other member.
+func (ro *roster) alone() bool {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	for _, r := range ro.records {
+		if r.Present() && !r.Self {
+			return false
+		}
+	}
+	return true
 }
 
 // suspect notes that a probe of a member has failed.

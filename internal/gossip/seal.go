@@ -116,6 +116,9 @@ func (s *seal) seal(to receiver, packet []byte) []byte {
 	return s.keyFor(to).aead.Seal(sealed, nonce, packet, head)
 }
 
+// senderOf returns the life of the sender of a sealed packet.
+func senderOf(sealed []byte) uint64 { return binary.BigEndian.Uint64(sealed[8:]) }
+
 // open returns the packet, the first time. It fails if the packet is not sealed
 // with one of this node's secrets, for this process, or has come before.
 func (s *seal) open(sealed []byte) ([]byte, error) {

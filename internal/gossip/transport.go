@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -63,6 +67,7 @@ type security struct {
 	seal     *seal
 	// receiverAt returns the node at an address.
 	receiverAt func(memberlist.Address) receiver
+	late       *latecomers
 }
 
 func newTransport(bind netip.AddrPort, s security, logger *log.Logger) (*transport, error) {
@@ -137,7 +142,9 @@ func (t *transport) receive(raw net.Conn) {
 	if t.seal != nil {
 		secured := tls.Server(raw, t.identity.Server(streamProtocol))
 		if err := t.handshake(raw, secured); err != nil {
-			t.log.Printf("[WARN] memberlist: %s: %v %s", refusedStream, err, memberlist.LogConn(raw))
+			if !brokeOff(err) { // a member that was killed or frozen amid it is no stranger
+				t.log.Printf("[WARN] memberlist: %s: %v %s", refusedStream, peer.ExplainHandshake(err), memberlist.LogConn(raw))
+			}
 			return
 		}
 		conn = secured
@@ -152,6 +159,16 @@ func (t *transport) receive(raw net.Conn) {
 	case <-t.ctx.Done():
 		_ = s.Close()
 	}
+}
+
+// brokeOff reports whether a connection has ended, rather than said something wrong.
+func brokeOff(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed, os.ErrDeadlineExceeded, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // handshake waits until the client of a stream is authenticated.
@@ -177,9 +194,13 @@ func (t *transport) receivePackets() {
 
 func (t *transport) receivePacket(p *memberlist.Packet) {
 	if t.seal != nil {
+		sealed := p.Buf
 		var err error
-		if p.Buf, err = t.seal.open(p.Buf); err != nil {
-			t.log.Printf("[WARN] memberlist: %s: %v %s", refusedPacket, err, memberlist.LogAddress(p.From))
+		if p.Buf, err = t.seal.open(sealed); err != nil {
+			why := fmt.Sprintf("[WARN] memberlist: %s: %v %s", refusedPacket, err, memberlist.LogAddress(p.From))
+			if err != errMisdirected || !t.late.hold(senderOf(sealed), p.From, why) {
+				t.log.Print(why)
+			}
 			return
 		}
 		if len(p.Buf) == 0 {
@@ -240,7 +261,7 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 		defer cancel()
 		if err := secured.HandshakeContext(ctx); err != nil {
 			_ = raw.Close()
-			return nil, err
+			return nil, peer.ExplainHandshake(err)
 		}
 		conn = secured
 	}

@@ -50,8 +50,12 @@ func (n *node) mustRefuse(t *testing.T, packets, streams [][]byte) {
 		send(t, network, n.bound.String(), b)
 		waitFor(t, what+" to be refused by "+n.cfg.Name, func() bool { return n.Refused() > before })
 	}
+	before := n.Refused()
+	for _, p := range packets {
+		send(t, "udp", n.bound.String(), p)
+	}
+	waitFor(t, "packets that were recorded to be refused by "+n.cfg.Name, func() bool { return n.Refused() >= before+int64(len(packets)) })
 	for i, p := range packets {
-		refuses("a packet that was recorded", "udp", p)
 		forged := bytes.Clone(p)
 		binary.BigEndian.PutUint64(forged[16:], 1<<40+uint64(i)) // a count that has not come yet
 		refuses("a packet that was changed", "udp", forged)

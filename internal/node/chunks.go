@@ -22,7 +22,7 @@ import (
 // chunk or two, however large it is.
 
 // chunkTimeout is how long a node waits until another has given or taken a
-// chunk. A dead one is noticed sooner, by its connection.
+// chunk. Until that begins it waits for peer_timeout, as for any answer.
 const chunkTimeout = 5 * time.Second
 
 // ErrChunkGone says that a chunk is neither here nor with its owner.
@@ -72,8 +72,9 @@ func (c *Chunks) owner(id peer.ChunkID) (peer.Node, bool) {
 }
 
 // Get returns a chunk of so many bytes: from this node's memory, from its
-// owner, or, as a last resort, from wherever mend gets it (nil: from nowhere).
-func (c *Chunks) Get(ctx context.Context, id peer.ChunkID, length int64, mend func() ([]byte, error)) ([]byte, error) {
+// owner, which may be silent for so long, or, as a last resort, from wherever mend gets
+// it (nil: from nowhere).
+func (c *Chunks) Get(ctx context.Context, id peer.ChunkID, length int64, silence time.Duration, mend func() ([]byte, error)) ([]byte, error) {
 	if b, err := c.node.Store.Chunk(id.Key, id.Generation, id.Index); err == nil {
 		return b, nil
 	}
@@ -95,7 +96,7 @@ func (c *Chunks) Get(ctx context.Context, id peer.ChunkID, length int64, mend fu
 			c.mu.Unlock()
 			close(b.done)
 		}()
-		b.chunk, b.err = c.obtain(id, length, mend)
+		b.chunk, b.err = c.obtain(id, length, silence, mend)
 		return b.chunk, b.err
 	}
 	defer c.follow(b)()
@@ -156,7 +157,7 @@ func (c *Chunks) First(id peer.ChunkID) ([]byte, error) {
 }
 
 // obtain does not end with the request that it is for: others wait too.
-func (c *Chunks) obtain(id peer.ChunkID, length int64, mend func() ([]byte, error)) ([]byte, error) {
+func (c *Chunks) obtain(id peer.ChunkID, length int64, silence time.Duration, mend func() ([]byte, error)) ([]byte, error) {
 	// Another transfer may have ended between the look and the win.
 	if b, err := c.node.Store.Chunk(id.Key, id.Generation, id.Index); err == nil {
 		return b, nil
@@ -164,7 +165,7 @@ func (c *Chunks) obtain(id peer.ChunkID, length int64, mend func() ([]byte, erro
 	err := ErrChunkGone
 	if owner, self := c.owner(id); !self {
 		var b []byte
-		if b, err = c.request(owner, id, length, chunkTimeout); err == nil {
+		if b, err = c.request(owner, id, length, peer.Wait{Begin: cmp.Or(silence, DefaultPeerTimeout), All: chunkTimeout}); err == nil {
 			c.node.Store.PutChunk(id.Key, id.Generation, id.Index, b, false)
 			return b, nil
 		}
@@ -183,7 +184,7 @@ func (c *Chunks) obtain(id peer.ChunkID, length int64, mend func() ([]byte, erro
 	return mend()
 }
 
-func (c *Chunks) request(from peer.Node, id peer.ChunkID, length int64, timeout time.Duration) ([]byte, error) {
+func (c *Chunks) request(from peer.Node, id peer.ChunkID, length int64, wait peer.Wait) ([]byte, error) {
 	release, ok := c.node.Budget.Take(length)
 	if !ok {
 		return nil, fill.ErrMemory
@@ -193,7 +194,7 @@ func (c *Chunks) request(from peer.Node, id peer.ChunkID, length int64, timeout 
 	err := ErrChunkGone
 	for range 2 { // a connection may break for reasons that are over at once
 		start := time.Now()
-		b, err = c.node.Client.Chunk(context.Background(), from, id, length, timeout)
+		b, err = c.node.Client.Chunk(context.Background(), from, id, length, wait)
 		c.node.observe(operationChunk, err, time.Since(start))
 		if err == nil || errors.Is(err, peer.ErrMissing) || errors.Is(err, peer.ErrDown) || errors.Is(err, peer.ErrTimeout) {
 			break
@@ -203,12 +204,12 @@ func (c *Chunks) request(from peer.Node, id peer.ChunkID, length int64, timeout 
 }
 
 // Store gives a chunk to its owner, or keeps it here if that one can't take
-// it.
-func (c *Chunks) Store(id peer.ChunkID, chunk []byte) {
+// it, or is silent for so long.
+func (c *Chunks) Store(id peer.ChunkID, chunk []byte, silence time.Duration) {
 	owner, self := c.owner(id)
 	if !self {
 		start := time.Now()
-		err := c.node.Client.PutChunk(context.Background(), owner, id, chunk, chunkTimeout)
+		err := c.node.Client.PutChunk(context.Background(), owner, id, chunk, peer.Wait{Begin: cmp.Or(silence, DefaultPeerTimeout), All: chunkTimeout})
 		c.node.observe(operationStore, err, time.Since(start))
 		self = err != nil
 	}
@@ -226,7 +227,7 @@ func (f *Flight) Settle(q *Lookup, last bool) {
 		if f.Generation == 0 {
 			f.spread(q, store.NewGeneration())
 		}
-		f.node.Chunks.Store(peer.ChunkID{Key: q.Key, Generation: f.Generation, Index: i}, chunk)
+		f.node.Chunks.Store(peer.ChunkID{Key: q.Key, Generation: f.Generation, Index: i}, chunk, q.PeerTimeout)
 		f.Fill.Settle(i)
 	}
 }
@@ -235,11 +236,11 @@ func (f *Flight) Settle(q *Lookup, last bool) {
 // owners. It comes before the first of them is known to be.
 func (f *Flight) spread(q *Lookup, g store.Generation) {
 	f.Generation = g
-	key := q.Key
+	key, silence := q.Key, q.PeerTimeout
 	f.Fill.PutElsewhere(func(ctx context.Context, i int, offset int64) ([]byte, func(), error) {
 		id := peer.ChunkID{Key: key, Generation: g, Index: i}
 		return f.node.Pins.Part(id, offset, func() ([]byte, error) {
-			return f.node.Chunks.Get(ctx, id, store.ChunkLength(f.Fill.Size(), i), nil)
+			return f.node.Chunks.Get(ctx, id, store.ChunkLength(f.Fill.Size(), i), silence, nil)
 		})
 	})
 }

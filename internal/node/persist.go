@@ -242,7 +242,7 @@ func (p *Persistence) Vouched(ctx context.Context, marker store.PurgeID) bool {
 	for {
 		vouched := false
 		for _, from := range p.node.Others() {
-			purges, dropped, err := p.node.Client.Purges(ctx, from)
+			purges, dropped, err := p.node.Client.Purges(ctx, from, catchUpFor)
 			if err != nil {
 				continue
 			}

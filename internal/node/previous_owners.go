@@ -220,8 +220,8 @@ func (p *previousOwners) store(q *Lookup, found *Result, reply *peer.Reply) bool
 // and gives it to the owner; nil: no node has it.
 func (p *previousOwners) chunk(id peer.ChunkID, length int64) []byte {
 	for _, from := range p.Of(store.ChunkKey(id.Key, id.Index), time.Now()) {
-		if b, err := p.node.Chunks.request(from, id, length, previousChunkTimeout); err == nil {
-			p.node.Chunks.Store(id, b)
+		if b, err := p.node.Chunks.request(from, id, length, peer.Wait{Begin: PreviousTimeout, All: previousChunkTimeout}); err == nil {
+			p.node.Chunks.Store(id, b, PreviousTimeout)
 			return b
 		}
 	}

@@ -184,9 +184,7 @@ func (p *Purger) keepReminding(to peer.Node) {
 // remembers.
 func (p *Purger) remindOnce(to peer.Node) bool {
 	purges, _ := p.Log.All()
-	ctx, cancel := context.WithTimeoutCause(p.node.Over, PurgeDeadline, peer.ErrTimeout)
-	defer cancel()
-	return len(purges) == 0 || p.node.Client.Purge(ctx, to, purges) == nil
+	return p.node.Client.PurgeAll(p.node.Over, to, purges, PurgeDeadline) == nil
 }
 
 // Invalidate drops what selectors name, here and on all other nodes, because a
@@ -231,12 +229,13 @@ func (p *Purger) apply(purges []store.Purge, asked bool) {
 // there, and this node knows none of those that are left, it has missed some
 // that no node can tell any more: then it drops everything.
 func (p *Purger) Learn(purges []store.Purge, dropped time.Time) {
+	p.learn(purges, dropped, p.Log.Knows)
+}
+
+// learn is Learn, by what the node knew at some time.
+func (p *Purger) learn(purges []store.Purge, dropped time.Time, knew func(store.PurgeID) bool) {
 	if !dropped.IsZero() {
-		knows := false
-		for _, one := range purges {
-			knows = knows || p.Log.Knows(one.ID)
-		}
-		if !knows {
+		if !slices.ContainsFunc(purges, func(one store.Purge) bool { return knew(one.ID) }) {
 			p.node.Store.Purge(store.Purge{Selectors: []store.Selector{{Kind: store.All}}})
 		}
 		p.Log.Dropped(dropped)
@@ -476,14 +475,34 @@ func (p *Purger) learnFrom(ctx context.Context, from peer.Node) bool {
 // ask learns what purges a node knows of.
 func (p *Purger) ask(ctx context.Context, from peer.Node) error {
 	start := time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, catchUpFor, peer.ErrTimeout)
-	defer cancel()
-	purges, dropped, err := p.node.Client.Purges(ctx, from)
+	known := make(map[store.PurgeID]bool) // before: while it asks, others tell it of some
+	before, _ := p.Log.All()
+	for _, one := range before {
+		known[one.ID] = true
+	}
+	purges, dropped, err := p.node.Client.Purges(ctx, from, catchUpFor)
 	p.node.observe(operationPurges, err, time.Since(start))
 	if err == nil {
-		p.Learn(purges, dropped)
+		p.learn(purges, dropped, func(id store.PurgeID) bool { return known[id] })
 	}
 	return err
+}
+
+// gossiped bounds what goes with memberlist's push/pull, which has two seconds for all of
+// it, or a node would never join over a slow link.
+const gossiped = 128
+
+// Latest returns the purges that memberlist brings to other nodes: those that may have
+// missed them by a moment. All others are told when they appear (members), and reminded.
+func (p *Purger) Latest() []store.Purge {
+	all, _ := p.Log.All()
+	size, i := 0, len(all)
+	for ; i > 0 && len(all)-i < gossiped && size < gossiped<<7; i-- {
+		for _, s := range all[i-1].Selectors {
+			size += len(s.Value)
+		}
+	}
+	return all[i:]
 }
 
 // Merge takes in the purges that memberlist brings from another node.

@@ -10,6 +10,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
@@ -50,13 +51,17 @@ func (d *decoder) chunkID() (c ChunkID) {
 	return c
 }
 
+// A Wait is how long a call about a chunk may take: until something happens, an answer
+// that begins or a connection that takes the chunk, and in all. A chunk takes its time
+// over a slow link, and a silent node is to cost no more there than anywhere else.
+type Wait struct{ Begin, All time.Duration }
+
 // Chunk asks a node for a chunk of a length. It fails with ErrMissing when the
-// node does not have it, and with ErrTimeout when nothing has come within
-// timeout.
-func (c *Client) Chunk(ctx context.Context, to Node, id ChunkID, length int64, timeout time.Duration) ([]byte, error) {
+// node does not have it, and with ErrTimeout when it has not come in time.
+func (c *Client) Chunk(ctx context.Context, to Node, id ChunkID, length int64, wait Wait) ([]byte, error) {
 	var w frameWriter
 	w.frame(frameChunk, id.append)
-	chunk, err := c.chunk(ctx, to, pathChunk, newParts(w.buf), timeout, func(frames *frameReader) ([]byte, error) {
+	chunk, err := c.chunk(ctx, to, pathChunk, newParts(w.buf), wait, func(frames *frameReader) ([]byte, error) {
 		return readChunk(frames, id, length)
 	})
 	if err != nil {
@@ -110,14 +115,14 @@ func (d *decoder) indexes() []int {
 }
 
 // PutChunk gives a node a chunk to keep. It fails with ErrRefused when that has
-// no room, and with ErrTimeout when it has not answered within timeout.
-func (c *Client) PutChunk(ctx context.Context, to Node, id ChunkID, chunk []byte, timeout time.Duration) error {
+// no room, and with ErrTimeout when it has not answered in time.
+func (c *Client) PutChunk(ctx context.Context, to Node, id ChunkID, chunk []byte, wait Wait) error {
 	var head, end frameWriter
 	head.frame(frameChunk, id.append)
 	head.buf = append(head.buf, frameData)
 	head.buf = binary.BigEndian.AppendUint32(head.buf, uint32(len(chunk)))
 	end.end(store.Digest(chunk), id.Generation)
-	_, err := c.chunk(ctx, to, pathStore, newParts(head.buf, chunk, end.buf), timeout, func(frames *frameReader) ([]byte, error) {
+	_, err := c.chunk(ctx, to, pathStore, newParts(head.buf, chunk, end.buf), wait, func(frames *frameReader) ([]byte, error) {
 		switch kind, d, _, err := frames.next(); {
 		case err != nil:
 			return nil, err
@@ -135,14 +140,24 @@ func (c *Client) PutChunk(ctx context.Context, to Node, id ChunkID, chunk []byte
 }
 
 // chunk makes a call about a chunk. The peer is judged by its answer.
-func (c *Client) chunk(ctx context.Context, to Node, path string, body *parts, timeout time.Duration, read func(*frameReader) ([]byte, error)) ([]byte, error) {
+func (c *Client) chunk(ctx context.Context, to Node, path string, body *parts, wait Wait, read func(*frameReader) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watchdog := guard.AfterFunc(timeout, func() { cancel(ErrTimeout) })
+	watchdog := guard.AfterFunc(min(wait.Begin, wait.All), func() { cancel(ErrTimeout) })
 	defer watchdog.Stop()
+	// Once: a watchdog that has fired stays so.
+	begun := sync.OnceFunc(func() {
+		if watchdog.Stop() {
+			watchdog.Reset(wait.All)
+		}
+	})
+	if path == pathStore {
+		body.read = begun // the rest is the chunk's own time
+	}
 	resp, err := c.call(ctx, to, path, body, body.length())
 	var chunk []byte
 	if err == nil {
+		begun()
 		defer resp.Body.Close()
 		frames := c.frames(resp.Body)
 		chunk, err = read(frames)
@@ -163,7 +178,8 @@ func (c *Client) chunk(ctx context.Context, to Node, path string, body *parts, t
 // into one.
 type parts struct {
 	io.Reader
-	all [][]byte
+	all  [][]byte
+	read func() // told when the connection takes some of it; may be nil
 }
 
 func newParts(all ...[]byte) *parts {
@@ -171,11 +187,22 @@ func newParts(all ...[]byte) *parts {
 	for i, p := range all {
 		readers[i] = bytes.NewReader(p)
 	}
-	return &parts{io.MultiReader(readers...), all}
+	return &parts{Reader: io.MultiReader(readers...), all: all}
+}
+
+func (p *parts) Read(b []byte) (int, error) {
+	if p.read != nil {
+		p.read()
+	}
+	return p.Reader.Read(b)
 }
 
 // again returns the same body, unread.
-func (p *parts) again() *parts { return newParts(p.all...) }
+func (p *parts) again() *parts {
+	again := newParts(p.all...)
+	again.read = p.read
+	return again
+}
 
 func (p *parts) length() int64 {
 	var n int64

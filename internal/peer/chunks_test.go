@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -34,16 +36,16 @@ func TestChunksCrossTheWire(t *testing.T) {
 			},
 		})
 		c := newClient(t)
-		if got, err := c.Chunk(t.Context(), to, id, int64(size), patience); err != nil || !bytes.Equal(got, want) {
+		if got, err := c.Chunk(t.Context(), to, id, int64(size), Wait{patience, patience}); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%d bytes of %d, %v", len(got), size, err)
 		}
-		if _, err := newClient(t).Chunk(t.Context(), to, id, int64(size)+1, patience); !errors.Is(err, ErrProtocol) {
+		if _, err := newClient(t).Chunk(t.Context(), to, id, int64(size)+1, Wait{patience, patience}); !errors.Is(err, ErrProtocol) {
 			t.Errorf("a chunk of another length: %v", err)
 		}
-		if _, err := c.Chunk(t.Context(), to, ChunkID{Key: id.Key, Generation: 9, Index: 3}, 1, patience); !errors.Is(err, ErrMissing) {
+		if _, err := c.Chunk(t.Context(), to, ChunkID{Key: id.Key, Generation: 9, Index: 3}, 1, Wait{patience, patience}); !errors.Is(err, ErrMissing) {
 			t.Errorf("a chunk that is not there: %v", err)
 		}
-		if err := c.PutChunk(t.Context(), to, id, want, patience); err != nil || !bytes.Equal(kept, want) {
+		if err := c.PutChunk(t.Context(), to, id, want, Wait{patience, patience}); err != nil || !bytes.Equal(kept, want) {
 			t.Errorf("put %d bytes of %d, %v", len(kept), size, err)
 		}
 	}
@@ -69,7 +71,7 @@ func TestWhichChunksAreThere(t *testing.T) {
 
 func TestChunkIsRefusedWithoutMemory(t *testing.T) {
 	to, s := serve(t, backend{full: true})
-	err := newClient(t).PutChunk(t.Context(), to, ChunkID{store.Key{1}, 2, 3}, []byte("abc"), patience)
+	err := newClient(t).PutChunk(t.Context(), to, ChunkID{store.Key{1}, 2, 3}, []byte("abc"), Wait{patience, patience})
 	if !errors.Is(err, ErrRefused) || s.Refused() != 0 {
 		t.Errorf("%v, and %d broke the protocol", err, s.Refused())
 	}
@@ -200,4 +202,24 @@ func FuzzChunk(f *testing.F) {
 			t.Errorf("got %q", chunk)
 		}
 	})
+}
+
+// A node that says nothing costs what it costs anywhere: not the time of a chunk.
+func TestSilentNodeCostsNoChunksTime(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // it accepts nobody
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	release := make(chan struct{})
+	thinking, _ := serve(t, backend{chunk: func(ChunkID) []byte { <-release; return nil }})
+	defer close(release)
+	c := newClient(t)
+	begun := time.Now()
+	wait := Wait{50 * time.Millisecond, patience}
+	_, err = c.Chunk(t.Context(), Node{Name: "silent", Addr: silent.Addr().String()}, ChunkID{store.Key{1}, 2, 3}, 1, wait)
+	_, thinks := c.Chunk(t.Context(), thinking, ChunkID{store.Key{1}, 2, 3}, 1, wait)
+	if !errors.Is(err, ErrTimeout) || !errors.Is(thinks, ErrTimeout) || time.Since(begun) > patience/2 {
+		t.Errorf("%v, %v after %v", err, thinks, time.Since(begun))
+	}
 }

@@ -248,7 +248,7 @@ func (c *serverConn) identify(id *Identity) (net.Conn, error) {
 	} else {
 		t := tls.Server(c, c.under.server(protocolHTTP2))
 		if err := t.Handshake(); err != nil {
-			return nil, err
+			return nil, ExplainHandshake(err)
 		}
 		c.by, peer = c.under.acceptedBy(t.ConnectionState()), t
 	}

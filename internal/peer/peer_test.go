@@ -384,13 +384,13 @@ func TestPurgesCrossTheWire(t *testing.T) {
 		}
 	}
 	same(got)
-	list, dropped, err := c.Purges(t.Context(), to)
+	list, dropped, err := c.Purges(t.Context(), to, patience)
 	if err != nil || dropped.Sub(gone) > skew || gone.Sub(dropped) > skew {
 		t.Errorf("%v, dropped %v", err, dropped)
 	}
 	same(list)
 	gone = time.Time{}
-	if _, dropped, err := c.Purges(t.Context(), to); err != nil || !dropped.IsZero() {
+	if _, dropped, err := c.Purges(t.Context(), to, patience); err != nil || !dropped.IsZero() {
 		t.Errorf("%v, dropped %v", err, dropped)
 	}
 	s.Close()

@@ -115,7 +115,7 @@ func dialTLS(ctx context.Context, dialer *net.Dialer, network, addr string) (net
 	conn := tls.Client(raw, h.under.client(protocolHTTP2))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
-		return nil, err
+		return nil, ExplainHandshake(err)
 	}
 	h.by = h.under.acceptedBy(conn.ConnectionState())
 	return conn, nil

@@ -8,6 +8,8 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -186,7 +188,41 @@ func (s *Server) purges(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w)
 		return
 	}
-	_, _ = w.Write(EncodePurges(s.backend.Purges())) // the asker is gone: nobody to tell
+	all, dropped := s.backend.Purges()
+	if after, err := strconv.ParseUint(r.URL.Query().Get("after"), 16, 64); err == nil {
+		// If it is forgotten meanwhile the asker gets some twice.
+		all = all[slices.IndexFunc(all, func(p store.Purge) bool { return uint64(p.ID) == after })+1:]
+	}
+	n := batchOf(all)
+	if n < len(all) {
+		w.Header().Set(moreField, "1")
+	}
+	_, _ = w.Write(EncodePurges(all[:n], dropped)) // the asker is gone: nobody to tell
+}
+
+// purgeBatch is about how much of purges goes in one request or answer, in bytes of
+// memory, which is twice what crosses the wire. A connection is given up when a ping takes
+// too long, and that waits behind what goes before it: some 8 KiB do not hold it up even
+// over a link of 200 kbit/s.
+const purgeBatch = 16 << 10
+
+// moreField is the header field of an answer that has not all purges.
+const moreField = "Groupcache-More"
+
+// batchOf returns how many of some purges go together.
+func batchOf(purges []store.Purge) (n int) {
+	for size := int64(0); n < len(purges) && size < purgeBatch; n++ {
+		size += sizeOf(purges[n])
+	}
+	return n
+}
+
+func sizeOf(p store.Purge) int64 {
+	size := int64(purgeSize)
+	for _, s := range p.Selectors {
+		size += selectorSize + int64(len(s.Value))
+	}
+	return size
 }
 
 // Purge has a node apply purges. Nil means that it has: from now on it serves
@@ -201,19 +237,60 @@ func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge) error
 	return resp.Body.Close()
 }
 
+// PurgeAll has a node apply purges that may be many, some at a time, for which it has
+// so long each.
+func (c *Client) PurgeAll(ctx context.Context, to Node, purges []store.Purge, each time.Duration) error {
+	for len(purges) > 0 {
+		n := batchOf(purges)
+		batch, cancel := context.WithTimeoutCause(ctx, each, ErrTimeout)
+		err := c.Purge(batch, to, purges[:n])
+		cancel()
+		if err != nil {
+			return err
+		}
+		purges = purges[n:]
+	}
+	return nil
+}
+
 // Purges returns the recent purges that a node knows of, and when the youngest
-// arrived there that it has forgotten; zero: none.
-func (c *Client) Purges(ctx context.Context, from Node) ([]store.Purge, time.Time, error) {
-	resp, err := c.post(ctx, from, pathPurges, nil, 0)
+// arrived there that it has forgotten; zero: none. It asks for some at a time, for which
+// the node has so long each.
+func (c *Client) Purges(ctx context.Context, from Node, each time.Duration) (all []store.Purge, dropped time.Time, err error) {
+	for after, more, size := store.PurgeID(0), true, int64(0); more; {
+		var some []store.Purge
+		some, dropped, more, err = c.somePurges(ctx, from, after, each)
+		if err != nil {
+			return nil, time.Time{}, fmt.Errorf("asking %s for purges: %w", from.Name, err)
+		}
+		for _, p := range some {
+			size += sizeOf(p)
+		}
+		if len(some) == 0 && more || size > maxPurgeMessage {
+			return nil, time.Time{}, fmt.Errorf("asking %s for purges: %w", from.Name, malformed("too many purges"))
+		}
+		if all = append(all, some...); !more {
+			break
+		}
+		after = some[len(some)-1].ID
+	}
+	return all, dropped, nil
+}
+
+func (c *Client) somePurges(ctx context.Context, from Node, after store.PurgeID, each time.Duration) (some []store.Purge, dropped time.Time, more bool, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, each, ErrTimeout)
+	defer cancel()
+	resp, err := c.post(ctx, from, pathPurges+"?after="+after.String(), nil, 0)
+	if err == nil {
+		frames, room := c.frames(resp.Body), takings{memory: c.Reserve}
+		defer room.release()
+		some, dropped, err = decodePurges(frames, room.take)
+		frames.close()
+		err = errors.Join(err, resp.Body.Close())
+		more = resp.Header.Get(moreField) != ""
+	}
 	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("asking %s for purges: %w", from.Name, causeOf(ctx, err))
+		return nil, time.Time{}, false, causeOf(ctx, err)
 	}
-	frames, room := c.frames(resp.Body), takings{memory: c.Reserve}
-	defer room.release()
-	purges, dropped, err := decodePurges(frames, room.take)
-	frames.close()
-	if err = errors.Join(err, resp.Body.Close()); err != nil {
-		return nil, time.Time{}, fmt.Errorf("asking %s for purges: %w", from.Name, causeOf(ctx, err))
-	}
-	return purges, dropped, nil
+	return some, dropped, more, nil
 }

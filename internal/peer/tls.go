@@ -203,6 +203,25 @@ func (as *authorities) client(protocol string) *tls.Config {
 	return c
 }
 
+// ExplainHandshake says what is probably wrong where crypto/tls tells only how it found
+// out.
+func ExplainHandshake(err error) error {
+	var alert tls.AlertError
+	switch {
+	case errors.As(err, new(x509.UnknownAuthorityError)), errors.As(err, &alert) && (alert == alertUnknownCA || alert == alertBadCertificate):
+		return fmt.Errorf("the other side has another secret, or another cluster name: %w", err)
+	case errors.As(err, new(tls.RecordHeaderError)):
+		return fmt.Errorf("the other side has no secret, or is no node: %w", err)
+	}
+	return err
+}
+
+// Alerts of RFC 8446 §6.2 by which the other side refuses a certificate.
+const (
+	alertBadCertificate tls.AlertError = 42
+	alertUnknownCA      tls.AlertError = 48
+)
+
 // An authority signs for who knows one secret.
 type authority struct {
 	id   string

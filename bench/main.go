@@ -79,6 +79,7 @@ var parts = []struct {
 	{"scale", (*bench).scale},
 	{"memory", (*bench).memory},
 	{"ring", (*bench).ring},
+	{"cost", (*bench).cost},
 }
 
 func newBench(f *flag.FlagSet) *bench {

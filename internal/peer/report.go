@@ -16,8 +16,10 @@ const (
 	pathInspect = "/1/inspect"
 	pathStatus  = "/1/status"
 
-	// maxReport bounds a report on the wire.
-	maxReport = 1 << 20
+	// maxReport bounds a report on the wire, and maxObjects what is made of it: {} is two
+	// bytes, and becomes some hundred.
+	maxReport  = 512 << 10
+	maxObjects = 4096
 )
 
 // A Reporter tells of its node. What it returns becomes JSON.
@@ -81,7 +83,7 @@ func (c *Client) report(ctx context.Context, to Node, path string, question []by
 	switch {
 	case err != nil:
 		return fmt.Errorf("asking %s: %w", to.Name, causeOf(ctx, err))
-	case len(b) > maxReport:
+	case len(b) > maxReport, bytes.Count(b, []byte("{")) > maxObjects:
 		return fmt.Errorf("asking %s: %w", to.Name, malformed("a report that is too long"))
 	}
 	if err := json.Unmarshal(b, into); err != nil {

@@ -15,20 +15,22 @@ const (
 	// costLimit is how large a dimension of a request gets, in bytes: what servers in
 	// front of upstreams take of a header or a target, or nearly.
 	costLimit = 15_000
-	// costBound is how much more than a plain request one may cost at the limit.
+	// costBound is how much more than a plain hit one may cost at the limit, or, where
+	// net/http alone takes that, what the cache adds to it.
 	costBound = 8
 	// costGrowth is how much more the whole of what is added may cost than half of it:
 	// 2 is linear, and 4 the square.
 	costGrowth = 3
+	// costRounds is how many rounds it takes to say that a bound does not hold.
+	costRounds = 5
 	// costVariants are the variants that are stored of one URL.
 	costVariants = 32
 )
 
 // A dimension is something that clients make as large as they like.
 type dimension struct {
-	name  string
-	bound bool // costBound is ours to keep; else most of it is net/http's
-	ask   func(bytes int) (path string, fields [][2]string)
+	name string
+	ask  func(bytes int) (path string, fields [][2]string)
 }
 
 // filled repeats an item, numbered, up to so many bytes.
@@ -45,7 +47,7 @@ func filled(bytes int, separator, item string) string {
 
 // inField returns a dimension that is one request field, to a path.
 func inField(name, path, field, separator, item string) dimension {
-	return dimension{name: name, bound: true, ask: func(bytes int) (string, [][2]string) {
+	return dimension{name: name, ask: func(bytes int) (string, [][2]string) {
 		return path, [][2]string{{field, filled(bytes, separator, item)}}
 	}}
 }
@@ -53,7 +55,7 @@ func inField(name, path, field, separator, item string) dimension {
 // dimensions are all those of a request.
 var dimensions = []dimension{
 	inField("a field that nothing selects by", "/plain", "X-Any", "", "x"),
-	{"many fields", true, func(bytes int) (string, [][2]string) {
+	{"many fields", func(bytes int) (string, [][2]string) {
 		var fields [][2]string
 		for i := range bytes / 16 {
 			fields = append(fields, [2]string{fmt.Sprintf("X-Any-%04d", i), "v"})
@@ -69,16 +71,17 @@ var dimensions = []dimension{
 	inField("tags of If-None-Match", "/plain", "If-None-Match", ", ", `"t%d"`),
 	inField("elements of Forwarded", "/plain", "Forwarded", ", ", `for=192.0.2.1;by="x%d"`),
 	inField("members of X-Forwarded-Proto", "/plain", "X-Forwarded-Proto", ", ", "x%d"),
-	{"the path", true, func(bytes int) (string, [][2]string) { return "/plain/" + filled(bytes, "/", "p%d"), nil }},
-	{"parameters", true, func(bytes int) (string, [][2]string) { return "/plain?" + filled(bytes, "&", "p%d=v"), nil }},
-	{"parameters that are ignored", true, func(bytes int) (string, [][2]string) { return "/plain?" + filled(bytes, "&", "utm_%d=v"), nil }},
-	{"escapes in parameters", true, func(bytes int) (string, [][2]string) { return "/plain?" + filled(bytes, "&", "%%70%d=%%20"), nil }},
-	{"variants", true, func(bytes int) (string, [][2]string) { // a hit for one of as many as have come by then
+	{"the path", func(bytes int) (string, [][2]string) { return "/plain/" + filled(bytes, "/", "p%d"), nil }},
+	{"parameters", func(bytes int) (string, [][2]string) { return "/plain?" + filled(bytes, "&", "p%d=v"), nil }},
+	{"parameters that are ignored", func(bytes int) (string, [][2]string) { return "/plain?" + filled(bytes, "&", "utm_%d=v"), nil }},
+	{"escapes in parameters", func(bytes int) (string, [][2]string) { return "/plain?" + filled(bytes, "&", "%%70%d=%%20"), nil }},
+	{"variants", func(bytes int) (string, [][2]string) { // a hit for one of as many as have come by then
 		return "/variants", [][2]string{{"X-Variant", fmt.Sprint(bytes * costVariants / costLimit)}}
 	}},
 }
 
-// cost measures what requests cost as clients make them larger.
+// cost measures what requests cost as clients make them larger, and fails if one costs
+// more than it may.
 func (b *bench) cost(ctx context.Context) error {
 	b.report.printf("\n## What a client can make a hit cost\n\n")
 	b.report.printf("Hits of 1 KiB, as one thing in the request grows to %s bytes (the variants of a URL, to %d). CPU and memory are beside those of a plain hit, taken in turns; *without\n", thousands(costLimit), costVariants)
@@ -201,6 +204,15 @@ func (c *costs) ratios(i, plain int) []float64 {
 	return all
 }
 
+// added returns what the cache adds to the CPU of a request, beside that of a plain hit.
+func (c *costs) added(with, without int) []float64 {
+	var all []float64
+	for round, s := range c.all[with].samples {
+		all = append(all, float64(s.cpu-c.all[without].samples[round].cpu)/float64(max(c.all[0].samples[round].cpu, 1)))
+	}
+	return all
+}
+
 // judge reports all costs, and fails if one is beyond its bound.
 func (c *costs) judge() error {
 	rows := [][]string{{"what grows", "CPU × at half", "CPU × at the limit", "without the cache ×", "memory × at the limit"}}
@@ -210,8 +222,8 @@ func (c *costs) judge() error {
 		half, whole, bare := median(c.ratios(i, 0)), median(c.ratios(i+1, 0)), median(c.ratios(i+2, 1))
 		memory := c.allocated[i+1] / max(c.allocated[0], 1)
 		rows = append(rows, []string{d.name, fmt.Sprintf("%.1f", half), fmt.Sprintf("%.1f", whole), fmt.Sprintf("%.1f", bare), fmt.Sprintf("%.1f", memory)})
-		if d.bound && whole > costBound && whole > bare*1.5 {
-			beyond = append(beyond, fmt.Sprintf("%s: %.1f × a plain hit, more than %d", d.name, whole, costBound))
+		if added := median(c.added(i+1, i+2)); whole > costBound && added > costBound {
+			beyond = append(beyond, fmt.Sprintf("%s: %.1f × a plain hit, %.1f of it by the cache: more than %d", d.name, whole, added, costBound))
 		}
 		if whole-1 > costGrowth*max(half-1, 0)+1 {
 			beyond = append(beyond, fmt.Sprintf("%s: %.1f × at half the limit, and %.1f × at the limit: more than linear", d.name, half, whole))
@@ -223,7 +235,7 @@ func (c *costs) judge() error {
 		cpu = append(cpu, s.cpu)
 	}
 	c.b.report.printf("\nA plain hit takes %s µs of CPU, and %s bytes.\n", micros(median(cpu)), thousands(c.allocated[0]))
-	if len(beyond) > 0 {
+	if len(beyond) > 0 && c.b.rounds >= costRounds { // of fewer, one may have been disturbed
 		return fmt.Errorf("beyond the bounds:\n%s", strings.Join(slices.Sorted(slices.Values(beyond)), "\n"))
 	}
 	return nil

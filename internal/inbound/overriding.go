@@ -61,14 +61,14 @@ func setOf(names []string) map[string]bool {
 // CGI, and all that has learned from it, knows no difference between "-" and "_" in a
 // name, and PHP none to a dot.
 func OverridesURL(name string) bool {
-	if strings.ContainsAny(name, "_.") {
+	if strings.IndexByte(name, '_') >= 0 || strings.IndexByte(name, '.') >= 0 {
 		name = textproto.CanonicalMIMEHeaderKey(strings.NewReplacer("_", "-", ".", "-").Replace(name))
 	}
 	if isOverriding[name] {
 		return true
 	}
-	return strings.HasPrefix(name, "X-") && !isOfTheClient[name] &&
-		slices.ContainsFunc(overridingFamilies, func(family string) bool { return strings.HasPrefix(name, family) })
+	return strings.HasPrefix(name, "X-") &&
+		slices.ContainsFunc(overridingFamilies, func(family string) bool { return strings.HasPrefix(name, family) }) && !isOfTheClient[name]
 }
 
 // Overriding returns the names of the overriding fields of a request, sorted.

@@ -180,6 +180,25 @@ func TestAttackHost(t *testing.T) {
 	}
 }
 
+// TestAttackRoot: an absolute target without a path is the root of its host, and the
+// upstream gets to see no other one (Varnish VSV00018).
+func TestAttackRoot(t *testing.T) {
+	c, _ := startAttacked(t, 1, echoing, "")
+	for _, request := range []string{
+		"GET http://" + poison + " HTTP/1.1\r\nHost: " + clientHost, "GET http://" + clientHost + " HTTP/1.1\r\nHost: " + poison,
+		"GET https://" + poison + " HTTP/1.1\r\nHost: " + clientHost, "GET http://" + poison + "? HTTP/1.1\r\nHost: " + clientHost,
+		"GET http://" + clientHost + "?" + poison + " HTTP/1.1\r\nHost: " + clientHost, "GET http: HTTP/1.1\r\nHost: " + clientHost,
+		"GET http:// HTTP/1.1\r\nHost: " + clientHost, "GET http:///" + poison + " HTTP/1.1\r\nHost: " + clientHost,
+	} {
+		talk(t, c[0], request+"\r\nConnection: close\r\n\r\n")
+		for range 2 {
+			if got := c[0].get("/"); !strings.HasPrefix(got.body, "GET / host="+clientHost+" ") || strings.Contains(got.body, poison) || got.status != 200 {
+				t.Errorf("%q: then %d %s", request, got.status, got.body)
+			}
+		}
+	}
+}
+
 // TestAttackFatGet: a body on a GET may change the response, and no key has it
 // (Kettle 2020, fat GET; RFC 9110 §9.3.1).
 func TestAttackFatGet(t *testing.T) {

@@ -22,3 +22,6 @@ func IdentityOf(secrets ...string) (*peer.Identity, error) {
 	id := new(peer.Identity)
 	return id, id.SetSecrets(gossip.PeerSecrets(keys))
 }
+
+// ProtocolVersion is what a node's meta names.
+const ProtocolVersion = protocolVersion

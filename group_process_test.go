@@ -40,3 +40,37 @@ func TestTwoSitesWithDifferentSettings(t *testing.T) {
 		})
 	}
 }
+
+// TestReloadToAStrictFormServesNothingLax: what was stored under an option that is gone is
+// not served, though it is there.
+func TestReloadToAStrictFormServesNothingLax(t *testing.T) {
+	for option, field := range map[string][2]string{"set_cookie store": {"Cookie", "a=b"}, "authorization ignore": {"Authorization", "Basic YTpi"}} {
+		t.Run(option, func(t *testing.T) {
+			o := startOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Cache-Control", "max-age=600")
+				w.Header().Set("Set-Cookie", "user=1")
+				fmt.Fprint(w, "page of one")
+			})
+			if option == "authorization ignore" {
+				o.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Cache-Control", "max-age=600")
+					fmt.Fprint(w, "page of one")
+				})
+			}
+			c := startCluster(t, 1, o, option)
+			p := c[0]
+			p.get("/a", field[0], field[1])
+			if a := p.get("/a", field[0], field[1]); !a.hit() {
+				t.Fatalf("%s: %s", option, a.cacheStatus())
+			}
+			if status, answer := p.load(strings.Replace(p.caddyfile(""), "\t"+option, "\tgroup default", 1)); status != 200 {
+				t.Fatalf("%d %s", status, answer)
+			}
+			for range 2 {
+				if a := p.get("/a", field[0], field[1]); a.hit() {
+					t.Errorf("after the reload: %s", a.cacheStatus())
+				}
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@ package caddygroupcache_test
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -258,4 +259,36 @@ func TestRestartsKeepTheCache(t *testing.T) {
 	// Its share varies by chance: so many keys are four standard deviations more.
 	figure(t, "fetches because of a crash", int64(killed), pages/nodes+1, pages/nodes+35+load.excuse(t))
 	load.end(t)
+}
+
+// TestMetricsAnswerWhileANodeLeaves: what only looks does not wait for the nodes that a
+// leaving one tells, of which one is silent.
+func TestMetricsAnswerWhileANodeLeaves(t *testing.T) {
+	c := startCluster(t, 2, startOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=600")
+		fmt.Fprint(w, "page")
+	}), patient)
+	for i := range 20 {
+		c[0].get(fmt.Sprint("/", i))
+	}
+	c[1].signal(syscall.SIGSTOP)
+	defer c[1].signal(syscall.SIGCONT)
+	begun, slowest, asked := time.Now(), time.Duration(0), 0
+	c[0].signal(syscall.SIGTERM)
+	for {
+		before := time.Now()
+		resp, err := adminClient.Get("http://" + c[0].admin + "/metrics")
+		if err != nil {
+			break // the endpoint is gone
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		slowest, asked = max(slowest, time.Since(before)), asked+1
+	}
+	c[0].awaitEnd()
+	took := time.Since(begun)
+	t.Logf("left after %v; %d answers, the slowest after %v", took, asked, slowest)
+	if asked == 0 || slowest > took/2 {
+		t.Errorf("%d answers, the slowest after %v of %v", asked, slowest, took)
+	}
 }

@@ -39,21 +39,25 @@ type process struct {
 	started   time.Time
 	persist   *node.Persistence // nil: nothing is kept
 
-	mu      sync.Mutex // guards below
+	// life is held by start, stop and Destruct, of which one runs at a time. They wait for
+	// other nodes, so that whoever only looks must not need it; it comes before mu.
+	life sync.Mutex
+	// While one config takes over from another: the App that started last, and
+	// what to go back to if its config fails. Guarded by life, as the next two are.
+	newest  *App
+	before  *gossip.Cluster
+	peers   net.Listener // the server's
+	endBeat context.CancelFunc
+
+	mu      sync.Mutex // guards below; who changes them holds life too
 	running *gossip.Cluster
 	members *gossip.Membership
 	server  *peer.Server
-	peers   net.Listener // the server's
-	// While one config takes over from another: the App that started last, and
-	// what to go back to if its config fails.
-	newest *App
-	before *gossip.Cluster
 
 	stopBy atomic.Pointer[time.Time] // when requests are to have ended, since a config began to stop; nil: no limit
 
 	handlers atomic.Pointer[handlersByGroup] // of the running config
 	app      atomic.Pointer[App]             // of the running config
-	endBeat  context.CancelFunc
 	events   *events
 	quiet    *gossip.LimitedLog // for its limit on lines about others
 }
@@ -126,11 +130,11 @@ func (p *process) accepts(a *App) error {
 
 func (p *process) start(a *App) error {
 	c, logger := a.cluster, p.logger()
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.life.Lock()
+	defer p.life.Unlock()
 	if p.running != nil {
 		before := p.running
-		if err := p.changeLocked(c); err != nil {
+		if err := p.change(c); err != nil {
 			return err
 		}
 		p.newest, p.before = a, before
@@ -158,25 +162,27 @@ func (p *process) start(a *App) error {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	guard.Go(func() { p.node.Purger.KeepBeat(ctx) })
-	p.running, p.members, p.server, p.newest, p.endBeat = &c, members, server, a, cancel
-	p.peers = listener
+	p.newest, p.endBeat, p.peers = a, cancel, listener
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running, p.members, p.server = &c, members, server
 	return nil
 }
 
 func (p *process) stop(a *App) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.life.Lock()
+	defer p.life.Unlock()
 	before := p.before
 	p.before = nil
 	if before == nil || a != p.newest {
 		return nil // Caddy stops, or the new config has taken over
 	}
-	return p.changeLocked(*before)
+	return p.change(*before)
 }
 
-// changeLocked has a running node go by a new configuration. Connections follow
+// change has a running node go by a new configuration. Connections follow
 // the secrets: see Rekey.
-func (p *process) changeLocked(c gossip.Cluster) error {
+func (p *process) change(c gossip.Cluster) error {
 	if err := p.node.Identity.SetSecrets(gossip.PeerSecrets(c.Keys)); err != nil {
 		return err
 	}
@@ -186,6 +192,8 @@ func (p *process) changeLocked(c gossip.Cluster) error {
 	p.server.Rekey()
 	p.node.Client.Rekey()
 	p.members.SetJoin(c.Join)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.running = &c
 	return nil
 }
@@ -212,8 +220,8 @@ func (p *process) savedKeys() (keys [][]byte) {
 // Destruct leaves the cluster. The site's last request is over by then, while
 // other nodes are answered until all is handed over to them.
 func (p *process) Destruct() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.life.Lock()
+	defer p.life.Unlock()
 	var err error
 	var saved sync.WaitGroup
 	if p.persist != nil && p.persist.Began.Load() {

@@ -31,7 +31,7 @@ func TestSession(t *testing.T) {
 	// In so short a run both nodes of a pair may hold all of so few URLs.
 	b.remoteURLs, b.remoteShare = 100, 0
 	err := f.Parse([]string{
-		"-only", "throughput,memory,ring", "-sizes", "1KiB", "-connections", "4",
+		"-only", "throughput,memory,ring,cost", "-sizes", "1KiB", "-connections", "4",
 		"-rounds", "1", "-seconds", "0.05", "-entries", "1000", "-o", page,
 	})
 	if err != nil {
@@ -46,7 +46,7 @@ func TestSession(t *testing.T) {
 	}
 	for _, want := range []string{
 		"### 1KiB, HTTP/1.1", "### 1KiB, HTTP/2", "| ceiling handler ", "| local hit ", "| local hit, 17 fields ", "| hot hit ", "| remote hit ",
-		"| remote hit, secret ", "| 304 ", "| range, a quarter ", "| miss ", "| pass-through, private ", "| 1,000 ",
+		"| remote hit, secret ", "| 304 ", "| range, a quarter ", "| miss ", "| pass-through, private ", "| 1,000 ", "| ranges ",
 		"(performance/cpu-1kib-http1.svg)", "(performance/entries.svg)", "(performance/ring.svg)",
 	} {
 		if !strings.Contains(string(text), want) {

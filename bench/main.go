@@ -5,6 +5,7 @@
 //	go run ./bench -o docs/performance.md         # the same, as a page with plots
 //	go run ./bench -only throughput -cases 'local hit' -sizes 1KiB -http 1
 //	go run ./bench -only memory -entries 1000000
+//	go run ./bench -only cost                     # fails if a client can make a hit cost more than it may
 //
 // The servers are processes of their own, so their processor time is known apart
 // from that of the load generator, which is in this program. What is compared
@@ -79,6 +80,7 @@ var parts = []struct {
 	{"scale", (*bench).scale},
 	{"memory", (*bench).memory},
 	{"ring", (*bench).ring},
+	{"cost", (*bench).cost},
 }
 
 func newBench(f *flag.FlagSet) *bench {

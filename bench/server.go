@@ -45,6 +45,9 @@ type node struct {
 	proxy   site // reverse_proxy alone
 	encoded site // groupcache, and behind it encode and reverse_proxy
 	encode  site // these two alone
+
+	costly   site // groupcache with options that look at requests, and a handler
+	costless site // the handler alone
 }
 
 // A cluster is what nodes have in common.
@@ -52,6 +55,7 @@ type cluster struct {
 	sizes   []string // cache_size of each node
 	secret  string
 	compare bool // the nodes have the sites to compare with, too
+	costly  bool // the nodes have the sites for what clients can make a request cost
 }
 
 // lab is where servers run during one session.
@@ -84,7 +88,7 @@ func (l *lab) startCluster(ctx context.Context, c cluster) (nodes []*node, err e
 		if c.secret != "" {
 			n.App += "\n\t\tsecret " + c.secret
 		}
-		node, err := l.node(n, c.compare)
+		node, err := l.node(n, c)
 		if err != nil {
 			return nil, err
 		}
@@ -121,7 +125,7 @@ func endAll(nodes []*node) {
 }
 
 // node adds the sites to a node.
-func (l *lab) node(at *harness.Node, compare bool) (*node, error) {
+func (l *lab) node(at *harness.Node, c cluster) (*node, error) {
 	n := &node{Node: at}
 	add := func(s *site, body string) error {
 		var err error
@@ -146,7 +150,10 @@ func (l *lab) node(at *harness.Node, compare bool) (*node, error) {
 		add(&n.inside, "groupcache {\n\t\tgroup inside\n\t}\n\tbench_ceiling"),
 	)
 	at.HTTP = n.cache.addr
-	if !compare {
+	if c.costly {
+		err = errors.Join(err, add(&n.costly, "groupcache {\n\t\tgroup costly\n\t\tquery ignore utm_*\n\t\tcookies ignore _ga*\n\t}\n\t"+costlyRoute()), add(&n.costless, costlyRoute()))
+	}
+	if !c.compare {
 		return n, err
 	}
 	var responses []string
@@ -166,6 +173,18 @@ func (l *lab) node(at *harness.Node, compare bool) (*node, error) {
 		add(&n.encoded, "groupcache {\n\t\tgroup encoded\n\t}\n\tencode gzip\n\t"+proxy),
 		add(&n.encode, "encode gzip\n\t"+proxy),
 	)
+}
+
+// costlyRoute answers all requests with 1 KiB, which varies by what its path says.
+func costlyRoute() string {
+	return `route {
+		header Cache-Control max-age=86400
+		header Etag "\"1\""
+		header /vary Vary "Accept-Encoding, Accept-Language, X-Variant"
+		header /variants Vary X-Variant
+		header /cookies Vary Cookie
+		respond "` + strings.Repeat("x", 1<<10) + `"
+	}`
 }
 
 // setting returns the directive that sets all fields but some.

@@ -121,3 +121,16 @@ func FuzzVet(f *testing.F) {
 		}
 	})
 }
+
+// TestDeepMessages: what is nested without end takes no stack without end, which would end
+// the process.
+func TestDeepMessages(t *testing.T) {
+	a := startNode(t, "a", nil)
+	deep := bytes.Repeat([]byte{0x91}, maxStreamBytes-1000)
+	send(t, "tcp", a.Addr(), labeled(append(append(pushPull(1, 0), 0x81, 0xa1, 'x'), deep...)))
+	send(t, "tcp", a.Addr(), labeled(append([]byte{messagePing, 0x81, 0xa1, 'x'}, deep...)))
+	send(t, "udp", a.Addr(), labeled(append([]byte{messagePing, 0x81, 0xa1, 'x'}, deep[:maxPacket-100]...)))
+	waitFor(t, "all to be refused", func() bool { return a.Refused() >= 3 })
+	b := startNode(t, "b", seeds(a.Addr()))
+	waitRing(t, "a b", a, b)
+}

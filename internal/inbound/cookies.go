@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,6 +17,10 @@ type Cookies struct {
 	Only []string `json:"only,omitempty"`
 }
 
+// maxSortedCookies is beyond how many cookies, after the cut, their order stays as it came.
+// No browser sends as many in two orders, and sorting is most of what a cut costs.
+const maxSortedCookies = 128
+
 // Cut removes cookies from a request's header, and puts what is left in the order of
 // names, so that all requests with the same cookies are equal to Vary: Cookie. A request
 // without any left has no Cookie. The upstream gets no more than that: a response can't
@@ -25,18 +30,68 @@ func (c *Cookies) Cut(header http.Header) {
 	if c == nil || len(lines) == 0 {
 		return
 	}
-	var pairs []string
-	for pair := range strings.SplitSeq(strings.Join(lines, ";"), ";") {
-		if pair = strings.Trim(pair, " \t"); pair != "" && c.keeps(cookieName(pair)) {
-			pairs = append(pairs, pair)
+	all := strings.Join(lines, ";")
+	var inOrder strings.Builder
+	inOrder.Grow(len(all) + len(lines))
+	var few [maxSortedCookies]cookie
+	kept := 0
+	for pair := range strings.SplitSeq(all, ";") {
+		if pair = trimmed(pair); pair == "" {
+			continue
 		}
+		name := cookieName(pair)
+		if !c.keeps(name) {
+			continue
+		}
+		if kept < len(few) {
+			few[kept] = cookie{name, pair, kept}
+		}
+		kept++
+		appendCookie(&inOrder, pair)
 	}
-	if len(pairs) == 0 {
+	switch {
+	case kept == 0:
 		delete(header, "Cookie")
 		return
+	case kept > 1 && kept <= len(few):
+		slices.SortFunc(few[:kept], cookie.compare)
+		inOrder.Reset()
+		inOrder.Grow(len(all))
+		for _, one := range few[:kept] {
+			appendCookie(&inOrder, one.pair)
+		}
 	}
-	slices.SortStableFunc(pairs, func(a, b string) int { return strings.Compare(cookieName(a), cookieName(b)) })
-	header["Cookie"] = []string{strings.Join(pairs, "; ")}
+	header["Cookie"] = []string{inOrder.String()}
+}
+
+func appendCookie(to *strings.Builder, pair string) {
+	if to.Len() > 0 {
+		to.WriteString("; ")
+	}
+	to.WriteString(pair)
+}
+
+// trimmed returns what is between spaces and tabs.
+func trimmed(s string) string {
+	blank := func(c byte) bool { return c == ' ' || c == '\t' }
+	for len(s) > 0 && blank(s[0]) {
+		s = s[1:]
+	}
+	for len(s) > 0 && blank(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// A cookie is one pair of a Cookie field, and its place there.
+type cookie struct {
+	name, pair string
+	place      int
+}
+
+// compare has cookies of one name keep their order.
+func (a cookie) compare(b cookie) int {
+	return cmp.Or(strings.Compare(a.name, b.name), a.place-b.place)
 }
 
 func (c *Cookies) keeps(name string) bool {
@@ -49,7 +104,7 @@ func (c *Cookies) keeps(name string) bool {
 // cookieName returns the name of a pair. One without = is all name, as browsers send it.
 func cookieName(pair string) string {
 	name, _, _ := strings.Cut(pair, "=")
-	return strings.TrimRight(name, " \t")
+	return trimmed(name)
 }
 
 // namedBy reports whether a name, or a prefix with a * at the end, names a cookie.

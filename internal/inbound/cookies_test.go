@@ -1,6 +1,7 @@
 package inbound
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -34,6 +35,22 @@ func TestCookies(t *testing.T) {
 				t.Errorf("%q, want %q", header, test.want)
 			}
 		})
+	}
+}
+
+// TestManyCookiesKeepTheirOrder: to sort what no browser sends costs more than all the rest.
+func TestManyCookiesKeepTheirOrder(t *testing.T) {
+	for count, sorted := range map[int]bool{maxSortedCookies: true, maxSortedCookies + 1: false} {
+		var pairs []string
+		for i := range count {
+			pairs = append(pairs, fmt.Sprintf("c%03d=v", count-i))
+		}
+		header := http.Header{"Cookie": {"_ga=1; " + strings.Join(pairs, "; ")}}
+		(&Cookies{Ignore: []string{"_ga"}}).Cut(header)
+		left := strings.Split(header.Get("Cookie"), "; ")
+		if len(left) != count || slices.IsSorted(left) != sorted {
+			t.Errorf("%d of %d, sorted: %v", len(left), count, slices.IsSorted(left))
+		}
 	}
 }
 

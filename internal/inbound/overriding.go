@@ -61,14 +61,14 @@ func setOf(names []string) map[string]bool {
 // CGI, and all that has learned from it, knows no difference between "-" and "_" in a
 // name, and PHP none to a dot.
 func OverridesURL(name string) bool {
-	if strings.ContainsAny(name, "_.") {
+	if strings.IndexByte(name, '_') >= 0 || strings.IndexByte(name, '.') >= 0 {
 		name = textproto.CanonicalMIMEHeaderKey(strings.NewReplacer("_", "-", ".", "-").Replace(name))
 	}
 	if isOverriding[name] {
 		return true
 	}
-	return strings.HasPrefix(name, "X-") && !isOfTheClient[name] &&
-		slices.ContainsFunc(overridingFamilies, func(family string) bool { return strings.HasPrefix(name, family) })
+	return strings.HasPrefix(name, "X-") &&
+		slices.ContainsFunc(overridingFamilies, func(family string) bool { return strings.HasPrefix(name, family) }) && !isOfTheClient[name]
 }
 
 // Overriding returns the names of the overriding fields of a request, sorted.
@@ -109,7 +109,7 @@ func withoutAddresses(forwarded string) string {
 		if !ok {
 			return forwarded
 		}
-		if plain := strings.Trim(pair, " \t"); plain != "" && !isAddress(plain) {
+		if plain := trimmed(pair); plain != "" && !isAddress(plain) {
 			left, said = append(append(left, plain...), ';'), true
 		}
 		if after != "" && after[0] == ',' {
@@ -143,6 +143,16 @@ func cutPair(s string) (pair, after string, ok bool) {
 // isAddress reports whether a pair of a Forwarded field is about a node, and cannot
 // be read as anything else.
 func isAddress(pair string) bool {
-	name, node, ok := strings.Cut(strings.ToLower(pair), "=")
-	return ok && (name == "for" || name == "by") && strings.Trim(node, `abcdefghijklmnopqrstuvwxyz0123456789._:-[]"`) == ""
+	name, node, ok := strings.Cut(pair, "=")
+	if !ok || !strings.EqualFold(name, "for") && !strings.EqualFold(name, "by") {
+		return false
+	}
+	for i := range len(node) {
+		switch c := node[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case c != '.' && c != '_' && c != ':' && c != '-' && c != '[' && c != ']' && c != '"':
+			return false
+		}
+	}
+	return true
 }

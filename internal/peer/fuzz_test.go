@@ -138,3 +138,33 @@ func FuzzPurges(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPreface: what is read of a connection that shall be HTTP/2 is what came, and is let
+// through only if it is HTTP/2's beginning, however it arrives.
+func FuzzPreface(f *testing.F) {
+	f.Add([]byte(preface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00"), uint8(1))
+	f.Add([]byte(preface+"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"), uint8(30))
+	f.Add([]byte(preface+"\xff\xff\xff\x04\x00\x00\x00\x00\x00"), uint8(9))
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), uint8(3))
+	f.Fuzz(func(t *testing.T, b []byte, piece uint8) {
+		rest := bytes.NewReader(b)
+		got, err := readPreface(byPiece{rest, int(piece)%64 + 1})
+		read := len(b) - rest.Len()
+		if read > len(preface)+headH2 {
+			t.Errorf("read %d bytes", read)
+		}
+		good := len(b) >= len(preface)+headH2 && string(b[:len(preface)]) == preface && b[len(preface)+3] == frameSettings &&
+			int(b[len(preface)])<<16|int(b[len(preface)+1])<<8|int(b[len(preface)+2]) <= maxFrameH2
+		if (err == nil) != good || err == nil && !bytes.Equal(got, b[:read]) {
+			t.Errorf("%q: %q, %v", b, got, err)
+		}
+	})
+}
+
+// byPiece reads so many bytes at a time.
+type byPiece struct {
+	io.Reader
+	size int
+}
+
+func (p byPiece) Read(b []byte) (int, error) { return p.Reader.Read(b[:min(len(b), p.size)]) }

@@ -17,8 +17,10 @@ const (
 	pathStatus  = "/1/status"
 	pathEntries = "/1/entries"
 
-	// maxReport bounds a report on the wire.
-	maxReport = 1 << 20
+	// maxReport bounds a report on the wire, and maxObjects what is made of it: {} is two
+	// bytes, and becomes some hundred.
+	maxReport  = 1 << 20
+	maxObjects = 4096
 	// maxQuestion bounds what is asked for.
 	maxQuestion = 1 << 20
 )
@@ -105,7 +107,7 @@ func (c *Client) report(ctx context.Context, to Node, path string, question []by
 	switch {
 	case err != nil:
 		return fmt.Errorf("asking %s: %w", to.Name, causeOf(ctx, err))
-	case len(b) > maxReport:
+	case len(b) > maxReport, bytes.Count(b, []byte("{")) > maxObjects:
 		return fmt.Errorf("asking %s: %w", to.Name, malformed("a report that is too long"))
 	}
 	if err := json.Unmarshal(b, into); err != nil {

@@ -101,4 +101,8 @@ func TestReportsAreBounded(t *testing.T) {
 	if err := newClient(t).Status(t.Context(), to, new(saying)); !errors.Is(err, ErrProtocol) {
 		t.Errorf("a report beyond the bound was read: %v", err)
 	}
+	to = serveReports(t, reporter{report: func() any { return make([]struct{}, maxObjects+1) }})
+	if err := newClient(t).Status(t.Context(), to, new([]saying)); !errors.Is(err, ErrProtocol) {
+		t.Errorf("a report of too many objects was read: %v", err)
+	}
 }

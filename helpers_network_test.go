@@ -338,7 +338,7 @@ var incarnations int // of nodes: no two have one address
 
 func (b *bubble) start(name string, set func(*Handler)) *bubbleNode {
 	incarnations++
-	m := &bubbleNode{Node: node.New(name, 8<<20), addr: peer.Node{Name: name, Addr: fmt.Sprintf("%s-%d:8000", name, incarnations)}}
+	m := &bubbleNode{Node: node.New(name, 16<<20), addr: peer.Node{Name: name, Addr: fmt.Sprintf("%s-%d:8000", name, incarnations)}}
 	m.Client.DialWith(func(ctx context.Context, _, to string) (net.Conn, error) { return b.net.dial(ctx, m.addr.Addr, to) })
 	m.server = peer.NewServer(node.Owner{Node: m.Node}, m.Identity)
 	m.server.Life, m.addr.Life = m.Life, m.Life
@@ -354,7 +354,7 @@ func (b *bubble) start(name string, set func(*Handler)) *bubbleNode {
 			set(h)
 		}
 	})
-	m.process = &process{node: m.Node, cacheSize: 8 << 20}
+	m.process = &process{node: m.Node, cacheSize: 16 << 20}
 	m.process.handlers.Store(&handlersByGroup{m.handler.Group: {m.handler}})
 	m.crash = sync.OnceFunc(func() {
 		m.crashed.Store(true)

@@ -127,5 +127,6 @@ func TestPurgeWhileANodeIsDown(t *testing.T) {
 	if hit := c[0].get(all[0]).hit(); hit || o.fetches(all[0]) != before+1 {
 		t.Errorf("what was purged meanwhile: hit %v, %d fetches", hit, o.fetches(all[0])-before)
 	}
-	eventually(t, "what was purged is counted", func() bool { return c[0].restored("outdated") == 1 })
+	// What others have given it before it was read counts too.
+	eventually(t, "what was purged is counted", func() bool { return c[0].restored("outdated") >= 1 })
 }

@@ -168,7 +168,8 @@ func (b *beginning) pushPull() bool {
 	return b.failed == nil
 }
 
-// value reads a number that is not negative, or a boolean.
+// value reads a number that is not negative, or a boolean. memberlist's encoder writes a
+// positive number beyond 127 as a signed one.
 func (b *beginning) value() (n uint64, ok bool) {
 	switch kind := b.byte(); {
 	case kind <= 0x7f:
@@ -177,6 +178,10 @@ func (b *beginning) value() (n uint64, ok bool) {
 		return uint64(kind & 1), true
 	case kind >= 0xcc && kind <= 0xcf:
 		return b.uint(1 << (kind - 0xcc)), true
+	case kind >= 0xd0 && kind <= 0xd3:
+		bytes := 1 << (kind - 0xd0)
+		n := b.uint(bytes)
+		return n, n>>(8*bytes-1) == 0
 	}
 	return 0, false
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"strconv"
 	"testing"
 	"testing/iotest"
 )
@@ -61,7 +62,7 @@ func TestWhatMemberlistIsNotToRead(t *testing.T) {
 	}
 	for name, s := range map[string][]byte{
 		"compressed": bomb()[:1000], "for users": {messageUser, 0x80}, "many nodes": pushPull(maxMembers+1, 0), "a long state": pushPull(0, maxLocalState+1),
-		"compound": compound(ping), "a longer header": append([]byte{messagePushPull, 0x84}, pushPull(0, 0)[2:]...), "another field": append([]byte{messagePushPull, 0x81, 0xa1, 'x'}, 1), "no map": {messagePushPull, 0xdf},
+		"compound": compound(ping), "a longer header": append([]byte{messagePushPull, 0x84}, pushPull(0, 0)[2:]...), "another field": append([]byte{messagePushPull, 0x81, 0xa1, 'x'}, 1), "no map": {messagePushPull, 0xdf}, "a negative length": append(append([]byte{messagePushPull, 0x81, 0xac}, "UserStateLen"...), 0xd1, 0xff, 0xff),
 	} {
 		if _, err := vetStream(bytes.NewReader(labeled(s))); !errors.Is(err, errNoMessage) {
 			t.Errorf("a stream, %s: %v", name, err)
@@ -80,6 +81,36 @@ func TestWhatMemberlistIsNotToRead(t *testing.T) {
 		if err != nil || !bytes.Equal(append(begin, after...), whole) {
 			t.Errorf("a stream, %s: %q, %v", name, begin, err)
 		}
+	}
+}
+
+// TestStatesOfAnyLength: memberlist writes lengths in as many bytes as they take, and what
+// vets them must know each form that its encoder has.
+func TestStatesOfAnyLength(t *testing.T) {
+	for _, length := range []int{1, 127, 128, 255, 256, 1<<15 - 1, 1 << 15, 1<<16 - 1, 1 << 16, maxLocalState} {
+		t.Run(strconv.Itoa(length), func(t *testing.T) {
+			t.Parallel()
+			got := make(chan int, 1)
+			give := func(cfg *Config) { cfg.LocalState = func() []byte { return make([]byte, length) } }
+			a := startNode(t, "a", func(cfg *Config) {
+				give(cfg)
+				cfg.MergeState = func(state []byte) error {
+					select {
+					case got <- len(state):
+					default:
+					}
+					return nil
+				}
+			})
+			b := startNode(t, "b", func(cfg *Config) {
+				give(cfg)
+				cfg.Join = []string{a.Addr()}
+			})
+			waitRing(t, "a b", a, b)
+			if n := <-got; n != length {
+				t.Errorf("%d bytes of state came, want %d", n, length)
+			}
+		})
 	}
 }
 

@@ -142,14 +142,6 @@ func requestURI(r *http.Request) string {
 // in front have set from placeholders, as forward_auth does. docs/compositions.md has the
 // table. A plain site has nothing of this, and its keys are what they were.
 
-// lazyRoute finds a handler's route at its first request: while it is provisioned, the
-// routes are too.
-type lazyRoute struct {
-	ctx  caddy.Context
-	once sync.Once
-	is   *routes.Route
-}
-
 // route returns what of the route is part of the keys, or nil.
 func (h *Handler) route() *routes.Route {
 	if h.around == nil {
@@ -167,4 +159,8 @@ func (h *Handler) route() *routes.Route {
 		}
 	})
 	return h.around.is
+}
+
+func replacer(r *http.Request) *caddy.Replacer {
+	return r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 }

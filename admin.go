@@ -24,6 +24,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/warm"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
 // adminAPI serves what operators ask of the running node, whatever config is
@@ -216,28 +217,6 @@ func (p *process) report() NodeReport {
 	return NodeReport{Status: p.status(), Busiest: busiest, Missed: missed, Purges: report.Purges(applied, now), History: p.samples.History()}
 }
 
-// sample returns what all groups have counted, for the history.
-func (p *process) sample() report.Sample {
-	s := report.Sample{Requests: make(map[string]int64, statusCount), NotStored: make(map[string]int64)}
-	for _, name := range statusNames {
-		s.Requests[name.(string)] = 0 // also without any group
-	}
-	p.counters.each(func(_ string, c *counters) {
-		for i, name := range statusNames {
-			s.Requests[name.(string)] += c.requests[i].Load()
-		}
-		for _, why := range rfc9111.Reasons() {
-			if n := c.notStored[why].Load(); n > 0 {
-				s.NotStored[why.String()] += n
-			}
-		}
-		for i := range c.fills {
-			s.Fills += c.fills[i].Load()
-		}
-	})
-	return s
-}
-
 // An Explanation is what GET /groupcache/explain answers: what the cache knows
 // of a URL, and what it would do with a request for it now.
 type Explanation = explain.Explanation
@@ -333,7 +312,7 @@ func explainGroup(ctx context.Context, h *Handler, method, u string, header http
 }
 
 func explainedRequest(method, u string, header http.Header) (*http.Request, error) {
-	r, err := requestFor(method, u, header.Clone())
+	r, err := routes.RequestFor(method, u, header.Clone())
 	if err != nil {
 		return nil, err
 	}
@@ -350,6 +329,17 @@ func keyText(h *Handler, r *http.Request, a inbound.Address) string {
 	}
 	addresses := h.addressing(r)
 	return addresses.Describe(a, r, requestURI(r))
+}
+
+func (api *adminAPI) purge(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodPost {
+		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("purge with POST, not %s", r.Method)}
+	}
+	p := currentProcess()
+	if p == nil {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errNoApp}
+	}
+	return p.servePurge(w, r)
 }
 
 // Interface guards

@@ -9,9 +9,9 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/dustin/go-humanize"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
+	"github.com/caddy-groupcache/caddy-groupcache/options"
 	"github.com/caddy-groupcache/caddy-groupcache/rules"
 )
 
@@ -86,35 +86,35 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 	switch option {
 	case "cache_size":
-		return sizeArg(d, &a.CacheSize)
+		return options.Size(d, &a.CacheSize)
 	case "gossip":
-		return addressArg(d, option, &a.Gossip, gossip.GossipPort)
+		return options.Address(d, option, &a.Gossip, gossip.GossipPort)
 	case "peers":
-		return addressArg(d, option, &a.Peers, gossip.PeersPort)
+		return options.Address(d, option, &a.Peers, gossip.PeersPort)
 	case "advertise":
 		return a.unmarshalAdvertise(d)
 	case "join":
-		seeds, err := someArgs(d, "an address or DNS name of another node")
+		seeds, err := options.Some(d, "an address or DNS name of another node")
 		if err != nil {
 			return err
 		}
 		for _, seed := range seeds {
-			if err := gossip.CheckSeed(seed); err != nil && !hasPlaceholder(seed) {
+			if err := gossip.CheckSeed(seed); err != nil && !options.HasPlaceholder(seed) {
 				return d.WrapErr(err)
 			}
 		}
 		a.Join = append(a.Join, seeds...)
 	case "name":
-		return stringArg(d, &a.Name)
+		return options.String(d, &a.Name)
 	case "cluster":
-		if err := stringArg(d, &a.Cluster); err != nil {
+		if err := options.String(d, &a.Cluster); err != nil {
 			return err
 		}
-		if err := gossip.CheckClusterName(a.Cluster); err != nil && !hasPlaceholder(a.Cluster) {
+		if err := gossip.CheckClusterName(a.Cluster); err != nil && !options.HasPlaceholder(a.Cluster) {
 			return d.WrapErr(err)
 		}
 	case "secret":
-		secrets, err := someArgs(d, "a secret; make one with caddy groupcache keygen")
+		secrets, err := options.Some(d, "a secret; make one with caddy groupcache keygen")
 		a.Secret = append(a.Secret, secrets...)
 		return err
 	case "persist":
@@ -126,9 +126,9 @@ func (a *App) unmarshalOption(d *caddyfile.Dispenser, option string) error {
 			return d.ArgErr()
 		}
 	case "show_keys":
-		return flagArg(d, &a.ShowKeys)
+		return options.Flag(d, &a.ShowKeys)
 	case "insecure":
-		return flagArg(d, &a.Insecure)
+		return options.Flag(d, &a.Insecure)
 	default:
 		return d.Errf("unknown option %q of groupcache: one of cache_size, gossip, peers, advertise, join, name, cluster, secret, insecure, show_keys, persist", option)
 	}
@@ -145,7 +145,7 @@ func (a *App) unmarshalAdvertise(d *caddyfile.Dispenser) error {
 		a.Advertise.Peers = args[1]
 	}
 	for i, arg := range args {
-		if _, err := gossip.ParseAddress("advertise", arg, []string{gossip.GossipPort, gossip.PeersPort}[i]); err != nil && !hasPlaceholder(arg) {
+		if _, err := gossip.ParseAddress("advertise", arg, []string{gossip.GossipPort, gossip.PeersPort}[i]); err != nil && !options.HasPlaceholder(arg) {
 			return d.WrapErr(err)
 		}
 	}
@@ -214,9 +214,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func unmarshalHandlerOption(d *caddyfile.Dispenser, h *Handler, option string) error {
 	switch option {
 	case "group":
-		return stringArg(d, &h.Group)
+		return options.String(d, &h.Group)
 	case "key":
-		return stringArg(d, &h.Key)
+		return options.String(d, &h.Key)
 	case "query":
 		return unmarshalQuery(d, h)
 	case "cookies":
@@ -226,15 +226,15 @@ func unmarshalHandlerOption(d *caddyfile.Dispenser, h *Handler, option string) e
 	case "stale":
 		return unmarshalStale(d, h)
 	case "max_body_size":
-		return sizeArg(d, &h.MaxBodySize)
+		return options.Size(d, &h.MaxBodySize)
 	case "tags":
-		fields, err := someArgs(d, "a response field")
+		fields, err := options.Some(d, "a response field")
 		h.Tags = append(h.Tags, fields...)
 		return err
 	case "expose_tags":
-		return flagArg(d, &h.ExposeTags)
+		return options.Flag(d, &h.ExposeTags)
 	case "targeted":
-		fields, err := someArgs(d, "response fields that speak to this cache, as CDN-Cache-Control does, the most wanted first")
+		fields, err := options.Some(d, "response fields that speak to this cache, as CDN-Cache-Control does, the most wanted first")
 		h.Targeted = append(h.Targeted, fields...)
 		return err
 	case "purge":
@@ -244,21 +244,21 @@ func unmarshalHandlerOption(d *caddyfile.Dispenser, h *Handler, option string) e
 		h.Response = append(h.Response, rule)
 		return err
 	case "request_directives":
-		return stringArg(d, &h.RequestDirectives)
+		return options.String(d, &h.RequestDirectives)
 	case "set_cookie":
-		return stringArg(d, &h.SetCookie)
+		return options.String(d, &h.SetCookie)
 	case "authorization":
-		return stringArg(d, &h.Authorization)
+		return options.String(d, &h.Authorization)
 	case "fill_timeout":
-		return durationArg(d, &h.FillTimeout)
+		return options.Duration(d, &h.FillTimeout)
 	case "peer_timeout":
-		return durationArg(d, &h.PeerTimeout)
+		return options.Duration(d, &h.PeerTimeout)
 	case "query_method":
-		return stringArg(d, &h.QueryMethod)
+		return options.String(d, &h.QueryMethod)
 	case "cache_status":
-		return stringArg(d, &h.CacheStatus)
+		return options.String(d, &h.CacheStatus)
 	case "express":
-		return flagArg(d, &h.Express)
+		return options.Flag(d, &h.Express)
 	}
 	return d.Errf("unknown option %q of groupcache: one of group, key, query, cookies, ttl, stale, max_body_size, tags, expose_tags, targeted, purge, response, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, query_method, cache_status, express", option)
 }
@@ -345,82 +345,24 @@ func unmarshalStale(d *caddyfile.Dispenser, h *Handler) error {
 	}
 	switch d.Val() {
 	case "while_revalidate":
-		return durationArg(d, &h.Stale.WhileRevalidate)
+		return options.Duration(d, &h.Stale.WhileRevalidate)
 	case "if_error":
-		return durationArg(d, &h.Stale.IfError)
+		return options.Duration(d, &h.Stale.IfError)
 	case "after":
-		return durationArg(d, &h.Stale.After)
+		return options.Duration(d, &h.Stale.After)
 	}
 	return d.Errf("stale %q: while_revalidate, if_error or after", d.Val())
 }
 
-func hasPlaceholder(s string) bool { return strings.Contains(s, "{") }
-
-// stringArg reads the one argument of an option.
-func stringArg(d *caddyfile.Dispenser, dst *string) error {
-	if !d.NextArg() {
-		return d.ArgErr()
+// unmarshalPurgers reads an option that says who may purge.
+func unmarshalPurgers(d *caddyfile.Dispenser, option string, tokens, from *[]string) error {
+	what, dst := "a secret that whoever purges sends as Authorization: Bearer", tokens
+	if option == "from" {
+		what, dst = "addresses or ranges such as 10.0.0.0/8", from
 	}
-	*dst = d.Val()
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	return nil
-}
-
-// flagArg sets an option that takes no argument.
-func flagArg(d *caddyfile.Dispenser, dst *bool) error {
-	*dst = true
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	return nil
-}
-
-func someArgs(d *caddyfile.Dispenser, what string) ([]string, error) {
-	option, args := d.Val(), d.RemainingArgs()
-	if len(args) == 0 {
-		return nil, d.Errf("%s takes %s", option, what)
-	}
-	return args, nil
-}
-
-func sizeArg(d *caddyfile.Dispenser, dst *int64) error {
-	option, arg := d.Val(), ""
-	if err := stringArg(d, &arg); err != nil {
-		return err
-	}
-	n, err := humanize.ParseBytes(arg)
-	if err != nil || n == 0 || n > 1<<62 {
-		return d.Errf("%s: %q is not a size such as 512MiB", option, arg)
-	}
-	*dst = int64(n)
-	return nil
-}
-
-func durationArg(d *caddyfile.Dispenser, dst *caddy.Duration) error {
-	option, arg := d.Val(), ""
-	if err := stringArg(d, &arg); err != nil {
-		return err
-	}
-	dur, err := caddy.ParseDuration(arg)
-	if err != nil || dur <= 0 {
-		return d.Errf("%s: %q is not a duration such as 10s", option, arg)
-	}
-	*dst = caddy.Duration(dur)
-	return nil
-}
-
-func addressArg(d *caddyfile.Dispenser, option string, dst *string, port string) error {
-	if args := d.RemainingArgs(); len(args) == 1 {
-		*dst = args[0]
-	} else {
-		return d.Errf("%s takes one address, not %d: %q; where hostname -i prints several, write the one that other nodes dial", option, len(args), args)
-	}
-	if _, err := gossip.ParseAddress(option, *dst, port); err != nil && !hasPlaceholder(*dst) {
-		return d.WrapErr(err)
-	}
-	return nil
+	args, err := options.Some(d, what)
+	*dst = append(*dst, args...)
+	return err
 }
 
 // Interface guards

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,13 +19,13 @@ import (
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/cachestatus"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/express"
-	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/purging"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/storing"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
 	"github.com/caddy-groupcache/caddy-groupcache/rules"
 )
 
@@ -200,38 +200,6 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.groupcache", New: func() caddy.Module { return new(Handler) }}
 }
 
-// Provision fills in the defaults and finds the node.
-func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger = ctx.Logger()
-	h.setDefaults()
-	if err := h.check(); err != nil {
-		return err
-	}
-	h.policy, h.terms = h.options(), h.keyTerms()
-	h.around, h.front = &lazyRoute{ctx: ctx}, new(express.Front)
-	app, err := ctx.App("groupcache")
-	if err != nil {
-		return fmt.Errorf("loading the groupcache app: %w", err)
-	}
-	a := app.(*App)
-	if h.Purge != nil {
-		if h.purgers, err = a.sendersOf(caddy.NewReplacer(), h.Purge.Tokens, h.Purge.From); err != nil {
-			return err
-		}
-	}
-	if err := errors.Join(h.checkExpress(ctx, a), a.checkListeners(ctx.Modules())); err != nil {
-		return err
-	}
-	a.join(h)
-	h.node, h.denials, h.unnamed = a.process.node, &a.process.denials, &a.process.unnamed
-	h.named()
-	h.counters = a.process.counters.of(h.Group)
-	if h.space = h.node.Store.Namespace(h.Group); h.space == nil {
-		return fmt.Errorf("group %s: too many groups since Caddy started: restart it", h.Group)
-	}
-	return nil
-}
-
 func (h *Handler) setDefaults() {
 	if h.Group == "" {
 		h.Group = defaultGroup
@@ -371,63 +339,54 @@ func (h *Handler) options() storing.Policy {
 	return storing.Policy{Options: o, MaxBodySize: h.MaxBodySize, Tags: h.Tags, ExposeTags: h.ExposeTags, Rules: rules.Of(h.Response)}
 }
 
-// resolve fills in the placeholders and defaults of the cluster's options, and checks
-// them.
-func (a *App) resolve(repl *caddy.Replacer) (gossip.Cluster, error) {
-	var err error
-	fillIn := func(s string) string {
-		filled, replaceErr := repl.ReplaceOrErr(s, true, true)
-		if replaceErr != nil && err == nil {
-			err = fmt.Errorf("%q: %w", s, replaceErr)
-		}
-		return filled
-	}
-	fillInAll := func(all []string) (filled []string) {
-		for _, s := range all {
-			filled = append(filled, fillIn(s))
-		}
-		return filled
-	}
-	a.Name = fillIn(a.Name)
-	if a.Persist != nil {
-		a.Persist.Path = cmp.Or(fillIn(a.Persist.Path), filepath.Join(caddy.AppDataDir(), "groupcache"))
-	}
-	c := gossip.Cluster{Name: fillIn(a.Cluster), Gossip: fillIn(a.Gossip), Peers: fillIn(a.Peers), Insecure: a.Insecure}
-	c.Enabled = a.Advertise != nil
-	if a.Advertise != nil {
-		c.AdvertiseGossip, c.AdvertisePeers = fillIn(a.Advertise.Gossip), fillIn(a.Advertise.Peers)
-	}
-	c.Join = fillInAll(a.Join)
-	secrets := fillInAll(a.Secret)
-	if err != nil {
-		return c, err
-	}
-	return c, c.Resolve(a.Name, secrets)
+func defaultTags() []string { return []string{"Surrogate-Key", "Cache-Tag"} }
+
+// InBandPurge lets clients purge with requests such as PURGE /path, as plugins
+// of content management systems send them. Such a request purges its own URL
+// under both schemes; URLs that begin with it, if it ends in * or .*; or if it has
+// a field of cache tags (see Handler.Tags), responses with these tags. It purges
+// the handler's group, on all nodes. With Fastly-Soft-Purge: 1 it makes stale. A
+// request that is not understood gets 400 or 501 and purges nothing; docs/purge.md
+// has the requests that are understood.
+//
+// It takes Tokens or From, or one might as well switch the cache off. If both
+// are there, both must fit.
+type InBandPurge struct {
+	// The methods that purge. Default: PURGE.
+	Methods []string `json:"methods,omitempty"`
+
+	// Who sends one of these as Authorization: Bearer may purge. Placeholders
+	// are allowed. At least 16 bytes each.
+	Tokens []string `json:"tokens,omitempty"`
+
+	// Who comes from one of these addresses or ranges may purge. The client's
+	// address is that which Caddy takes it for, but a request by way of one of
+	// trusted_proxies only counts with trusted_proxies_strict: without it, Caddy
+	// takes the client's word for its address.
+	From []string `json:"from,omitempty"`
 }
 
-// checkListeners refuses a port of the cluster that a site has too. The modules are those
-// around a handler, the http app among them: its servers are known already.
-func (a *App) checkListeners(around []caddy.Module) error {
-	for _, m := range around {
-		app, ok := m.(*caddyhttp.App)
-		if !ok {
-			continue
-		}
-		for _, server := range app.Servers {
-			for _, listen := range server.Listen {
-				at, err := caddy.ParseNetworkAddress(listen)
-				if err != nil || !strings.HasPrefix(at.Network, "tcp") {
-					continue // Caddy says what is wrong with it
-				}
-				for port := at.StartPort; port <= at.EndPort; port++ {
-					if err := a.cluster.Takes("a site ("+listen+")", at.Host, port); err != nil {
-						return err
-					}
-				}
-			}
+func (p *InBandPurge) check() error {
+	for _, m := range p.Methods {
+		switch {
+		case !httpguts.ValidHeaderFieldName(m): // both are tokens
+			return fmt.Errorf("purge: %q is no method", m)
+		case slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "QUERY"}, strings.ToUpper(m)):
+			return fmt.Errorf("purge: %s means something else already: take a method of its own, such as PURGE", m)
 		}
 	}
-	return nil
+	if len(p.Tokens) == 0 && len(p.From) == 0 {
+		return errors.New("purge: everybody could: say who may, by token or from")
+	}
+	return checkRanges(p.From)
+}
+
+// lazyRoute finds a handler's route at its first request: while it is provisioned, the
+// routes are too.
+type lazyRoute struct {
+	ctx  caddy.Context
+	once sync.Once
+	is   *routes.Route
 }
 
 // Interface guards

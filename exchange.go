@@ -1,8 +1,6 @@
 package caddygroupcache
 
 import (
-	"bytes"
-	"io"
 	"net/http"
 	"time"
 
@@ -91,7 +89,7 @@ func (x *exchange) receive() rfc9111.Reason {
 		return rfc9111.Loop
 	case fields.Has(inbound.ConnectionFields) && rfc9111.Upgrades(r.Header):
 		return rfc9111.Upgrade
-	case x.content == nil && hasBody(r):
+	case x.content == nil && inbound.HasBody(r):
 		return rfc9111.RequestBody
 	case fields.Has(inbound.ConnectionFields) && rfc9111.NamesFields(r.Header["Connection"]):
 		return rfc9111.Connection
@@ -219,26 +217,6 @@ func (x *exchange) client() *http.Request {
 	return x.original.Client()
 }
 
-// hasBody reports whether a request has a body. Over HTTP/3 that shows only when
-// its stream ends, unless it has a Content-Length. For a GET the end comes with
-// the header, and nobody but its own client waits if it doesn't.
-func hasBody(r *http.Request) bool {
-	if r.ProtoMajor != 3 || r.ContentLength >= 0 {
-		return r.ContentLength != 0 || len(r.TransferEncoding) > 0
-	}
-	var first [1]byte
-	n, err := io.ReadFull(r.Body, first[:])
-	if err == io.EOF {
-		r.Body, r.ContentLength = http.NoBody, 0
-		return false
-	}
-	r.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(first[:n]), r.Body), r.Body}
-	return true
-}
-
 // A QUERY (RFC 10008) asks a resource for what its content describes, and changes
 // nothing. Its response is stored under a key of its own, which the content and what
 // tells its meaning are part of (§2.7). Apart from that it is a GET: the same
@@ -257,4 +235,46 @@ func authenticated(r *http.Request) bool {
 	}
 	_, known := repl.Get("http.auth.user.id")
 	return known
+}
+
+// Names of spans.
+const (
+	spanLookup = "groupcache lookup" // what this node has
+	spanFill   = "groupcache fill"   // from asking the upstream to the end of its response
+)
+
+// A firstChunk is that of a response which deliverPart answers from.
+type firstChunk struct {
+	storedResponse
+	out     *outcome
+	release func() // of its memory
+}
+
+// endValidation tells the requests that wait for this one's validation, if any do, what it
+// has confirmed; 0: nothing. It comes before the response goes to the client, which may be
+// slow. Only the first call counts.
+func (x *exchange) endValidation(confirmed store.Generation) {
+	if x.answered != nil {
+		x.answered(confirmed)
+	}
+}
+
+// outcome begins the outcome of a request that goes to the upstream.
+func (x *exchange) outcome() *outcome {
+	found := &x.found
+	o := &outcome{h: x.h, r: x.r, repl: replacer(x.r), status: statusMiss, background: x.background}
+	switch {
+	case found.Entry != nil && found.Reason != rfc9111.None:
+		o.fwd, o.detail = "request", found.Reason.String()
+	case found.Entry != nil && found.Use != rfc9111.Fresh:
+		o.fwd = "stale"
+	case found.Entry == nil && found.Known:
+		o.fwd = "vary-miss"
+	default:
+		o.fwd = "uri-miss"
+	}
+	if found.Uncacheable != rfc9111.None {
+		o.detail = rfc9111.HitForMiss.String()
+	}
+	return o
 }

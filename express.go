@@ -21,7 +21,7 @@ func init() { caddy.RegisterModule(new(Express)) }
 
 // Express is the express lane of a server: a listener wrapper, to be named after `tls`, that
 // answers hits of handlers with the option express before Caddy's HTTP server sees the
-// request. docs/express.md says which requests, and what a hit has no more.
+// request. docs/lane.md says which requests, and what a hit has no more.
 type Express struct {
 	server *caddyhttp.Server
 	open   express.Open

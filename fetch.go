@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/span"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
 // fetch runs the next handlers as the leader of a flight.
@@ -122,7 +122,7 @@ func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 		x.validating, x.discards = true, true
 	case x.decision.Stale != nil && x.r.Method == http.MethodHead && !x.Credentials:
 		x.discards = true // what is stored may stand in
-	case !x.Alone && hasConditions(x.r.Header):
+	case !x.Alone && rfc9111.HasConditions(x.r.Header):
 		asked = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
 	}
 	x.whole = asked != nil
@@ -215,7 +215,7 @@ func (x *fetch) run(w http.ResponseWriter) (err error) {
 			t.finishClient()
 		}
 	}()
-	restore := forgetProxied(replacer(x.r))
+	restore := routes.ForgetProxied(replacer(x.r))
 	defer restore()
 	err = x.next.ServeHTTP(t, upstream)
 	if t.sated() {
@@ -321,15 +321,6 @@ func (x *fetch) whyEnded(err error) rfc9111.Reason {
 	return node.ReasonOf(err)
 }
 
-func hasConditions(h http.Header) bool {
-	for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"} {
-		if len(h[name]) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // giveUp ends the flight, gives the lease back, and from here on ties the
 // fetch to its client.
 func (x *fetch) giveUp(why rfc9111.Reason) {
@@ -401,7 +392,7 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 // failedRefresh names a failure of the upstream to answer a refresh, so that the next one
 // is tried a moment later and not by the next request; why names all else.
 func (x *fetch) failedRefresh(status int, why rfc9111.Reason) rfc9111.Reason {
-	if x.background && standsForError(status) {
+	if x.background && rfc9111.IsError(status) {
 		return rfc9111.UpstreamFailed
 	}
 	return why
@@ -428,7 +419,7 @@ func errorStatus(err error) int {
 // judge decides whether a response is stored, and as what.
 func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry, rfc9111.Reason) {
 	own := t.before.Own(t.header)
-	origin := madeOf(replacer(x.r), own, x.h.Targeted)
+	origin := routes.MadeOf(replacer(x.r), own, x.h.Targeted)
 	own = origin.WithVary(own)
 	appends, ok := t.before.Edits(t.header)
 	if !ok {
@@ -526,7 +517,7 @@ func (x *fetch) decideNotModified(t *recorder) recorderState {
 		Status: http.StatusNotModified, Response: own,
 		Sent: x.sent, Received: received,
 	}, stale.Status, stale.Header(), stale.Groups())
-	if madeOf(replacer(x.r), own, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
+	if routes.MadeOf(replacer(x.r), own, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
 		why = rfc9111.StrayNotModified
 	}
 	if why == rfc9111.None && x.sameSearch(fields) && sameVary(stale, fields) {
@@ -587,19 +578,10 @@ func (x *fetch) compareHead(own http.Header) {
 	}
 }
 
-// standsForError are the answers that RFC 5861 §4 counts as errors.
-func standsForError(status int) bool {
-	switch status {
-	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true
-	}
-	return false
-}
-
 // standsIn reports whether what is stored answers a GET or HEAD in place of
 // a response with this status (RFC 5861 §4).
 func (x *fetch) standsIn(status int) bool {
-	return x.decision.Stale != nil && !x.decision.Stale.Failed && !x.Credentials && standsForError(status) && x.mayServeStale()
+	return x.decision.Stale != nil && !x.decision.Stale.Failed && !x.Credentials && rfc9111.IsError(status) && x.mayServeStale()
 }
 
 func (x *fetch) mayServeStale() bool {
@@ -623,7 +605,7 @@ func (x *fetch) complete(t *recorder) {
 		}()
 	}
 	switch {
-	case hasTrailers(t.header):
+	case rfc9111.HasTrailers(t.header):
 		x.giveUp(rfc9111.Trailers)
 	case t.length >= 0 && size != t.length:
 		x.giveUp(rfc9111.Truncated)
@@ -667,16 +649,6 @@ func (x *fetch) awaitOwner() {
 	case <-x.published:
 	case <-patience.C:
 	}
-}
-
-// hasTrailers reports whether fields came after the body (http.TrailerPrefix).
-func hasTrailers(h http.Header) bool {
-	for name := range h {
-		if strings.HasPrefix(name, http.TrailerPrefix) {
-			return true
-		}
-	}
-	return false
 }
 
 // expire ends a fill that takes too long. Its client

@@ -134,15 +134,6 @@ func (x *exchange) validate() step {
 	return x.join(false)
 }
 
-// endValidation tells the requests that wait for this one's validation, if any do, what it
-// has confirmed; 0: nothing. It comes before the response goes to the client, which may be
-// slow. Only the first call counts.
-func (x *exchange) endValidation(confirmed store.Generation) {
-	if x.answered != nil {
-		x.answered(confirmed)
-	}
-}
-
 // senderOf returns what the upstream can know of a request that nobody changes.
 func senderOf(r *http.Request) *node.Sender {
 	address, _, err := net.SplitHostPort(r.RemoteAddr)
@@ -154,3 +145,29 @@ func senderOf(r *http.Request) *node.Sender {
 
 // hasCertificate reports whether a client has shown who it is below HTTP.
 func hasCertificate(r *http.Request) bool { return r.TLS != nil && len(r.TLS.PeerCertificates) > 0 }
+
+// join has the request follow a flight, or lead one. One that is tired has looked up
+// often enough, and asks the upstream for itself.
+func (x *exchange) join(tired bool) step {
+	if x.found.Reason != rfc9111.None || tired || x.Bypass != rfc9111.None {
+		x.Alone = true
+	}
+	f, body, leads := x.h.node.Join(&x.Lookup)
+	defer body.Close()
+	next := stepFollow
+	if leads {
+		next = node.Lead(f, func() (step, node.Ending) { return x.lead(f, body, tired) })
+	}
+	switch next {
+	case stepFollow:
+		if leads {
+			x.endValidation(0) // the owner has something newer
+		}
+		return x.follow(f, body)
+	case stepFetchAlone:
+		return x.fetchAlone()
+	case stepDeliverPart:
+		return x.deliverPart()
+	}
+	return next
+}

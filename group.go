@@ -29,14 +29,6 @@ type handlersByGroup map[string]handlers
 // handlers are some of those, mostly of one group.
 type handlers []*Handler
 
-// join makes a handler one of its group.
-func (a *App) join(h *Handler) {
-	h.app = a
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.groups[h.Group] = append(a.groups[h.Group], h)
-}
-
 // distinct are those of the handlers that differ, in their settings or by the routes around
 // them.
 func (all handlers) distinct() (some handlers) {
@@ -84,8 +76,6 @@ func (h *Handler) keyTerms() string {
 	add("response", decides != "", decides)
 	return strings.Join(terms, " ")
 }
-
-func defaultTags() []string { return []string{"Surrogate-Key", "Cache-Tag"} }
 
 // group returns the handlers of this one's group, of equal ones one.
 func (h *Handler) group() handlers {
@@ -138,18 +128,6 @@ func unique(keys []store.Key) (all []store.Key) {
 	for _, k := range keys {
 		if !slices.Contains(all, k) {
 			all = append(all, k)
-		}
-	}
-	return all
-}
-
-// handlersOf returns the running config's handlers of a group, or of all.
-func (p *process) handlersOf(group string) (all handlers) {
-	if running := p.handlers.Load(); running != nil {
-		for name, handlers := range *running {
-			if group == "" || name == group {
-				all = append(all, handlers...)
-			}
 		}
 	}
 	return all

@@ -158,32 +158,6 @@ func (x *exchange) takeFound() storedResponse {
 	return storedResponse{entry: e, body: body, status: x.statusOf(e, x.found.Use), detail: x.h.whose(x.Key), now: x.now}
 }
 
-// join has the request follow a flight, or lead one. One that is tired has looked up
-// often enough, and asks the upstream for itself.
-func (x *exchange) join(tired bool) step {
-	if x.found.Reason != rfc9111.None || tired || x.Bypass != rfc9111.None {
-		x.Alone = true
-	}
-	f, body, leads := x.h.node.Join(&x.Lookup)
-	defer body.Close()
-	next := stepFollow
-	if leads {
-		next = node.Lead(f, func() (step, node.Ending) { return x.lead(f, body, tired) })
-	}
-	switch next {
-	case stepFollow:
-		if leads {
-			x.endValidation(0) // the owner has something newer
-		}
-		return x.follow(f, body)
-	case stepFetchAlone:
-		return x.fetchAlone()
-	case stepDeliverPart:
-		return x.deliverPart()
-	}
-	return next
-}
-
 // lead finds out what a flight is to be fed with. Its reader is for a request that
 // follows what the owner sends.
 func (x *exchange) lead(f *node.Flight, body *node.Follower, tired bool) (step, node.Ending) {
@@ -222,13 +196,6 @@ func (x *exchange) lead(f *node.Flight, body *node.Follower, tired bool) (step, 
 		}
 	}
 	return x.fetch(f)
-}
-
-// unavailable answers only-if-cached when nothing is (RFC 9111 §5.2.1.7).
-func unavailable(w http.ResponseWriter, out *outcome) {
-	out.detail = rfc9111.OnlyIfCached.String()
-	out.write(w.Header())
-	w.WriteHeader(http.StatusGatewayTimeout)
 }
 
 // serveQuery serves a QUERY from the cache, or passes it.

@@ -63,10 +63,6 @@ type counters struct {
 	notStored []atomic.Int64 // by Reason
 }
 
-// forwardNames say why a request that takes part in the cache goes to the upstream, as
-// Cache-Status does (RFC 9211 §2.2).
-var forwardNames = [4]string{"uri-miss", "vary-miss", "stale", "request"}
-
 func (c *counters) fetched(result fillResult, took time.Duration) {
 	c.fills[result].Add(1)
 	fillSeconds.Observe(took.Seconds())

@@ -13,7 +13,10 @@
 package caddygroupcache
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -22,8 +25,11 @@ import (
 	"go.uber.org/zap"
 
 	_ "github.com/caddy-groupcache/caddy-groupcache/command" // registers caddy groupcache
+	"github.com/caddy-groupcache/caddy-groupcache/internal/express"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/purging"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
 func init() {
@@ -218,6 +224,107 @@ func (a *App) Cleanup() error {
 	}
 	_, err := nodes.Delete(nodeKey)
 	return err
+}
+
+// join makes a handler one of its group.
+func (a *App) join(h *Handler) {
+	h.app = a
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.groups[h.Group] = append(a.groups[h.Group], h)
+}
+
+// sendersOf returns who may purge by options that may have placeholders. Applications
+// have the tokens, and whoever has a secret of the cluster is a node of it: none is both.
+func (a *App) sendersOf(repl *caddy.Replacer, tokens, from []string) (allowed purging.Senders, err error) {
+	for i, s := range tokens {
+		token, err := repl.ReplaceOrErr(s, true, true)
+		if err != nil {
+			return allowed, fmt.Errorf("purge token: %w", err)
+		}
+		if a.cluster.IsSecret(token) {
+			return allowed, fmt.Errorf("purge token %d: it is a secret of the cluster, and whoever has that is a node; make another one with caddy groupcache keygen", i+1)
+		}
+		if err := allowed.AddToken(token); err != nil {
+			return allowed, err
+		}
+	}
+	for _, s := range from {
+		text, err := repl.ReplaceOrErr(s, true, true)
+		if err != nil {
+			return allowed, fmt.Errorf("purge from: %w", err)
+		}
+		if err := allowed.AddRange(text); err != nil {
+			return allowed, err
+		}
+	}
+	return allowed, nil
+}
+
+// Provision fills in the defaults and finds the node.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	h.setDefaults()
+	if err := h.check(); err != nil {
+		return err
+	}
+	h.policy, h.terms = h.options(), h.keyTerms()
+	h.around, h.front = &lazyRoute{ctx: ctx}, new(express.Front)
+	app, err := ctx.App("groupcache")
+	if err != nil {
+		return fmt.Errorf("loading the groupcache app: %w", err)
+	}
+	a := app.(*App)
+	if h.Purge != nil {
+		if h.purgers, err = a.sendersOf(caddy.NewReplacer(), h.Purge.Tokens, h.Purge.From); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(h.checkExpress(ctx, a), routes.CheckPorts(ctx.Modules(), a.cluster.Takes)); err != nil {
+		return err
+	}
+	a.join(h)
+	h.node, h.denials, h.unnamed = a.process.node, &a.process.denials, &a.process.unnamed
+	h.named()
+	h.counters = a.process.counters.of(h.Group)
+	if h.space = h.node.Store.Namespace(h.Group); h.space == nil {
+		return fmt.Errorf("group %s: too many groups since Caddy started: restart it", h.Group)
+	}
+	return nil
+}
+
+// resolve fills in the placeholders and defaults of the cluster's options, and checks
+// them.
+func (a *App) resolve(repl *caddy.Replacer) (gossip.Cluster, error) {
+	var err error
+	fillIn := func(s string) string {
+		filled, replaceErr := repl.ReplaceOrErr(s, true, true)
+		if replaceErr != nil && err == nil {
+			err = fmt.Errorf("%q: %w", s, replaceErr)
+		}
+		return filled
+	}
+	fillInAll := func(all []string) (filled []string) {
+		for _, s := range all {
+			filled = append(filled, fillIn(s))
+		}
+		return filled
+	}
+	a.Name = fillIn(a.Name)
+	if a.Persist != nil {
+		a.Persist.Path = cmp.Or(fillIn(a.Persist.Path), filepath.Join(caddy.AppDataDir(), "groupcache"))
+	}
+	c := gossip.Cluster{Name: fillIn(a.Cluster), Gossip: fillIn(a.Gossip), Peers: fillIn(a.Peers), Insecure: a.Insecure}
+	c.Enabled = a.Advertise != nil
+	if a.Advertise != nil {
+		c.AdvertiseGossip, c.AdvertisePeers = fillIn(a.Advertise.Gossip), fillIn(a.Advertise.Peers)
+	}
+	c.Join = fillInAll(a.Join)
+	secrets := fillInAll(a.Secret)
+	if err != nil {
+		return c, err
+	}
+	return c, c.Resolve(a.Name, secrets)
 }
 
 // Interface guards

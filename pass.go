@@ -46,7 +46,7 @@ func (x *exchange) pass() {
 		h.counters.fetched(result, time.Since(start))
 		span.End(fill, "result", fillResultNames[result], "reason", out.detail)
 	}()
-	restore := forgetProxied(replacer(r))
+	restore := routes.ForgetProxied(replacer(r))
 	defer restore()
 	x.err = m.run(x.next, r)
 	if x.err == nil && m.wrote {
@@ -77,7 +77,7 @@ func (p *passed) judge(status int, header http.Header) rfc9111.Reason {
 	}
 	own := p.before.Own(header)
 	x := rfc9111.Exchange{
-		Method: p.r.Method, Status: status, Response: own, Origin: madeOf(replacer(p.r), own, h.Targeted), Changed: h.route().ChangedFields(),
+		Method: p.r.Method, Status: status, Response: own, Origin: routes.MadeOf(replacer(p.r), own, h.Targeted), Changed: h.route().ChangedFields(),
 		Sent: p.sent, Received: received,
 	}
 	if p.credentials { // of other fields the handlers behind the cache may have made anything
@@ -236,4 +236,11 @@ func (m *outcomeWriter) FlushError() error {
 		m.WriteHeader(http.StatusOK)
 	}
 	return http.NewResponseController(m.ResponseWriter).Flush()
+}
+
+// unavailable answers only-if-cached when nothing is (RFC 9111 §5.2.1.7).
+func unavailable(w http.ResponseWriter, out *outcome) {
+	out.detail = rfc9111.OnlyIfCached.String()
+	out.write(w.Header())
+	w.WriteHeader(http.StatusGatewayTimeout)
 }

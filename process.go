@@ -19,6 +19,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/report"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -290,6 +291,40 @@ func currentProcess() *process {
 		return p == nil
 	})
 	return p
+}
+
+// handlersOf returns the running config's handlers of a group, or of all.
+func (p *process) handlersOf(group string) (all handlers) {
+	if running := p.handlers.Load(); running != nil {
+		for name, handlers := range *running {
+			if group == "" || name == group {
+				all = append(all, handlers...)
+			}
+		}
+	}
+	return all
+}
+
+// sample returns what all groups have counted, for the history.
+func (p *process) sample() report.Sample {
+	s := report.Sample{Requests: make(map[string]int64, statusCount), NotStored: make(map[string]int64)}
+	for _, name := range statusNames {
+		s.Requests[name.(string)] = 0 // also without any group
+	}
+	p.counters.each(func(_ string, c *counters) {
+		for i, name := range statusNames {
+			s.Requests[name.(string)] += c.requests[i].Load()
+		}
+		for _, why := range rfc9111.Reasons() {
+			if n := c.notStored[why].Load(); n > 0 {
+				s.NotStored[why.String()] += n
+			}
+		}
+		for i := range c.fills {
+			s.Fills += c.fills[i].Load()
+		}
+	})
+	return s
 }
 
 // Interface guards

@@ -1,25 +1,22 @@
 package caddygroupcache
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-	"golang.org/x/net/http/httpguts"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/purging"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/options"
 	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
@@ -28,17 +25,6 @@ type PurgeRequest = purging.Request
 
 // A PurgeResult is what it answers.
 type PurgeResult = purging.Result
-
-func (api *adminAPI) purge(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodPost {
-		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("purge with POST, not %s", r.Method)}
-	}
-	p := currentProcess()
-	if p == nil {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errNoApp}
-	}
-	return p.servePurge(w, r)
-}
 
 func (p *process) servePurge(w http.ResponseWriter, r *http.Request) error {
 	req, err := purging.ReadRequest(w, r)
@@ -101,106 +87,21 @@ func withKeys(selectors []store.Selector, from handlers) (all []store.Selector) 
 // keysOfURL returns the keys under which a URL's responses can be stored, as far
 // as the URL decides about that.
 func keysOfURL(h *Handler, u string) []store.Key {
-	r, err := requestFor(http.MethodGet, u, nil)
+	r, err := routes.RequestFor(http.MethodGet, u, nil)
 	if err != nil {
 		return nil
 	}
 	return append(h.group().keysOf(r, r.RequestURI), h.group().templatedKeysOf(r)...)
 }
 
-// requestFor returns a request for a URL of store.URLOf, as it would come from a
-// client. Nobody has sent it.
-func requestFor(method, u string, header http.Header) (*http.Request, error) {
-	r, err := http.NewRequestWithContext(context.Background(), method, u, nil)
-	if err != nil {
-		return nil, err
-	}
-	_, rest, _ := strings.Cut(u, "://")
-	r.RequestURI = rest[strings.IndexByte(rest, '/'):]
-	if r.URL.Scheme == "https" {
-		r.TLS = new(tls.ConnectionState)
-	}
-	if header != nil {
-		r.Header = header
-	}
-	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), routes.Nobody{Fields: make(http.Header)}, nil), nil
-}
-
-// InBandPurge lets clients purge with requests such as PURGE /path, as plugins
-// of content management systems send them. Such a request purges its own URL
-// under both schemes; URLs that begin with it, if it ends in * or .*; or if it has
-// a field of cache tags (see Handler.Tags), responses with these tags. It purges
-// the handler's group, on all nodes. With Fastly-Soft-Purge: 1 it makes stale. A
-// request that is not understood gets 400 or 501 and purges nothing; docs/purge.md
-// has the requests that are understood.
-//
-// It takes Tokens or From, or one might as well switch the cache off. If both
-// are there, both must fit.
-type InBandPurge struct {
-	// The methods that purge. Default: PURGE.
-	Methods []string `json:"methods,omitempty"`
-
-	// Who sends one of these as Authorization: Bearer may purge. Placeholders
-	// are allowed. At least 16 bytes each.
-	Tokens []string `json:"tokens,omitempty"`
-
-	// Who comes from one of these addresses or ranges may purge. The client's
-	// address is that which Caddy takes it for, but a request by way of one of
-	// trusted_proxies only counts with trusted_proxies_strict: without it, Caddy
-	// takes the client's word for its address.
-	From []string `json:"from,omitempty"`
-}
-
-func (p *InBandPurge) check() error {
-	for _, m := range p.Methods {
-		switch {
-		case !httpguts.ValidHeaderFieldName(m): // both are tokens
-			return fmt.Errorf("purge: %q is no method", m)
-		case slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "QUERY"}, strings.ToUpper(m)):
-			return fmt.Errorf("purge: %s means something else already: take a method of its own, such as PURGE", m)
-		}
-	}
-	if len(p.Tokens) == 0 && len(p.From) == 0 {
-		return errors.New("purge: everybody could: say who may, by token or from")
-	}
-	return checkRanges(p.From)
-}
-
 // checkRanges checks what can be read before placeholders are filled in.
 func checkRanges(from []string) error {
 	for _, s := range from {
-		if _, err := purging.ParseRange(s); err != nil && !hasPlaceholder(s) {
+		if _, err := purging.ParseRange(s); err != nil && !options.HasPlaceholder(s) {
 			return err
 		}
 	}
 	return nil
-}
-
-// sendersOf returns who may purge by options that may have placeholders. Applications
-// have the tokens, and whoever has a secret of the cluster is a node of it: none is both.
-func (a *App) sendersOf(repl *caddy.Replacer, tokens, from []string) (allowed purging.Senders, err error) {
-	for i, s := range tokens {
-		token, err := repl.ReplaceOrErr(s, true, true)
-		if err != nil {
-			return allowed, fmt.Errorf("purge token: %w", err)
-		}
-		if a.cluster.IsSecret(token) {
-			return allowed, fmt.Errorf("purge token %d: it is a secret of the cluster, and whoever has that is a node; make another one with caddy groupcache keygen", i+1)
-		}
-		if err := allowed.AddToken(token); err != nil {
-			return allowed, err
-		}
-	}
-	for _, s := range from {
-		text, err := repl.ReplaceOrErr(s, true, true)
-		if err != nil {
-			return allowed, fmt.Errorf("purge from: %w", err)
-		}
-		if err := allowed.AddRange(text); err != nil {
-			return allowed, err
-		}
-	}
-	return allowed, nil
 }
 
 // answeredWhy is the cause where the client knows more than the log may have.
@@ -244,7 +145,7 @@ func (h *Handler) servePurge(w http.ResponseWriter, r *http.Request) error {
 
 // purgeOf returns what a request to a handler purges, and whether softly.
 func purgeOf(h *Handler, r *http.Request) (selectors []store.Selector, soft bool, err error) {
-	if hasBody(r) {
+	if inbound.HasBody(r) {
 		return nil, false, purging.Malformed("a %s has no body: name what to purge by the URL or a field, or send JSON to POST /groupcache/purge or a route of groupcache_purge", r.Method)
 	}
 	p, err := purging.ReadInband(r, requestURI(r), h.Tags)

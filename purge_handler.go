@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/purging"
+	"github.com/caddy-groupcache/caddy-groupcache/options"
 )
 
 func init() { caddy.RegisterModule(new(PurgeHandler)) }
@@ -146,7 +147,7 @@ func (h *PurgeHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for d.NextBlock(0) {
 		switch option := d.Val(); option {
 		case "group":
-			if err := stringArg(d, &h.Group); err != nil {
+			if err := options.String(d, &h.Group); err != nil {
 				return err
 			}
 		case "token", "from":
@@ -154,7 +155,7 @@ func (h *PurgeHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return err
 			}
 		case "authenticated":
-			if err := flagArg(d, &h.Authenticated); err != nil {
+			if err := options.Flag(d, &h.Authenticated); err != nil {
 				return err
 			}
 		default:
@@ -165,17 +166,6 @@ func (h *PurgeHandler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.WrapErr(err)
 	}
 	return nil
-}
-
-// unmarshalPurgers reads an option that says who may purge.
-func unmarshalPurgers(d *caddyfile.Dispenser, option string, tokens, from *[]string) error {
-	what, dst := "a secret that whoever purges sends as Authorization: Bearer", tokens
-	if option == "from" {
-		what, dst = "addresses or ranges such as 10.0.0.0/8", from
-	}
-	args, err := someArgs(d, what)
-	*dst = append(*dst, args...)
-	return err
 }
 
 // Interface guards

@@ -287,7 +287,7 @@ func (t *recorder) finishClient() {
 	if errors.Is(err, fill.ErrGone) {
 		t.x.resume(t.ResponseWriter, t.entry, t.given)
 	}
-	if hasTrailers(t.header) {
+	if rfc9111.HasTrailers(t.header) {
 		// They are sent only after a chunked body, and net/http chunks a
 		// short one only if it was flushed.
 		_ = http.NewResponseController(t.ResponseWriter).Flush()

@@ -11,12 +11,6 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
-// Names of spans.
-const (
-	spanLookup = "groupcache lookup" // what this node has
-	spanFill   = "groupcache fill"   // from asking the upstream to the end of its response
-)
-
 // refresh fetches a stale response anew in the background (RFC 5861 §3),
 // unless that is already going on somewhere in the cluster. The request that
 // found it stale does not wait.

@@ -16,6 +16,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
 // A slice is one chunk of a response that is asked for by itself, with a Range
@@ -58,13 +59,6 @@ func (x *exchange) mender(e *store.Entry, i int) func() ([]byte, error) {
 func (x *exchange) isStored(e *store.Entry) bool {
 	now := x.h.node.Store.Lookup(x.Key, x.r.Header, time.Now()).Entry
 	return now != nil && now.Generation == e.Generation
-}
-
-// A firstChunk is that of a response which deliverPart answers from.
-type firstChunk struct {
-	storedResponse
-	out     *outcome
-	release func() // of its memory
 }
 
 // fetchFirst answers a request for a part far into a response that is not
@@ -139,7 +133,7 @@ type slicer struct {
 	lease   *node.Lease // under which it is asked for
 
 	repl           *caddy.Replacer // of the request
-	origin         *rfc9111.Origin // see madeOf
+	origin         *rfc9111.Origin // see routes.MadeOf
 	header         http.Header
 	asked          http.Header // of the client's request
 	known          bool        // the question has credentials
@@ -196,7 +190,7 @@ func (s *slicer) fetch(x *exchange) (err error) {
 	x.original.AddLoop(s.h.loopMember)
 	defer x.original.RemoveLoop()
 	s.repl = replacer(r)
-	defer forgetProxied(s.repl)()
+	defer routes.ForgetProxied(s.repl)()
 	if err := x.next.ServeHTTP(s, upstream); err != nil {
 		return fmt.Errorf("asking the upstream for a part: %w", err)
 	}
@@ -215,7 +209,7 @@ func (s *slicer) WriteHeader(status int) {
 		return
 	}
 	s.status, s.received = status, time.Now()
-	if s.origin = madeOf(s.repl, s.header, s.h.Targeted); s.origin != nil {
+	if s.origin = routes.MadeOf(s.repl, s.header, s.h.Targeted); s.origin != nil {
 		s.header = s.origin.WithVary(s.header)
 	}
 	s.answered.Store(true)

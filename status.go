@@ -57,26 +57,6 @@ type outcome struct {
 	background bool // no request is to be answered
 }
 
-// outcome begins the outcome of a request that goes to the upstream.
-func (x *exchange) outcome() *outcome {
-	found := &x.found
-	o := &outcome{h: x.h, r: x.r, repl: replacer(x.r), status: statusMiss, background: x.background}
-	switch {
-	case found.Entry != nil && found.Reason != rfc9111.None:
-		o.fwd, o.detail = "request", found.Reason.String()
-	case found.Entry != nil && found.Use != rfc9111.Fresh:
-		o.fwd = "stale"
-	case found.Entry == nil && found.Known:
-		o.fwd = "vary-miss"
-	default:
-		o.fwd = "uri-miss"
-	}
-	if found.Uncacheable != rfc9111.None {
-		o.detail = rfc9111.HitForMiss.String()
-	}
-	return o
-}
-
 // write adds the outcome to a response's header, after what caches nearer to
 // the origin said.
 func (o *outcome) write(header http.Header) {
@@ -155,10 +135,6 @@ func setPlaceholders(repl *caddy.Replacer, status, detail any, look bool) {
 	})
 }
 
-func replacer(r *http.Request) *caddy.Replacer {
-	return r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-}
-
 // logDecision writes what became of a request, for those who log at debug.
 func (h *Handler) logDecision(r *http.Request, status cacheStatus, fwd, detail string, stored bool) {
 	if !h.logger.Core().Enabled(zap.DebugLevel) {
@@ -183,3 +159,7 @@ func (h *Handler) writeDecision(r *http.Request, status cacheStatus, fwd, detail
 	}
 	line.Write(fields...)
 }
+
+// forwardNames say why a request that takes part in the cache goes to the upstream, as
+// Cache-Status does (RFC 9211 §2.2).
+var forwardNames = [4]string{"uri-miss", "vary-miss", "stale", "request"}

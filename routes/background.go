@@ -2,8 +2,10 @@ package routes
 
 import (
 	"context"
+	"crypto/tls"
 	"maps"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -49,3 +51,21 @@ func (Nobody) WriteHeader(int) {}
 
 // Write does nothing.
 func (Nobody) Write(p []byte) (int, error) { return len(p), nil }
+
+// RequestFor returns a request for a URL of store.URLOf, as it would come from a
+// client, though no client has sent it.
+func RequestFor(method, u string, header http.Header) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(context.Background(), method, u, nil)
+	if err != nil {
+		return nil, err
+	}
+	_, rest, _ := strings.Cut(u, "://")
+	r.RequestURI = rest[strings.IndexByte(rest, '/'):]
+	if r.URL.Scheme == "https" {
+		r.TLS = new(tls.ConnectionState)
+	}
+	if header != nil {
+		r.Header = header
+	}
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), Nobody{Fields: make(http.Header)}, nil), nil
+}

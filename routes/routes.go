@@ -658,3 +658,28 @@ func replacerOf(r *http.Request) *caddy.Replacer {
 	}
 	return caddy.NewReplacer()
 }
+
+// CheckPorts refuses what takes is against: a host and port of a site. The modules are
+// those around a handler, the http app among them, whose servers are known already.
+func CheckPorts(around []caddy.Module, takes func(whose, host string, port uint) error) error {
+	for _, m := range around {
+		app, ok := m.(*caddyhttp.App)
+		if !ok {
+			continue
+		}
+		for _, server := range app.Servers {
+			for _, listen := range server.Listen {
+				at, err := caddy.ParseNetworkAddress(listen)
+				if err != nil || !strings.HasPrefix(at.Network, "tcp") {
+					continue // Caddy says what is wrong with it
+				}
+				for port := at.StartPort; port <= at.EndPort; port++ {
+					if err := takes("a site ("+listen+")", at.Host, port); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
+}

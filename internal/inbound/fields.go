@@ -1,7 +1,9 @@
 package inbound
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 
@@ -71,4 +73,24 @@ func ParseFields(lines []string) (http.Header, error) {
 		header.Add(name, value)
 	}
 	return header, nil
+}
+
+// HasBody reports whether a request has a body. Over HTTP/3 that shows only when
+// its stream ends, unless it has a Content-Length. For a GET the end comes with
+// the header, and nobody but its own client waits if it doesn't.
+func HasBody(r *http.Request) bool {
+	if r.ProtoMajor != 3 || r.ContentLength >= 0 {
+		return r.ContentLength != 0 || len(r.TransferEncoding) > 0
+	}
+	var first [1]byte
+	n, err := io.ReadFull(r.Body, first[:])
+	if err == io.EOF {
+		r.Body, r.ContentLength = http.NoBody, 0
+		return false
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first[:n]), r.Body), r.Body}
+	return true
 }

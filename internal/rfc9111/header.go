@@ -127,3 +127,13 @@ func describesBody(name string) bool {
 	}
 	return false
 }
+
+// HasTrailers reports whether fields came after the body (http.TrailerPrefix).
+func HasTrailers(h http.Header) bool {
+	for name := range h {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			return true
+		}
+	}
+	return false
+}

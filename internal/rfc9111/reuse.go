@@ -1,6 +1,9 @@
 package rfc9111
 
-import "time"
+import (
+	"net/http"
+	"time"
+)
 
 // Use says what may be done with a stored response for a request now
 // (RFC 9111 §4).
@@ -137,4 +140,14 @@ func reuseInOutage(d *RequestDirectives, f *Freshness, now time.Time) Use {
 		return StaleIfError
 	}
 	return Validate
+}
+
+// IsError reports whether a status is one of the errors that a stored response may stand
+// in for (RFC 5861 §4).
+func IsError(status int) bool {
+	switch status {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
 }

@@ -218,3 +218,14 @@ func matchesAny(lines []string, stored http.Header) bool {
 	}
 	return false
 }
+
+// HasConditions reports whether a request has a field that asks for less than the whole
+// response (RFC 9110 §13.1, §14.2).
+func HasConditions(h http.Header) bool {
+	for _, name := range []string{"If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since", "If-Range", "Range"} {
+		if len(h[name]) > 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,4 +1,4 @@
-package caddygroupcache
+package routes
 
 import (
 	"net/http"
@@ -22,9 +22,9 @@ const (
 	interceptedStatus = "http.intercept.status_code"
 )
 
-// forgetProxied removes what a handler in front of the cache, such as forward_auth, has
+// ForgetProxied removes what a handler in front of the cache, such as forward_auth, has
 // left in the placeholders, and returns what puts it back unless there is something newer.
-func forgetProxied(repl *caddy.Replacer) (restore func()) {
+func ForgetProxied(repl *caddy.Replacer) (restore func()) {
 	var before map[string]any
 	for _, name := range []string{proxiedStatus, interceptedStatus} {
 		if value, ok := repl.Get(name); ok {
@@ -44,9 +44,9 @@ func forgetProxied(repl *caddy.Replacer) (restore func()) {
 	}
 }
 
-// madeOf returns what the upstream has said of the response that one with the given
+// MadeOf returns what the upstream has said of the response that one with the given
 // header was made in place of; nil: it is the upstream's own, or there was none.
-func madeOf(repl *caddy.Replacer, own http.Header, targeted []string) *rfc9111.Origin {
+func MadeOf(repl *caddy.Replacer, own http.Header, targeted []string) *rfc9111.Origin {
 	if status, ok := repl.Get(interceptedStatus); ok {
 		if status, ok := status.(int); ok && status >= http.StatusBadRequest {
 			return &rfc9111.Origin{Status: status}

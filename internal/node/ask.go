@@ -59,6 +59,11 @@ func (n *Node) Ask(q *Lookup, f *Flight, found *Result) (Decision, Ending) {
 		own.Stale, own.StaleBody, own.Known = now.stale(), now.Body, now.Entry != nil
 		return own, Ending{}
 	}
+	return n.askOther(q, f, found, owner, own)
+}
+
+// askOther is Ask where another node is the owner, or stands in for it.
+func (n *Node) askOther(q *Lookup, f *Flight, found *Result, owner peer.Node, own Decision) (Decision, Ending) {
 	for range 2 { // a second time if the owner needs more request fields
 		reply, err := n.askOwner(q, owner, found)
 		if err != nil {

@@ -263,7 +263,7 @@ func (f *Flight) CommitFirst(q *Lookup, g Decision, e *store.Entry, first []byte
 	defer cancel()
 	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
 	start := time.Now()
-	generation, err := f.node.Client.Publish(ctx, *g.Owner, query, g.ticket, e, Outgoing{Follower: r})
+	generation, err := f.node.Client.Publish(ctx, *g.Owner, &peer.Publication{Query: query, Ticket: g.ticket, Entry: e}, Outgoing{Follower: r})
 	f.node.observe(operationPublish, err, time.Since(start))
 	if err != nil {
 		return e

@@ -60,7 +60,7 @@ func overheard(t testing.TB) []message {
 	_, _ = c.Lookup(ctx, to, q, 100*time.Millisecond) // a call
 	q.Long = true
 	_, _ = c.Lookup(ctx, to, q, 100*time.Millisecond) // a request
-	_, _ = c.PublishWhole(ctx, to, q, peer.Ticket{}, e, body)
+	_, _ = c.PublishWhole(ctx, to, &peer.Publication{Query: q, Entry: e}, body)
 	_ = c.Learn(ctx, to, peer.NewQuery("default", store.Key{1}, http.Header{"No-Vary-Search": {"params"}}, []string{"No-Vary-Search"}))
 	_, _ = c.Chunk(ctx, to, peer.ChunkID{Key: store.Key{1}, Generation: 1, Index: 1}, 10, peer.Wait{Begin: time.Second, All: time.Second})
 	_ = c.PutChunk(ctx, to, peer.ChunkID{Key: store.Key{1}, Generation: 1, Index: 1}, body, peer.Wait{Begin: time.Second, All: time.Second})

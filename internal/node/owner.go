@@ -101,7 +101,9 @@ func (o Owner) grantLease(ctx context.Context, q *Lookup, found *Result, a *peer
 		if e := found.stale(); e != nil && e.Generation != q.from.Have && q.InPlaceOfUpstream(e, time.Now()) != rfc9111.Validate {
 			stale = e
 		}
-		o.relay(ctx, q, f, r, stale, a)
+		if a.Follow(stale) == nil {
+			o.relay(ctx, q, f, r, a)
+		}
 		return
 	}
 	r.Close() // the holder of the lease is no follower
@@ -142,10 +144,7 @@ func (o Owner) leaseTo(ctx context.Context, q *Lookup, f *Flight, a *peer.Answer
 
 // relay sends a fill to another node as it comes in, and before that what may stand in if
 // that takes long; nil: nothing may.
-func (o Owner) relay(ctx context.Context, q *Lookup, f *Flight, r *Follower, stale *store.Entry, a *peer.Answer) {
-	if a.Follow(stale) != nil {
-		return
-	}
+func (o Owner) relay(ctx context.Context, q *Lookup, f *Flight, r *Follower, a *peer.Answer) {
 	o.readers.Add(1)
 	defer o.readers.Add(-1)
 	e, err := f.Fill.Header(ctx)

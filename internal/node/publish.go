@@ -23,7 +23,7 @@ func (f *Flight) PublishStream(q *Lookup, g Decision, e *store.Entry, body *Foll
 	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
 	query.Within = q.FillTimeout
 	start, span := time.Now(), q.startPeerSpan(operationPublish)
-	generation, err := f.node.Client.Publish(ctx, *g.Owner, query, g.ticket, e, Outgoing{Follower: body, Flight: f, stores: true})
+	generation, err := f.node.Client.Publish(ctx, *g.Owner, &peer.Publication{Query: query, Ticket: g.ticket, Entry: e}, Outgoing{Follower: body, Flight: f, stores: true})
 	if f.Followed.Load() {
 		defer f.node.readers.Add(-1)
 	}
@@ -44,7 +44,7 @@ func (f *Flight) PublishWhole(q *Lookup, g Decision, e *store.Entry) {
 	defer cancel()
 	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
 	start, span := time.Now(), q.startPeerSpan(operationPublish)
-	generation, err := f.node.Client.PublishWhole(ctx, *g.Owner, query, g.ticket, e, f.Fill.Bytes())
+	generation, err := f.node.Client.PublishWhole(ctx, *g.Owner, &peer.Publication{Query: query, Ticket: g.ticket, Entry: e}, f.Fill.Bytes())
 	f.node.observed(span, operationPublish, err, time.Since(start))
 	f.storePublished(q, generation, err)
 }
@@ -60,7 +60,7 @@ func (n *Node) StoreAtOwner(q *Lookup, e *store.Entry, whole []byte, body Outgoi
 	ctx, cancel := context.WithTimeout(context.Background(), q.PeerTimeout)
 	defer cancel()
 	start := time.Now()
-	_, err := n.Client.Publish(ctx, owner, peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary()), peer.Ticket{}, e, body)
+	_, err := n.Client.Publish(ctx, owner, &peer.Publication{Query: peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary()), Entry: e}, body)
 	n.observe(operationPublish, err, time.Since(start))
 }
 

@@ -61,7 +61,7 @@ type Wait struct{ Begin, All time.Duration }
 func (c *Client) Chunk(ctx context.Context, to Node, id ChunkID, length int64, wait Wait) ([]byte, error) {
 	var w frameWriter
 	w.frame(frameChunk, id.append)
-	chunk, err := c.chunk(ctx, to, pathChunk, newParts(w.buf), wait, func(frames *frameReader) ([]byte, error) {
+	chunk, err := c.chunk(ctx, to, newParts(pathChunk, w.buf), wait, func(frames *frameReader) ([]byte, error) {
 		return readChunk(frames, id, length)
 	})
 	if err != nil {
@@ -81,7 +81,7 @@ func (c *Client) Chunks(ctx context.Context, to Node, body ChunkID, chunks []int
 		body.append(e)
 		e.indexes(chunks)
 	})
-	resp, err := c.call(ctx, to, pathChunks, newParts(w.buf), int64(len(w.buf)))
+	resp, err := c.call(ctx, to, pathChunks, newParts(pathChunks, w.buf), int64(len(w.buf)))
 	if err == nil {
 		defer resp.Body.Close()
 		var d *decoder
@@ -122,7 +122,7 @@ func (c *Client) PutChunk(ctx context.Context, to Node, id ChunkID, chunk []byte
 	head.buf = append(head.buf, frameData)
 	head.buf = binary.BigEndian.AppendUint32(head.buf, uint32(len(chunk)))
 	end.end(store.Digest(chunk), id.Generation)
-	_, err := c.chunk(ctx, to, pathStore, newParts(head.buf, chunk, end.buf), wait, func(frames *frameReader) ([]byte, error) {
+	_, err := c.chunk(ctx, to, newParts(pathStore, head.buf, chunk, end.buf), wait, func(frames *frameReader) ([]byte, error) {
 		switch kind, d, _, err := frames.next(); {
 		case err != nil:
 			return nil, err
@@ -140,7 +140,7 @@ func (c *Client) PutChunk(ctx context.Context, to Node, id ChunkID, chunk []byte
 }
 
 // chunk makes a call about a chunk. The peer is judged by its answer.
-func (c *Client) chunk(ctx context.Context, to Node, path string, body *parts, wait Wait, read func(*frameReader) ([]byte, error)) ([]byte, error) {
+func (c *Client) chunk(ctx context.Context, to Node, body *parts, wait Wait, read func(*frameReader) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watchdog := guard.AfterFunc(min(wait.Begin, wait.All), func() { cancel(ErrTimeout) })
@@ -151,10 +151,10 @@ func (c *Client) chunk(ctx context.Context, to Node, path string, body *parts, w
 			watchdog.Reset(wait.All)
 		}
 	})
-	if path == pathStore {
+	if body.path == pathStore {
 		body.read = begun // the rest is the chunk's own time
 	}
-	resp, err := c.call(ctx, to, path, body, body.length())
+	resp, err := c.call(ctx, to, body.path, body, body.length())
 	var chunk []byte
 	if err == nil {
 		begun()
@@ -178,16 +178,17 @@ func (c *Client) chunk(ctx context.Context, to Node, path string, body *parts, w
 // into one.
 type parts struct {
 	io.Reader
+	path string // of the request
 	all  [][]byte
 	read func() // told when the connection takes some of it; may be nil
 }
 
-func newParts(all ...[]byte) *parts {
+func newParts(path string, all ...[]byte) *parts {
 	readers := make([]io.Reader, len(all))
 	for i, p := range all {
 		readers[i] = bytes.NewReader(p)
 	}
-	return &parts{Reader: io.MultiReader(readers...), all: all}
+	return &parts{Reader: io.MultiReader(readers...), path: path, all: all}
 }
 
 func (p *parts) Read(b []byte) (int, error) {
@@ -199,7 +200,7 @@ func (p *parts) Read(b []byte) (int, error) {
 
 // again returns the same body, unread.
 func (p *parts) again() *parts {
-	again := newParts(p.all...)
+	again := newParts(p.path, p.all...)
 	again.read = p.read
 	return again
 }

@@ -158,7 +158,7 @@ func TestLargeBodiesArePublishedAndFollowedByWhatIsStored(t *testing.T) {
 	})
 	c := newClient(t)
 	q := NewQuery("g", store.Key{1}, http.Header{}, nil)
-	g, err := c.Publish(t.Context(), to, q, Ticket{}, testEntry(nil), &growing{first, stored})
+	g, err := c.Publish(t.Context(), to, &Publication{Query: q, Entry: testEntry(nil)}, &growing{first, stored})
 	if g != 7 || err != nil || !reflect.DeepEqual(got.stored, stored) {
 		t.Errorf("generation %d, %v; the owner was told %v", g, err, got.stored)
 	}

@@ -500,27 +500,27 @@ const followed = "Groupcache-Followed"
 // lease the owner takes it if nobody else is fetching). It returns the generation
 // under which the owner stored it, or Broken with the reason why it did not.
 // A body that has a method Followed hears of it when others read it at the owner.
-func (c *Client) Publish(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry, body Body) (store.Generation, error) {
-	if err := q.check(); err != nil {
+func (c *Client) Publish(ctx context.Context, to Node, p *Publication, body Body) (store.Generation, error) {
+	if err := p.Query.check(); err != nil {
 		return 0, publishing(to, err)
 	}
-	stream := &bodyStream{ctx: ctx, frame: publishHead(frameEntry, q, ticket, e), body: body, digest: xxhash.New()}
+	stream := &bodyStream{ctx: ctx, frame: publishHead(frameEntry, p.Query, p.Ticket, p.Entry), body: body, digest: xxhash.New()}
 	resp, err := c.call(ctx, to, pathPublish, stream, -1)
 	if body, ok := body.(interface{ Followed() }); ok && err == nil && resp.Header.Get(followed) != "" {
 		body.Followed()
 	}
-	return c.thanksIn(ctx, to, q.Key, resp, err)
+	return c.thanksIn(ctx, to, p.Query.Key, resp, err)
 }
 
 // PublishWhole is Publish for a small body that is complete.
-func (c *Client) PublishWhole(ctx context.Context, to Node, q *Query, ticket Ticket, e *store.Entry, body []byte) (store.Generation, error) {
-	if err := q.check(); err != nil {
+func (c *Client) PublishWhole(ctx context.Context, to Node, p *Publication, body []byte) (store.Generation, error) {
+	if err := p.Query.check(); err != nil {
 		return 0, publishing(to, err)
 	}
-	w := frameWriter{buf: publishHead(frameEntry, q, ticket, e)}
+	w := frameWriter{buf: publishHead(frameEntry, p.Query, p.Ticket, p.Entry)}
 	_ = w.data(body) // it is not written anywhere yet
 	w.end(store.Digest(body), 0)
-	return c.tell(ctx, to, q.Key, w.buf)
+	return c.tell(ctx, to, p.Query.Key, w.buf)
 }
 
 // Refresh tells the owner what a 304 said of a stored entry.

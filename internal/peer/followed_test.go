@@ -62,7 +62,7 @@ func TestPublicationThatIsFollowed(t *testing.T) {
 			return 11, rfc9111.None
 		}})
 		body := &followedBody{pieces{[]string{"a", "b", "c"}, end}, make(chan struct{})}
-		gen, err := newClient(t).Publish(t.Context(), to, NewQuery("g", store.Key{1}, nil, nil), Ticket{Lease: 5}, testEntry(nil), body)
+		gen, err := newClient(t).Publish(t.Context(), to, &Publication{Query: NewQuery("g", store.Key{1}, nil, nil), Ticket: Ticket{Lease: 5}, Entry: testEntry(nil)}, body)
 		if err != nil || gen != 11 {
 			t.Errorf("%v: generation %d, %v", end, gen, err)
 		}

@@ -224,7 +224,7 @@ func TestPublicationsShareTheStream(t *testing.T) {
 			return 9, rfc9111.None
 		}})
 		c := newClient(t)
-		g, err := c.PublishWhole(t.Context(), to, NewQuery("g", store.Key{1}, nil, nil), Ticket{Lease: 5}, testEntry(body), body)
+		g, err := c.PublishWhole(t.Context(), to, &Publication{Query: NewQuery("g", store.Key{1}, nil, nil), Ticket: Ticket{Lease: 5}, Entry: testEntry(body)}, body)
 		if err != nil || g != 9 {
 			t.Errorf("%d bytes: %d, %v", size, g, err)
 		}

@@ -61,7 +61,7 @@ func TestPanicEndsOneCall(t *testing.T) {
 	}
 	c.breaker.succeeded(to.Addr)
 	body := []byte("hello")
-	if _, err := c.PublishWhole(t.Context(), to, NewQuery("g", store.Key{1}, nil, nil), Ticket{}, testEntry(body), body); !errors.Is(err, ErrProtocol) {
+	if _, err := c.PublishWhole(t.Context(), to, &Publication{Query: NewQuery("g", store.Key{1}, nil, nil), Entry: testEntry(body)}, body); !errors.Is(err, ErrProtocol) {
 		t.Errorf("published: %v", err)
 	}
 	if sharedOf(c, to) != shared || shared.ended() || len(over) != 0 {

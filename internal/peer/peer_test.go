@@ -71,8 +71,8 @@ func TestQueriesThatNobodyWouldTake(t *testing.T) {
 		t.Cleanup(c.Close)
 		q, to := NewQuery("g", store.Key{}, fields, nil), Node{Name: "n", Addr: "127.0.0.1:1"}
 		_, lookedUp := c.Lookup(t.Context(), to, q, time.Second)
-		_, published := c.Publish(t.Context(), to, q, Ticket{}, testEntry(nil), nil)
-		_, whole := c.PublishWhole(t.Context(), to, q, Ticket{}, testEntry(nil), nil)
+		_, published := c.Publish(t.Context(), to, &Publication{Query: q, Entry: testEntry(nil)}, nil)
+		_, whole := c.PublishWhole(t.Context(), to, &Publication{Query: q, Entry: testEntry(nil)}, nil)
 		for i, err := range []error{
 			lookedUp, published, whole,
 			c.Refresh(t.Context(), to, q, Ticket{}, testEntry(nil)),
@@ -311,7 +311,7 @@ func TestPublish(t *testing.T) {
 				}
 				return 11, rfc9111.None
 			}})
-			gen, err := newClient(t).Publish(t.Context(), to, NewQuery("g", store.Key{1}, nil, nil), Ticket{Lease: 5}, testEntry(nil), &test.body)
+			gen, err := newClient(t).Publish(t.Context(), to, &Publication{Query: NewQuery("g", store.Key{1}, nil, nil), Ticket: Ticket{Lease: 5}, Entry: testEntry(nil)}, &test.body)
 			if err != test.want || err == nil && gen != 11 {
 				t.Errorf("generation %d, %v", gen, err)
 			}

@@ -71,7 +71,7 @@ func TestAnswersAreCheckedAgainstWhatWasAsked(t *testing.T) {
 		p.Query.Key[0]++
 		return 1, rfc9111.None
 	}})
-	if _, err := newClient(t).Publish(t.Context(), to, NewQuery("g", store.Key{1}, nil, nil), Ticket{}, testEntry(nil), &pieces{nil, io.EOF}); !errors.Is(err, ErrProtocol) {
+	if _, err := newClient(t).Publish(t.Context(), to, &Publication{Query: NewQuery("g", store.Key{1}, nil, nil), Entry: testEntry(nil)}, &pieces{nil, io.EOF}); !errors.Is(err, ErrProtocol) {
 		t.Errorf("thanks for another key: %v", err)
 	}
 }

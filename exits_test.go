@@ -71,7 +71,7 @@ var exits = map[string]exit{
 	"recorder.startPump":      {"CopyFill", ownFetch},
 	"recorder.finishClient":   {"CopyFill", ownFetch},
 	"Owner.hit":               {"Hit", byCaller},
-	"Owner.relay":             {"Follow", forOwner},
+	"Owner.grantLease":        {"Follow", forOwner},
 }
 
 // TestEachWayOutIsDecided compares the functions that hand over responses with the list.

@@ -160,6 +160,39 @@ func TestWhatWasPurgedIsNotRestored(t *testing.T) {
 	})
 }
 
+// TestEachKindOfPurgeMeetsWhatWasSaved: other nodes tell a process that starts of each
+// kind of purge that there was while it was away.
+func TestEachKindOfPurgeMeetsWhatWasSaved(t *testing.T) {
+	const url = "http://example.com/page"
+	values := map[store.Kind]string{
+		store.All: "", store.URL: url, store.Prefix: "http://example.com/p", store.Host: "example.com",
+		store.Tag: "tag", store.Group: store.GroupOf(url, "group"),
+	}
+	for _, kind := range store.Kinds() {
+		t.Run(kind.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				before := newLife(t, t.TempDir())
+				var calls atomic.Int64
+				page := fixed(&calls, "page", "Cache-Control", "max-age=100", "Surrogate-Key", "tag", "Cache-Groups", `"group"`)
+				r := request(t.Context(), "/page")
+				key := ownKeysOf(before.h, r, r.RequestURI)[0]
+				do(before.h, page, r)
+				before.saves(t)
+				time.Sleep(time.Second)
+
+				after := newLife(t, before.persist.Dir)
+				selector := store.Selector{Kind: kind, Value: values[kind]}
+				if kind == store.OfKey {
+					selector = node.SelectorOf(key)
+				}
+				node.Owner{Node: after.node}.Purge([]store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{selector}}})
+				time.Sleep(time.Millisecond) // of two things at one time, the purge is taken to be later
+				wantResults(t, after.restores(t), "outdated:1")
+			})
+		})
+	}
+}
+
 func TestFilesThatCannotBeJudgedAreNotRead(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*node.SavedHead, life)

@@ -134,9 +134,11 @@ func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 // response.
 func purgesOf(n *node.Node, q *node.Lookup, u string, tags []string) []Purge {
 	all, _ := n.Purger.Log.All()
+	is := new(store.Entry)
+	is.SetLabels(u, tags, nil)
 	var told []Purge
 	for _, p := range slices.Backward(all) {
-		about := p.About(q.Namespace.Name, q.Key, u, tags)
+		about := p.About(q.Namespace.Name, q.Key, is)
 		if len(about) == 0 {
 			continue
 		}

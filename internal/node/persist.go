@@ -257,7 +257,7 @@ func (p *Persistence) Vouched(ctx context.Context, marker store.PurgeID) bool {
 
 // missed are the purges that happened after something was written.
 type missed struct {
-	purges []store.Purge
+	purges *store.Purged
 	before time.Time // when they were looked up: later ones compare themselves
 }
 
@@ -283,21 +283,15 @@ func (p *Persistence) missedSince(ctx context.Context, since time.Time, known []
 	for _, id := range known {
 		heard[id] = true
 	}
-	for _, one := range all {
-		if !heard[one.ID] {
-			m.purges = append(m.purges, one)
-		}
-	}
+	m.purges = store.NewPurged(slices.DeleteFunc(all, func(one store.Purge) bool { return heard[one.ID] }))
 	return m, true
 }
 
 // current returns the namespace of an entry that was saved, unless it was purged since.
 func (p *Persistence) current(saved peer.Given, m missed) (*store.Namespace, bool) {
 	e := saved.Entry
-	for _, one := range m.purges {
-		if len(one.About(saved.Query.Group, saved.ID.Key, e.URL(), e.Tags())) > 0 { // softly too: rather too much
-			return nil, false
-		}
+	if m.purges.Has(saved.Query.Group, saved.ID.Key, e) { // softly too: rather too much
+		return nil, false
 	}
 	e.Checked, e.Compared = m.before, true
 	space := p.node.Store.NamespaceOfPeer(saved.Query.Group)

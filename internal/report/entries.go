@@ -134,7 +134,7 @@ func list(n *node.Node, q EntriesQuery) (p part) {
 		switch {
 		case q.Group != "" && q.Group != one.Group:
 			return true
-		case len(q.Selectors) > 0 && len(about.About(one.Group, one.Key, e.URL(), e.Tags())) == 0:
+		case len(q.Selectors) > 0 && len(about.About(one.Group, one.Key, e)) == 0:
 			return true
 		}
 		p.Matched++

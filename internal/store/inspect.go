@@ -2,7 +2,6 @@ package store
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -84,36 +83,14 @@ func (s *Store) Ranked() (keys []Key, spaces []*Namespace) {
 	return append(keys, rest...), append(spaces, restSpaces...)
 }
 
-// About returns the selectors of a purge that name a response of the given
-// group, key, URL and tags.
-func (p *Purge) About(group string, k Key, url string, tags []string) []Selector {
+// About returns the selectors of a purge that name an entry under a key of a group.
+func (p *Purge) About(group string, k Key, e *Entry) []Selector {
 	if p.Group != "" && p.Group != group {
 		return nil
 	}
-	_, host := cutOrigin(url)
 	var about []Selector
 	for _, s := range p.Selectors {
-		names := false
-		switch s.Kind {
-		case All:
-			names = true
-		case URL:
-			names = s.Value == url
-		case Prefix:
-			names = strings.HasPrefix(url, s.Value)
-		case Host:
-			bare, port := host, ""
-			if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
-				bare, port = host[:i], host[i:]
-			}
-			own := map[string]string{"https": ":443", "http": ":80"}[url[:max(strings.Index(url, ":"), 0)]]
-			names = s.Value == host || s.Value == bare || port == "" && s.Value == bare+own
-		case Tag:
-			names = slices.Contains(tags, s.Value)
-		case OfKey:
-			names = s.Value == string(k[:])
-		}
-		if names {
+		if newRecord(s).mayBeAbout(group, k, e) && (s.Kind != Prefix || strings.HasPrefix(e.URL(), s.Value)) {
 			about = append(about, s)
 		}
 	}

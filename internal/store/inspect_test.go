@@ -52,6 +52,11 @@ func TestInspectChangesNothing(t *testing.T) {
 
 func TestPurgeIsAbout(t *testing.T) {
 	const url = "http://a.test:8080/x/y"
+	labeled := func(url string) *Entry {
+		e := new(Entry)
+		e.SetLabels(url, []string{"t"}, []string{"g"})
+		return e
+	}
 	for _, c := range []struct {
 		s    Selector
 		want bool
@@ -66,17 +71,19 @@ func TestPurgeIsAbout(t *testing.T) {
 		{Selector{Host, "a.test:80"}, false},
 		{Selector{Tag, "t"}, true},
 		{Selector{Tag, "u"}, false},
+		{Selector{Group, GroupOf(url, "g")}, true},
+		{Selector{Group, GroupOf("http://b.test/", "g")}, false},
 	} {
 		p := Purge{Selectors: []Selector{c.s}}
-		if got := len(p.About("g", key(1), url, []string{"t"})) == 1; got != c.want {
+		if got := len(p.About("g", key(1), labeled(url))) == 1; got != c.want {
 			t.Errorf("%v %q: %v", c.s.Kind, c.s.Value, got)
 		}
 	}
 	k := key(1)
-	if p := (Purge{Group: "g", Selectors: []Selector{{OfKey, string(k[:])}}}); len(p.About("g", k, url, nil)) != 1 || len(p.About("h", k, url, nil)) != 0 {
+	if p := (Purge{Group: "g", Selectors: []Selector{{OfKey, string(k[:])}}}); len(p.About("g", k, labeled(url))) != 1 || len(p.About("h", k, labeled(url))) != 0 {
 		t.Error("by key and group")
 	}
-	if p := (Purge{Selectors: []Selector{{Host, "b.test:443"}}}); len(p.About("g", k, "https://b.test/", nil)) != 1 {
+	if p := (Purge{Selectors: []Selector{{Host, "b.test:443"}}}); len(p.About("g", k, labeled("https://b.test/"))) != 1 {
 		t.Error("by host and the scheme's own port")
 	}
 }

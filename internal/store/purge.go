@@ -172,10 +172,33 @@ func (st stamps) merge(o stamps) stamps {
 
 // Purge takes back what a purge names.
 func (s *Store) Purge(which Purge) {
-	group, soft := which.Group, which.Soft
 	p := &s.purges
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.addLocked(which)
+	s.dueLocked()
+}
+
+// Purged are purges that entries are compared with which are not in the index.
+type Purged struct{ purges }
+
+// NewPurged returns what some purges name.
+func NewPurged(all []Purge) *Purged {
+	p := new(Purged)
+	for _, one := range all {
+		p.addLocked(one) // nobody else has it yet
+	}
+	return p
+}
+
+// Has reports whether one of the purges, which may be a soft one, names an entry under a
+// key of a group.
+func (p *Purged) Has(group string, k Key, e *Entry) bool {
+	return p.compare(group, k, e, 0) != stamps{}
+}
+
+func (p *purges) addLocked(which Purge) {
+	group, soft := which.Group, which.Soft
 	sc := p.scopes[group]
 	if sc == nil {
 		sc = &scope{exact: make(map[uint64]stamps)}
@@ -186,7 +209,8 @@ func (s *Store) Purge(which Purge) {
 	}
 	at, seq := time.Now(), p.seq.Load()+1
 	for _, sel := range which.Selectors {
-		r := record{purge: which.ID, scope: group, kind: sel.Kind, at: at, seq: seq}
+		r := newRecord(sel)
+		r.purge, r.scope, r.at, r.seq = which.ID, group, at, seq
 		switch sel.Kind {
 		case All:
 			sc.all.add(at, soft)
@@ -198,7 +222,6 @@ func (s *Store) Purge(which Purge) {
 			p.listed++
 			p.marks.wide.Store(seq)
 		default:
-			r.hash = hashSelector(sel.Kind, sel.Value)
 			st := sc.exact[r.hash]
 			st.add(at, soft)
 			sc.exact[r.hash] = st
@@ -207,7 +230,10 @@ func (s *Store) Purge(which Purge) {
 		p.order = append(p.order, r)
 	}
 	p.seq.Store(seq)
-	s.dueLocked()
+}
+
+func newRecord(s Selector) record {
+	return record{kind: s.Kind, hash: hashSelector(s.Kind, s.Value)}
 }
 
 // compare returns what purges have to say of an entry that has been compared up

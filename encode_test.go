@@ -122,7 +122,7 @@ func TestEncodedBodyIsNotPutTogetherOfTwo(t *testing.T) {
 func TestEncodedBodyThatOutgrowsTheLimit(t *testing.T) {
 	for _, nodes := range []int{1, 3} {
 		for leader := range nodes {
-			for _, limit := range []int64{100_000, 1_500_000} {
+			for _, limit := range []int64{100_000, 1_100_000} {
 				t.Run(fmt.Sprintf("node %d of %d, %d bytes", leader, nodes, limit), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) { testOutgrown(t, nodes, leader, limit) })
 				})
@@ -133,7 +133,7 @@ func TestEncodedBodyThatOutgrowsTheLimit(t *testing.T) {
 
 func testOutgrown(t *testing.T, nodes, leader int, limit int64) {
 	seeds := seed.Of(t)
-	c, text := newClusterInBubble(t, nodes), textOf(int(limit)*3)
+	c, text := newClusterInBubble(t, nodes), textOf(int(limit)*2)
 	for _, h := range c.handlers {
 		limitBodies(h, limit)
 	}

@@ -44,7 +44,7 @@ func (c *testCluster) chunksOf(t *testing.T, target string) (perNode []int) {
 }
 
 func TestLargeBodyIsStoredInChunksAndServedEverywhere(t *testing.T) {
-	for _, size := range []int{mib, mib + 1, 2 * mib, 9*mib + 12345} {
+	for _, size := range []int{mib, mib + 1, 2 * mib, 6*mib + 12345} {
 		for _, length := range []bool{true, false} {
 			for leader := range 2 { // not the owner; the owner
 				t.Run(fmt.Sprintf("%d bytes, length %v, leader %d", size, length, leader), func(t *testing.T) {

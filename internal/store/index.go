@@ -113,16 +113,27 @@ type Known struct {
 	resource *resource // nil: none
 }
 
-func (s *Store) shard(k Key) *shard { return &s.shards[k[0]%shardCount] }
+// An index is what a Store knows of its bodies, and of what is not stored.
+type index struct {
+	shards [shardCount]shard
+	// What one shard may take now, and when all of them were last brought down to it.
+	most     atomic.Int64
+	enforced atomic.Int64
+
+	purges   purges
+	searches atomic.Bool // some search variance was learned
+}
+
+func (x *index) shard(k Key) *shard { return &x.shards[k[0]%shardCount] }
 
 // Lookup returns what is known for a request.
-func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
-	sh := s.shard(k)
+func (x *index) Lookup(k Key, request http.Header, now time.Time) Known {
+	sh := x.shard(k)
 	sh.mu.RLock()
 	r := sh.resources.get(k)
-	if r != nil && r.compared.Load() != s.purges.seq.Load() && !s.unaffected(r) {
+	if r != nil && r.compared.Load() != x.purges.seq.Load() && !x.unaffected(r) {
 		sh.mu.RUnlock()
-		s.recheck(sh, k)
+		x.recheck(sh, k)
 		sh.mu.RLock()
 		r = sh.resources.get(k)
 	}
@@ -144,24 +155,24 @@ func (s *Store) Lookup(k Key, request http.Header, now time.Time) Known {
 }
 
 // Found notes that the body of a known entry was asked for, and was here.
-func (s *Store) Found(k Key, known *Known) {
+func (x *index) Found(k Key, known *Known) {
 	if known.Entry.Size > SmallBody && known.resource.note(popular) {
-		s.shard(k).isPopular(known.resource)
+		x.shard(k).isPopular(known.resource)
 	}
 }
 
 // put makes e the newest variant, in place of the one that it supersedes. It
 // returns it as stored, or nil when a variant for the same request fields was
 // fetched later, or it has been purged since.
-func (s *Store) put(space *Namespace, k Key, e *Entry) *Entry {
-	sh := s.shard(k)
+func (x *index) put(space *Namespace, k Key, e *Entry) *Entry {
+	sh := x.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	seq := s.purges.seq.Load()
-	if e = s.purges.admit(space.Name, k, e); e == nil {
+	seq := x.purges.seq.Load()
+	if e = x.purges.admit(space.Name, k, e); e == nil {
 		return nil
 	}
-	r := s.resourceLocked(sh, space, k)
+	r := x.resourceLocked(sh, space, k)
 	r.compared.Store(min(r.compared.Load(), seq)) // a purge since then has not seen e
 	e.adoptBody(r.variants)
 	variants := make([]*Entry, 0, len(r.variants)+1)
@@ -227,9 +238,9 @@ func (e *Entry) adoptBody(variants []*Entry) {
 	}
 }
 
-// drop removes e if it is still there.
-func (s *Store) drop(k Key, e *Entry) {
-	sh := s.shard(k)
+// Drop forgets an entry, unless a newer one has taken its place.
+func (x *index) Drop(k Key, e *Entry) {
+	sh := x.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if r := sh.resources.get(k); r != nil && slices.Contains(r.variants, e) {
@@ -240,11 +251,11 @@ func (s *Store) drop(k Key, e *Entry) {
 
 // LearnVary records the names by which a response is selected before it is
 // stored, so that requests which wait can be told apart.
-func (s *Store) LearnVary(space *Namespace, k Key, names []string) {
-	sh := s.shard(k)
+func (x *index) LearnVary(space *Namespace, k Key, names []string) {
+	sh := x.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	r := s.resourceLocked(sh, space, k)
+	r := x.resourceLocked(sh, space, k)
 	r.vary = &names
 	sh.countLocked(r)
 	sh.evictLocked(r)
@@ -252,23 +263,23 @@ func (s *Store) LearnVary(space *Namespace, k Key, names []string) {
 
 // LearnSearchVariance remembers which queries of a path are equivalent; nil:
 // none. The key stands for the path.
-func (s *Store) LearnSearchVariance(space *Namespace, k Key, v *rfc9111.SearchVariance) {
-	sh := s.shard(k)
+func (x *index) LearnSearchVariance(space *Namespace, k Key, v *rfc9111.SearchVariance) {
+	sh := x.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if v == nil && sh.resources.get(k) == nil {
 		return
 	}
-	r := s.resourceLocked(sh, space, k)
+	r := x.resourceLocked(sh, space, k)
 	r.know().search = v
 	sh.countLocked(r)
-	s.searches.Store(true)
+	x.searches.Store(true)
 	sh.evictLocked(r)
 }
 
 // SearchVariance returns what LearnSearchVariance was told.
-func (s *Store) SearchVariance(k Key) *rfc9111.SearchVariance {
-	sh := s.shard(k)
+func (x *index) SearchVariance(k Key) *rfc9111.SearchVariance {
+	sh := x.shard(k)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
 	r := sh.resources.get(k)
@@ -281,19 +292,19 @@ func (s *Store) SearchVariance(k Key) *rfc9111.SearchVariance {
 
 // KnowsSearchVariances reports whether any was ever learned. As long as none
 // was, nobody needs to look.
-func (s *Store) KnowsSearchVariances() bool { return s.searches.Load() }
+func (x *index) KnowsSearchVariances() bool { return x.searches.Load() }
 
 // MarkUncacheable remembers for a while that a URL's responses are not stored
 // (hit-for-miss), so that requests for it don't wait for each other. It does
 // nothing for a URL that has a stored response.
-func (s *Store) MarkUncacheable(space *Namespace, k Key, why rfc9111.Reason, until time.Time) {
-	sh := s.shard(k)
+func (x *index) MarkUncacheable(space *Namespace, k Key, why rfc9111.Reason, until time.Time) {
+	sh := x.shard(k)
 	if sh.isMarked(k, why, until.Add(-time.Second)) { // each response says so, and a second is no matter
 		return
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	r := s.resourceLocked(sh, space, k)
+	r := x.resourceLocked(sh, space, k)
 	if len(r.variants) == 0 {
 		known := r.know()
 		known.uncacheable, known.uncacheableUntil = why, until
@@ -303,8 +314,8 @@ func (s *Store) MarkUncacheable(space *Namespace, k Key, why rfc9111.Reason, unt
 }
 
 // UnmarkUncacheable ends what MarkUncacheable began.
-func (s *Store) UnmarkUncacheable(k Key) {
-	sh := s.shard(k)
+func (x *index) UnmarkUncacheable(k Key) {
+	sh := x.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if r := sh.resources.get(k); r != nil && r.lore != nil {
@@ -334,13 +345,13 @@ func (r *resource) overhead() int64 {
 	return int64(n)
 }
 
-func (s *Store) resourceLocked(sh *shard, space *Namespace, k Key) *resource {
+func (x *index) resourceLocked(sh *shard, space *Namespace, k Key) *resource {
 	if r := sh.resources.get(k); r != nil {
 		return r
 	}
 	r := &resource{key: k, space: space}
 	r.cost = int32(r.overhead())
-	r.compared.Store(s.purges.seq.Load())
+	r.compared.Store(x.purges.seq.Load())
 	sh.queueOf(r).add(r)
 	sh.resources.add(r)
 	return r
@@ -429,4 +440,20 @@ func (sh *shard) removeLocked(r *resource) {
 	sh.setVariantsLocked(r, nil)
 	sh.queueOf(r).remove(r)
 	sh.resources.remove(r)
+}
+
+// limit sets what one shard may take. A shard evicts when something is added to it, which
+// none may be for long: so when the limit has shrunk by more than some slack, all do.
+func (x *index) limit(limit, slack int64) {
+	x.most.Store(limit)
+	enforced := x.enforced.Load()
+	if limit <= enforced && limit > enforced-slack || !x.enforced.CompareAndSwap(enforced, limit) || limit > enforced {
+		return
+	}
+	for i := range x.shards {
+		sh := &x.shards[i]
+		sh.mu.Lock()
+		sh.evictLocked(nil)
+		sh.mu.Unlock()
+	}
 }

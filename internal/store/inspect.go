@@ -63,11 +63,11 @@ func (s *Store) Inspect(k Key, request http.Header, now time.Time) Inspection {
 // Ranked returns all keys that the index knows, with their namespaces: first
 // those that were asked for since an eviction last came by, and of these the
 // newest.
-func (s *Store) Ranked() (keys []Key, spaces []*Namespace) {
+func (x *index) Ranked() (keys []Key, spaces []*Namespace) {
 	var rest []Key
 	var restSpaces []*Namespace
-	for i := range s.shards {
-		sh := &s.shards[i]
+	for i := range x.shards {
+		sh := &x.shards[i]
 		sh.mu.RLock()
 		for r := range sh.all() {
 			switch {
@@ -106,13 +106,13 @@ type Listed struct {
 
 // Each calls visit for all keys with something stored, until it returns false. Of no shard
 // it holds the lock meanwhile.
-func (s *Store) Each(visit func(Listed) bool) {
+func (x *index) Each(visit func(Listed) bool) {
 	type found struct {
 		Listed
 		since uint64
 	}
-	for i := range s.shards {
-		sh := &s.shards[i]
+	for i := range x.shards {
+		sh := &x.shards[i]
 		var all []found
 		sh.mu.RLock()
 		for r := range sh.all() {
@@ -124,7 +124,7 @@ func (s *Store) Each(visit func(Listed) bool) {
 		for _, one := range all {
 			var left []*Entry
 			for _, e := range one.Variants {
-				if settled := s.purges.compare(one.Group, one.Key, e, one.since).settle(e); settled != nil {
+				if settled := x.purges.compare(one.Group, one.Key, e, one.since).settle(e); settled != nil {
 					left = append(left, settled)
 				}
 			}

@@ -171,12 +171,12 @@ func (st stamps) merge(o stamps) stamps {
 }
 
 // Purge takes back what a purge names.
-func (s *Store) Purge(which Purge) {
-	p := &s.purges
+func (x *index) Purge(which Purge) {
+	p := &x.purges
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.addLocked(which)
-	s.dueLocked()
+	x.dueLocked()
 }
 
 // Purged are purges that entries are compared with which are not in the index.
@@ -331,11 +331,11 @@ func (p *purges) admitMade(group string, k Key, e *Entry) *Entry {
 	return &made
 }
 
-func (s *Store) recheck(sh *shard, k Key) {
+func (x *index) recheck(sh *shard, k Key) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if r := sh.resources.get(k); r != nil {
-		s.recheckLocked(sh, r)
+		x.recheckLocked(sh, r)
 	}
 }
 
@@ -350,12 +350,12 @@ func (r record) mayBeAbout(group string, k Key, e *Entry) bool {
 }
 
 // recheckLocked compares a resource with the purges since it was last compared.
-func (s *Store) recheckLocked(sh *shard, r *resource) {
-	seq, since := s.purges.seq.Load(), r.compared.Load()
+func (x *index) recheckLocked(sh *shard, r *resource) {
+	seq, since := x.purges.seq.Load(), r.compared.Load()
 	left := make([]*Entry, 0, len(r.variants))
 	changed := false
 	for _, e := range r.variants {
-		settled := s.purges.compare(r.space.Name, r.key, e, since).settle(e)
+		settled := x.purges.compare(r.space.Name, r.key, e, since).settle(e)
 		changed = changed || settled != e
 		if settled != nil {
 			left = append(left, settled)
@@ -369,10 +369,10 @@ func (s *Store) recheckLocked(sh *shard, r *resource) {
 
 // unaffected reports whether a resource is as good as before the purges since it
 // was last compared, as most are. The shard is locked, if only for reading.
-func (s *Store) unaffected(r *resource) bool {
-	seq, since := s.purges.seq.Load(), r.compared.Load()
+func (x *index) unaffected(r *resource) bool {
+	seq, since := x.purges.seq.Load(), r.compared.Load()
 	for _, e := range r.variants {
-		if s.purges.marks.since(since, r.key, e) && s.purges.compare(r.space.Name, r.key, e, since).settle(e) != e {
+		if x.purges.marks.since(since, r.key, e) && x.purges.compare(r.space.Name, r.key, e, since).settle(e) != e {
 			return false
 		}
 	}
@@ -382,17 +382,17 @@ func (s *Store) unaffected(r *resource) bool {
 
 // Purged reports whether a response that nobody has stored yet has been purged
 // since its request left, and whether at least softly.
-func (s *Store) Purged(space *Namespace, k Key, e *Entry) (hard, any bool) {
-	if s.purges.seq.Load() == 0 {
+func (x *index) Purged(space *Namespace, k Key, e *Entry) (hard, any bool) {
+	if x.purges.seq.Load() == 0 {
 		return false, false
 	}
-	settled := s.purges.admit(space.Name, k, e)
+	settled := x.purges.admit(space.Name, k, e)
 	return settled == nil, settled != e
 }
 
 // dueLocked plans the next sweep, or has it begin at once.
-func (s *Store) dueLocked() {
-	p := &s.purges
+func (x *index) dueLocked() {
+	p := &x.purges
 	if p.closed || len(p.order) == 0 {
 		return
 	}
@@ -402,7 +402,7 @@ func (s *Store) dueLocked() {
 	}
 	switch {
 	case p.sweep == nil:
-		p.sweep = guard.AfterFunc(wait, s.sweepPurges)
+		p.sweep = guard.AfterFunc(wait, x.sweepPurges)
 	case wait == 0 && p.sweep.Stop(): // it has not begun
 		p.sweep.Reset(0)
 	}
@@ -411,29 +411,29 @@ func (s *Store) dueLocked() {
 func (p *purges) crowdedLocked() bool { return len(p.order) > maxRecords || p.listed > maxPrefixes }
 
 // sweepPurges compares all resources with all purges, so that old records can go.
-func (s *Store) sweepPurges() {
-	seq := s.purges.seq.Load()
-	for i := range s.shards {
-		s.shards[i].sweep(s)
+func (x *index) sweepPurges() {
+	seq := x.purges.seq.Load()
+	for i := range x.shards {
+		x.shards[i].sweep(x)
 	}
-	p := &s.purges
+	p := &x.purges
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dropLocked(seq, time.Now().Add(-keepRecords))
 	p.sweep = nil
-	s.dueLocked()
+	x.dueLocked()
 }
 
 // sweep compares the resources of a shard, a few at a time: hits go on between.
-func (sh *shard) sweep(s *Store) {
+func (sh *shard) sweep(x *index) {
 	sh.mu.RLock()
 	keys := sh.resources.keys()
 	sh.mu.RUnlock()
 	for some := range slices.Chunk(keys, 64) {
 		sh.mu.Lock()
 		for _, k := range some {
-			if r := sh.resources.get(k); r != nil && r.compared.Load() != s.purges.seq.Load() && !s.unaffected(r) {
-				s.recheckLocked(sh, r)
+			if r := sh.resources.get(k); r != nil && r.compared.Load() != x.purges.seq.Load() && !x.unaffected(r) {
+				x.recheckLocked(sh, r)
 			}
 		}
 		sh.mu.Unlock()

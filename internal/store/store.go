@@ -30,19 +30,12 @@ type Store struct {
 	size   int64 // of the Group
 	memory int64 // for all: what the Group does not hold, the index may take
 	bodies *bodies
-	// What one shard of the index may take now, and when all of them were last brought
-	// down to it.
-	indexLimit atomic.Int64
-	enforced   atomic.Int64
-	shards     [shardCount]shard
+	index
 
 	// How much has been put into the Group, and how much of that may be popular in
 	// the shards whose turn is yet to come in this round.
 	arrivedBytes atomic.Int64
 	popularRoom  atomic.Int64
-
-	purges   purges
-	searches atomic.Bool // some search variance was learned
 
 	mu     sync.RWMutex // guards spaces
 	spaces map[string]*Namespace
@@ -59,9 +52,9 @@ func New(bodyBytes, indexBytes int64) *Store {
 		spaces: make(map[string]*Namespace),
 	}
 	for i := range s.shards {
-		s.shards[i].limit = &s.indexLimit
+		s.shards[i].limit = &s.most
 	}
-	s.indexLimit.Store(s.memory / shardCount)
+	s.most.Store(s.memory / shardCount)
 	s.enforced.Store(s.memory / shardCount)
 	s.popularRoom.Store(s.size / 2)
 	return s
@@ -229,23 +222,7 @@ func (s *Store) putBody(key string, body []byte, hot bool) {
 	s.arrived(arrived)
 	main := s.bodies.group.CacheStats(groupcache.MainCache).Bytes
 	copies := s.bodies.group.CacheStats(groupcache.HotCache).Bytes
-	s.limitIndex((s.memory - main - copies) / shardCount)
-}
-
-// limitIndex sets what one shard may take. A shard evicts when something is added to
-// it, which none may be for long: so when the limit has shrunk by some, all do.
-func (s *Store) limitIndex(limit int64) {
-	s.indexLimit.Store(limit)
-	enforced := s.enforced.Load()
-	if limit <= enforced && limit > enforced-s.memory/shardCount/64 || !s.enforced.CompareAndSwap(enforced, limit) || limit > enforced {
-		return
-	}
-	for i := range s.shards {
-		sh := &s.shards[i]
-		sh.mu.Lock()
-		sh.evictLocked(nil)
-		sh.mu.Unlock()
-	}
+	s.limit((s.memory-main-copies)/shardCount, s.memory/shardCount/64)
 }
 
 // PutMoved stores what the previous owner of a key had, on the one that owns it
@@ -259,9 +236,6 @@ func (s *Store) PutMoved(space *Namespace, k Key, e *Entry, body []byte) *Entry 
 	moved.copied = false
 	return s.put(space, k, moved)
 }
-
-// Drop forgets an entry, unless a newer one has taken its place.
-func (s *Store) Drop(k Key, e *Entry) { s.drop(k, e) }
 
 // Usage is what a Store holds.
 type Usage struct {
@@ -286,7 +260,7 @@ func (s *Store) Usage() Usage {
 		u.IndexBytes += sh.bytes()
 		u.IndexEvicted += sh.evicted
 		u.Resources += int64(sh.resources.count)
-		u.IndexLimit += s.indexLimit.Load()
+		u.IndexLimit += s.most.Load()
 		sh.mu.RUnlock()
 	}
 	return u

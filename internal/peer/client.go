@@ -66,8 +66,12 @@ func serverHTTP2() *http.HTTP2Config {
 	return c
 }
 
-// A Client calls other nodes.
-type Client struct {
+// A Client asks other nodes, and tells them.
+type Client struct{ caller }
+
+// A caller calls other nodes, on connections that it keeps, and leaves alone those that do
+// not answer.
+type caller struct {
 	// Reserve takes memory for what others answer, until release, or reports that there
 	// is none; nil: that counts nowhere. It is set before the first call.
 	Reserve func(n int64) (release func(), ok bool)
@@ -78,16 +82,16 @@ type Client struct {
 }
 
 // NewClient returns a Client. It talks to whoever id accepts.
-func NewClient(id *Identity) *Client { return &Client{pool: newConnectionPool(id)} }
+func NewClient(id *Identity) *Client { return &Client{caller{pool: newConnectionPool(id)}} }
 
 // DialWith makes the client dial otherwise than by TCP, as tests do. It comes
 // before the first call, and goes for connections without secrets.
-func (c *Client) DialWith(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
+func (c *caller) DialWith(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
 	c.pool.transport.DialContext = dial
 }
 
 // Keep tells the client which peers there are. It forgets all others.
-func (c *Client) Keep(peers []Node) {
+func (c *caller) Keep(peers []Node) {
 	known := make(map[string]bool, len(peers))
 	for _, p := range peers {
 		known[p.Addr] = true
@@ -98,10 +102,10 @@ func (c *Client) Keep(peers []Node) {
 
 // Rekey is called after the secrets of the identity have changed: connections
 // under one that is gone are not used any more, and the others replaced.
-func (c *Client) Rekey() { c.pool.rekey() }
+func (c *caller) Rekey() { c.pool.rekey() }
 
 // Close closes all connections.
-func (c *Client) Close() { c.pool.close() }
+func (c *caller) Close() { c.pool.close() }
 
 // ReplyKind says what an owner answered.
 type ReplyKind uint8
@@ -192,7 +196,7 @@ func (c *Client) lookupShared(ctx context.Context, to Node, q *Query, timeout ti
 }
 
 // timer returns a timer that is to be stopped, and put back.
-func (c *Client) timer(d time.Duration) *time.Timer {
+func (c *caller) timer(d time.Duration) *time.Timer {
 	if t, ok := c.timers.Get().(*time.Timer); ok {
 		t.Reset(d)
 		return t
@@ -227,7 +231,7 @@ func (c *Client) lookupAlone(ctx context.Context, to Node, q *Query, timeout tim
 }
 
 // frames returns a reader of an answer.
-func (c *Client) frames(answer io.Reader) *frameReader {
+func (c *caller) frames(answer io.Reader) *frameReader {
 	frames := newFrameReader(answer)
 	frames.memory = c.Reserve
 	return frames
@@ -258,7 +262,7 @@ func causeOf(ctx context.Context, err error) error {
 
 // judge tells the breaker how a call went. A caller that gave up says nothing
 // about the peer, nor does the answer of another one, which the address belongs to.
-func (c *Client) judge(ctx context.Context, to Node, err error) {
+func (c *caller) judge(ctx context.Context, to Node, err error) {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(err, ErrRefused): // for want of memory here
 	case err == nil:
@@ -271,14 +275,14 @@ func (c *Client) judge(ctx context.Context, to Node, err error) {
 	}
 }
 
-func (c *Client) call(ctx context.Context, to Node, path string, body io.Reader, length int64) (*http.Response, error) {
+func (c *caller) call(ctx context.Context, to Node, path string, body io.Reader, length int64) (*http.Response, error) {
 	if !c.breaker.allow(to.Addr, time.Now()) {
 		return nil, ErrDown
 	}
 	return c.post(ctx, to, path, body, length)
 }
 
-func (c *Client) post(ctx context.Context, to Node, path string, body io.Reader, length int64) (*http.Response, error) {
+func (c *caller) post(ctx context.Context, to Node, path string, body io.Reader, length int64) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+to.Addr+path, body)
 	if err != nil {
 		return nil, err

@@ -104,7 +104,7 @@ func (s *Server) handOver(w http.ResponseWriter, r *http.Request) {
 	err := a.Flush()
 	if err == nil {
 		frames, inTime := s.frames(w, r)
-		err = s.takeOver(frames, asked, func() { _ = a.flusher.SetReadDeadline(time.Now().Add(s.patience)) })
+		err = takeover{s.backend, frames, asked}.all(func() { _ = a.flusher.SetReadDeadline(time.Now().Add(s.patience)) })
 		frames.close()
 		inTime()
 	}
@@ -118,18 +118,25 @@ func (s *Server) handOver(w http.ResponseWriter, r *http.Request) {
 	_ = a.out.flush() // the giver is gone: nobody to tell
 }
 
-// takeOver takes what comes until its end. It calls next before each gift.
-func (s *Server) takeOver(frames *frameReader, asked time.Time, next func()) error {
+// A takeover is what a node that leaves hands over to this one.
+type takeover struct {
+	backend Backend
+	frames  *frameReader
+	asked   time.Time // before this node told what it had heard of purges
+}
+
+// all takes what comes until its end. It calls next before each gift.
+func (t takeover) all(next func()) error {
 	for {
 		next()
-		kind, d, _, err := frames.next()
+		kind, d, _, err := t.frames.next()
 		switch {
 		case err != nil:
 			return err
 		case kind == frameQuery:
-			err = s.takeEntry(d, frames, asked)
+			err = t.entry(d)
 		case kind == frameChunk:
-			err = s.takeChunk(d, frames)
+			err = t.chunk(d)
 		case kind == frameEnd:
 			return d.done()
 		default:
@@ -141,23 +148,23 @@ func (s *Server) takeOver(frames *frameReader, asked time.Time, next func()) err
 	}
 }
 
-func (s *Server) takeEntry(d *decoder, frames *frameReader, asked time.Time) error {
-	g, release, err := givenEntry(d, frames, time.Now(), asked, s.backend.Reserve)
+func (t takeover) entry(d *decoder) error {
+	g, release, err := givenEntry(d, t.frames, time.Now(), t.asked, t.backend.Reserve)
 	if err != nil {
 		return err
 	}
 	defer release()
-	s.backend.TakeOver(g.Query, g.Entry, g.Body)
+	t.backend.TakeOver(g.Query, g.Entry, g.Body)
 	return nil
 }
 
-func (s *Server) takeChunk(d *decoder, frames *frameReader) error {
-	g, release, err := givenChunk(d, frames, s.backend.Reserve)
+func (t takeover) chunk(d *decoder) error {
+	g, release, err := givenChunk(d, t.frames, t.backend.Reserve)
 	if err != nil {
 		return err
 	}
 	defer release()
-	s.backend.PutChunk(g.ID, g.Body)
+	t.backend.PutChunk(g.ID, g.Body)
 	return nil
 }
 

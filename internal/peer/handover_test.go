@@ -141,6 +141,6 @@ func FuzzGift(f *testing.F) {
 				}
 			},
 		}, new(Identity))
-		_ = s.takeOver(newFrameReader(bytes.NewReader(b)), time.Now(), func() {}) // it may fail, and must not panic
+		_ = takeover{s.backend, newFrameReader(bytes.NewReader(b)), time.Now()}.all(func() {}) // it may fail, and must not panic
 	})
 }

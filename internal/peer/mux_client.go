@@ -347,7 +347,7 @@ func (c *muxClient) endLocked(why error) {
 // breaks off sooner than a ping could have found out is made again, once, over
 // another connection: the other side has closed that one, perhaps before it saw
 // the call. It returns errAlone when the call has to be made otherwise.
-func (c *Client) exchange(ctx context.Context, to Node, kind byte, write func(*encoder), expired <-chan time.Time) (*exchange, error) {
+func (c *caller) exchange(ctx context.Context, to Node, kind byte, write func(*encoder), expired <-chan time.Time) (*exchange, error) {
 	for again := false; ; again = true {
 		conn, shared, err := c.pool.share(ctx, to.Addr, expired)
 		if err != nil {

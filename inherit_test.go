@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
@@ -19,7 +20,8 @@ import (
 // yet, and what puts it there.
 func newGrowingCluster(t *testing.T, n int) (c *testCluster, grow func()) {
 	c = newCluster(t, n)
-	for _, node := range c.nodes {
+	for i, node := range c.nodes {
+		c.handlers[i].PeerTimeout = caddy.Duration(10 * time.Second) // a busy machine is no dead node
 		node.SetRing(c.addrs[:n-1])
 		node.Previous.Forget()
 	}

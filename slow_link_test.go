@@ -69,8 +69,8 @@ func (n *narrow) Close() error {
 // with each push/pull is little.
 func TestManyPurgesOverASlowLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBubble(t, 2, nil)
-		far, near := b.nodes[0], b.nodes[1]
+		b := newBubble(t, 1, nil)
+		far, near := b.nodes[0], b.start("near", nil)
 		const perSecond = 30_000
 		near.Client.DialWith(func(ctx context.Context, _, to string) (net.Conn, error) {
 			conn, err := b.net.dial(ctx, near.addr.Addr, to)

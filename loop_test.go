@@ -38,7 +38,7 @@ var nestings = map[string]func(t *testing.T, up caddyhttp.Handler) (ask func(r *
 		}
 		var nodes []*node.Node
 		for _, m := range b.nodes {
-			m.SetLives(lives)
+			m.Loops.Set(lives)
 			nodes = append(nodes, m.Node)
 		}
 		var turn atomic.Int64
@@ -152,7 +152,7 @@ func TestInnerHandlerSaysWhy(t *testing.T) {
 // else.
 func TestWhoIsPassedStraightThrough(t *testing.T) {
 	n := newLoneNode(t)
-	n.SetLives([]uint64{n.Life, 7, 0})
+	n.Loops.Set([]uint64{n.Life, 7, 0})
 	h := newHandler(t, n, func(h *Handler) { h.Group = "a b" })
 	for name, test := range map[string]struct {
 		lines []string
@@ -174,7 +174,7 @@ func TestWhoIsPassedStraightThrough(t *testing.T) {
 			t.Errorf("%s: %s", name, w.Header().Get("Cache-Status"))
 		}
 	}
-	n.SetLives(nil)
+	n.Loops.Set(nil)
 	if !n.Loops.Has(node.LoopID(n.Life)) || n.Loops.Has(node.LoopID(7)) {
 		t.Error("of no cluster, the process is not the only member")
 	}

@@ -48,7 +48,7 @@ func (p *process) membersChanged(members []gossip.Member) {
 		}
 	}
 	p.node.Purger.Foreign.Store(&foreign)
-	p.node.SetLives(lives)
+	p.node.Loops.Set(lives)
 	p.node.Members.Set(ring)
 }
 

@@ -59,13 +59,23 @@ func (n *Node) Ask(q *Lookup, f *Flight, found *Result) (Decision, Ending) {
 		own.Stale, own.StaleBody, own.Known = now.stale(), now.Body, now.Entry != nil
 		return own, Ending{}
 	}
-	return n.askOther(q, f, found, owner, own)
+	return remoteLookup{n, q, f, found}.ask(owner, own)
 }
 
-// askOther is Ask where another node is the owner, or stands in for it.
-func (n *Node) askOther(q *Lookup, f *Flight, found *Result, owner peer.Node, own Decision) (Decision, Ending) {
+// A remoteLookup is what the leader of a flight asks another node for: the owner of its
+// key, or the one that stands in for it.
+type remoteLookup struct {
+	*Node
+	q     *Lookup
+	f     *Flight
+	found *Result // here
+}
+
+// ask is Ask for it. own is the decision of this node, which knows less.
+func (l remoteLookup) ask(owner peer.Node, own Decision) (Decision, Ending) {
+	n, q, f := l.Node, l.q, l.f
 	for range 2 { // a second time if the owner needs more request fields
-		reply, err := n.askOwner(q, owner, found)
+		reply, err := l.call(owner)
 		if err != nil {
 			if next, _ := n.Owner(q.Key); next != owner {
 				q.unanswered = PeerReason(err)
@@ -85,7 +95,7 @@ func (n *Node) askOther(q *Lookup, f *Flight, found *Result, owner peer.Node, ow
 			if reply.For > 0 {
 				n.Failures.note(q.Key, time.Now(), reply.For)
 			}
-			return n.receive(q, f, found, reply)
+			return l.receive(reply)
 		case peer.Lease:
 			own.validate(reply.Entry, q)
 			own.Owner, own.ticket, own.Lease = new(owner), reply.Ticket, newLease(n, reply, owner, q)
@@ -131,7 +141,8 @@ func (g *Decision) validate(e *store.Entry, q *Lookup) {
 	g.Stale, g.Known = e, true
 }
 
-func (n *Node) askOwner(q *Lookup, owner peer.Node, found *Result) (*peer.Reply, error) {
+func (l remoteLookup) call(owner peer.Node) (*peer.Reply, error) {
+	n, q, found := l.Node, l.q, l.found
 	query := q.Query(q.vary)
 	query.Asked, query.Within = time.Now(), q.FillTimeout
 	query.Purges, query.Told = n.Purger.Log.Recent(query.Asked)
@@ -169,7 +180,8 @@ func PeerReason(err error) rfc9111.Reason {
 
 // receive feeds a flight with what the owner sends. What is small and complete
 // has arrived when it returns; the rest arrives in the background.
-func (n *Node) receive(q *Lookup, f *Flight, found *Result, reply *peer.Reply) (Decision, Ending) {
+func (l remoteLookup) receive(reply *peer.Reply) (Decision, Ending) {
+	n, q, f, found := l.Node, l.q, l.f, l.found
 	passedOn := false
 	defer func() {
 		if !passedOn {
@@ -180,7 +192,7 @@ func (n *Node) receive(q *Lookup, f *Flight, found *Result, reply *peer.Reply) (
 	switch {
 	case reply.Kind == peer.Follow:
 		passedOn = true
-		n.copyLater(q, f, reply)
+		l.copyLater(reply)
 		return Decision{Action: Follow}, HandedOn
 	case !e.Matches(q.Header), q.lacks(e):
 		return Decision{Reason: rfc9111.PeerError}, Ending{}
@@ -201,23 +213,25 @@ func (n *Node) receive(q *Lookup, f *Flight, found *Result, reply *peer.Reply) (
 	}
 	passedOn = true
 	if e.Size > InlineTransfer {
-		n.copyLater(q, f, reply)
+		l.copyLater(reply)
 		return Decision{Action: Follow}, HandedOn
 	}
-	return Decision{Action: Follow}, n.copyFromOwner(q, f, reply)
+	return Decision{Action: Follow}, l.copyFromOwner(reply)
 }
 
 // copyLater hands the lead of a flight on to a goroutine that copies a body into it.
-func (n *Node) copyLater(q *Lookup, f *Flight, reply *peer.Reply) {
-	own := *q // the request may look again, and ask for something else, before all has arrived
+func (l remoteLookup) copyLater(reply *peer.Reply) {
+	own := *l.q // the request may look again, and ask for something else, before all has arrived
+	l.q = &own
 	guard.Go(func() {
-		Lead(f, func() (struct{}, Ending) { return struct{}{}, n.copyFromOwner(&own, f, reply) })
+		Lead(l.f, func() (struct{}, Ending) { return struct{}{}, l.copyFromOwner(reply) })
 	})
 }
 
 // copyFromOwner copies a body from the owner into a flight, and keeps a copy. Of one
 // that is large and was stored before, that is the first chunk.
-func (n *Node) copyFromOwner(q *Lookup, f *Flight, reply *peer.Reply) Ending {
+func (l remoteLookup) copyFromOwner(reply *peer.Reply) Ending {
+	n, q, f := l.Node, l.q, l.f
 	defer reply.Close()
 	if !reply.Here() {
 		f.WhenExpired(reply.Close) // or it would wait for the owner

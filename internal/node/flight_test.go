@@ -37,7 +37,7 @@ func TestFlightsOfOtherNodesEnd(t *testing.T) {
 			r.Close()
 			_ = f.Fill.Expect(1000)
 			Lead(f, func() (struct{}, Ending) { // from nobody
-				return struct{}{}, n.copyFromOwner(q, f, &peer.Reply{Kind: peer.Follow})
+				return struct{}{}, remoteLookup{n, q, f, nil}.copyFromOwner(&peer.Reply{Kind: peer.Follow})
 			})
 		},
 	} {

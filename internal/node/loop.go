@@ -23,15 +23,16 @@ type loops struct {
 // another one after a restart.
 func LoopID(life uint64) string { return fmt.Sprintf("groupcache-%016x", life) }
 
-// SetLives takes in which processes are members of the cluster. This one always is.
-func (n *Node) SetLives(lives []uint64) {
-	members := map[string]struct{}{n.Loops.Self: {}}
+// Set takes in the lives of the processes that are members of the cluster. This one
+// always is.
+func (l *loops) Set(lives []uint64) {
+	members := map[string]struct{}{l.Self: {}}
 	for _, life := range lives {
 		if life != 0 {
 			members[LoopID(life)] = struct{}{}
 		}
 	}
-	n.Loops.members.Store(&members)
+	l.members.Store(&members)
 }
 
 // Has reports whether an id is that of a member.

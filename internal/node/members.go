@@ -240,7 +240,7 @@ func (m *members) answered(one *member) time.Duration {
 	}
 	m.mu.Unlock()
 	if told {
-		m.node.reached(one.Node, nil)
+		m.reached(one.Node, nil)
 	}
 	return hold
 }
@@ -267,7 +267,7 @@ func (m *members) unanswered(one *member, err error) {
 	one.told = one.told || tell
 	m.mu.Unlock()
 	if tell {
-		m.node.reached(one.Node, err)
+		m.reached(one.Node, err)
 	}
 }
 
@@ -283,9 +283,9 @@ func (m *members) nameLocked(life uint64) string {
 	return "another node"
 }
 
-func (n *Node) reached(of peer.Node, why error) {
-	if n.OnReach != nil {
-		n.OnReach(of, why)
+func (m *members) reached(of peer.Node, why error) {
+	if m.node.OnReach != nil {
+		m.node.OnReach(of, why)
 	}
 }
 

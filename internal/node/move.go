@@ -26,33 +26,39 @@ const (
 	moveTries = 5
 )
 
-// moveTo hands nodes that have joined what they own from now on and this node owned before.
-func (n *Node) moveTo(joined []peer.Node, before, after *peer.Ring) {
-	for _, to := range joined {
-		guard.Go(func() { n.moveKeys(to, before, after) })
-	}
+// A move hands a node that has joined what it owns from now on and this node owned before.
+type move struct {
+	node          *Node
+	to            peer.Node
+	before, after *peer.Ring
 }
 
-func (n *Node) moveKeys(to peer.Node, before, after *peer.Ring) {
-	moved := func(k store.Key) bool {
-		_, mine := before.Owner(k)
-		now, _ := after.Owner(k)
-		return mine && now == to
-	}
+// begin begins a move in the background.
+func (m move) begin() { guard.Go(m.run) }
+
+// has reports whether a key moves.
+func (m move) has(k store.Key) bool {
+	_, mine := m.before.Owner(k)
+	now, _ := m.after.Owner(k)
+	return mine && now == m.to
+}
+
+func (m move) run() {
+	n := m.node
 	for range moveTries {
 		h := &handOver{node: n, ctx: n.Over, rate: moveRate}
 		h.left.Store(n.Store.BodyLimit() / 2)
 		gift := new(share)
 		h.walk(func(k store.Key) *share {
-			if !moved(k) {
+			if !m.has(k) {
 				return nil
 			}
 			return gift
 		})
-		if len(gift.keys)+len(gift.chunks) == 0 || !slices.Contains(n.Others(), to) {
+		if len(gift.keys)+len(gift.chunks) == 0 || !slices.Contains(n.Others(), m.to) {
 			return
 		}
-		if h.once(to, gift) == nil || !pause(n.Over, retryMove) {
+		if h.once(m.to, gift) == nil || !pause(n.Over, retryMove) {
 			return
 		}
 	}

@@ -113,7 +113,7 @@ func New(name string, cacheSize int64) *Node {
 	n.Client = peer.NewClient(n.Identity)
 	n.Client.Reserve = n.Budget.Take
 	n.Loops.Self = LoopID(n.Life)
-	n.SetLives(nil)
+	n.Loops.Set(nil)
 	n.SetRing(nil)
 	return n
 }
@@ -146,7 +146,9 @@ func (n *Node) replaceRing(nodes, known []peer.Node) (added []peer.Node) {
 			added = append(added, o)
 		}
 	}
-	n.moveTo(added, last, ring)
+	for _, to := range added {
+		move{n, to, last, ring}.begin()
+	}
 	return added
 }
 

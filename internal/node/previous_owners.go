@@ -158,7 +158,7 @@ func (p *previousOwners) askOne(q *Lookup, from peer.Node, found *Result) bool {
 	ask := *q
 	ask.Alone, ask.AskPrevious, ask.PeerTimeout = true, false, PreviousTimeout // it wants no lease
 	for range 3 {                                                              // again by other fields, and for what is stale
-		reply, err := p.node.askOwner(&ask, from, found)
+		reply, err := remoteLookup{p.node, &ask, nil, found}.call(from)
 		if err != nil {
 			return false
 		}

@@ -68,7 +68,7 @@ func unpacked(t *testing.T, a answer) string {
 
 func TestResumingOnAColdKey(t *testing.T) {
 	text := longText()
-	for _, nodes := range []int{1, 3} {
+	for _, nodes := range someOf(1, 3) {
 		for _, vary := range []string{"", "Accept-Encoding"} {
 			c := startCluster(t, nodes, startOrigin(t, compressingOrigin(text, vary)), "")
 			for i, start := range []int{0, 5, 1 << 20, 2<<20 + 7} {
@@ -89,7 +89,7 @@ func TestResumingOnAColdKey(t *testing.T) {
 func TestFarRangeLeavesTheWholeCompressed(t *testing.T) {
 	text := longText()
 	part := func(a answer, at int) bool { return a.status == http.StatusPartialContent && a.body == text[at:at+100] }
-	for _, nodes := range []int{1, 3} {
+	for _, nodes := range someOf(1, 3) {
 		for _, vary := range []string{"", "Accept-Encoding"} {
 			for _, takes := range []string{"", "identity", "gzip, br"} {
 				o := startOrigin(t, compressingOrigin(text, vary))
@@ -131,7 +131,7 @@ func TestFarRangeLeavesTheWholeCompressed(t *testing.T) {
 // reaches no client that takes none, who would have got it without coding.
 func TestAlwaysCompressed(t *testing.T) {
 	const text = "a text"
-	for _, nodes := range []int{1, 3} {
+	for _, nodes := range someOf(1, 3) {
 		o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "max-age=600")
 			w.Header().Set("Content-Encoding", "gzip")

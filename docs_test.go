@@ -21,6 +21,9 @@ var shellFence = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
 // TestDocumentedCommands runs every fenced command of README, docs and examples
 // as it stands, in a shell. testdata/bin/stub tells what becomes of each.
 func TestDocumentedCommands(t *testing.T) {
+	if raceEnabled() {
+		t.Skip("commands one after the other, each a process of its own: the run without the race detector has them")
+	}
 	bash, err := exec.LookPath("bash")
 	curl, curlErr := exec.LookPath("curl")
 	if err != nil || curlErr != nil {

@@ -382,6 +382,15 @@ func raceEnabled() bool {
 	return slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
+// someOf returns numbers of nodes to try something with: all, or with the race detector,
+// which takes ten times as long, the last one, where most happens at the same time.
+func someOf(nodes ...int) []int {
+	if raceEnabled() {
+		return nodes[len(nodes)-1:]
+	}
+	return nodes
+}
+
 // memory returns the resident memory of the node's process at its peak.
 func (p *process) memory() int64 {
 	p.t.Helper()

@@ -290,9 +290,9 @@ func explainGroup(ctx context.Context, h *Handler, method, u string, header http
 	r.TransferEncoding = r.Header["Transfer-Encoding"]
 	r.ContentLength, _ = strconv.ParseInt(r.Header.Get("Content-Length"), 10, 64)
 
-	h.Cookies.Cut(r.Header)
-	x := &exchange{h: h, r: r}
 	routed := h.route().Reaches(r)
+	h.route().Cut(h.Cookies, r)
+	x := &exchange{h: h, r: r}
 	why := x.receive()
 	if !routed {
 		why = rfc9111.NotRouted

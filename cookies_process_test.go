@@ -49,3 +49,53 @@ func TestCookiesThatAreIgnored(t *testing.T) {
 		})
 	}
 }
+
+// byCookie are sites that make something else of requests with the cookie role=guest than
+// of others, in front of the cache or behind it.
+var byCookie = map[string]string{
+	"request_header @m":  "@g header Cookie role=guest\nrequest_header @g X-Tenant special\nCACHE\nreverse_proxy UPSTREAM",
+	"regexp":             "@c header_regexp Cookie role=(\\w+)\nrequest_header @c X-Tenant {re.c.1}\nCACHE\nreverse_proxy UPSTREAM",
+	"request_header ph":  "request_header X-Tenant {cookie.role}\nCACHE\nreverse_proxy UPSTREAM",
+	"rewrite @m":         "@g header Cookie role=guest\nrewrite @g /special{uri}\nCACHE\nreverse_proxy UPSTREAM",
+	"rewrite ph":         "rewrite * /{cookie.role}{uri}\nCACHE\nreverse_proxy UPSTREAM",
+	"vars @m":            "@g header Cookie role=guest\nvars @g tenant special\nCACHE\nreverse_proxy UPSTREAM {\nheader_up X-Tenant {vars.tenant}\n}",
+	"vars respond":       "vars tenant {cookie.role}\nCACHE\nrespond \"for {vars.tenant}\"",
+	"vars @m respond":    "@g header Cookie role=guest\nvars @g tenant special\nCACHE\nrespond \"for {vars.tenant}\"",
+	"map":                "map {cookie.role} {tenant} {\nguest special\ndefault other\n}\nCACHE\nrespond \"for {tenant}\"",
+	"map request_header": "map {cookie.role} {tenant} {\nguest special\ndefault other\n}\nrequest_header X-Tenant {tenant}\nCACHE\nreverse_proxy UPSTREAM",
+	"handles":            "@g header Cookie role=guest\nhandle @g {\nCACHE\nreverse_proxy UPSTREAM {\nheader_up X-Tenant guest\n}\n}\nhandle {\nCACHE\nreverse_proxy UPSTREAM\n}",
+	"invoked":            "@g header Cookie role=guest\nhandle @g {\nrequest_header X-Tenant special\ninvoke cached\n}\nhandle {\ninvoke cached\n}",
+	"root":               "root * DIR/{cookie.role}\nCACHE\nfile_server",
+	"try_files":          "root * DIR\ntry_files {cookie.role}/a\nCACHE\nfile_server",
+	"header":             "@g header Cookie role=guest\nheader @g X-For guest\nCACHE\nreverse_proxy UPSTREAM",
+	"behind respond":     "@g header Cookie role=guest\nCACHE\nrespond @g denied 403\nreverse_proxy UPSTREAM",
+}
+
+// TestCookiesThatTheRoutesLookAt: a cookie that the upstream is not to get is still there for
+// the routes around the cache, so each client gets what it gets without it.
+func TestCookiesThatTheRoutesLookAt(t *testing.T) {
+	for name, body := range byCookie {
+		t.Run(name, func(t *testing.T) {
+			o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				fmt.Fprintf(w, "%s %s for %s", r.Host, r.URL.Path, r.Header.Get("X-Tenant"))
+			})
+			dir := t.TempDir()
+			files(t, dir)
+			var answers [2][]string
+			for i, cache := range []string{"", "groupcache {\nttl 1h\ncookies ignore role\n}"} {
+				c := newCluster(t, 1, o, "")
+				c[0].config = composition(t, c[0], o, body, cache, dir)
+				c[0].start()
+				for _, role := range []string{"admin", "guest", "admin", "guest"} {
+					a := do(c[0].request(http.MethodGet, "/a/x", nil, "Cookie", "role="+role))
+					answers[i] = append(answers[i], fmt.Sprintf("%s: %d %q %s", role, a.status, a.body, a.header.Get("X-For")))
+				}
+			}
+			for i, want := range answers[0] {
+				if answers[1][i] != want {
+					t.Errorf("%s with the cache, without it %s", answers[1][i], want)
+				}
+			}
+		})
+	}
+}

@@ -151,7 +151,7 @@ func (a *App) hasLaneFor(h *Handler) (has bool) {
 // Answer answers a request of the express lane if it is a plain hit: the steps receive,
 // look up and hit of ServeHTTP.
 func (h *Handler) Answer(w *express.Writer, r *http.Request) bool {
-	h.Cookies.Cut(r.Header)
+	h.route().Cut(h.Cookies, r)
 	x := exchange{h: h, r: r}
 	if x.receive() != rfc9111.None || x.lookUp() != stepHit {
 		return false

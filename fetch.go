@@ -449,6 +449,11 @@ func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry
 // open opens the fill to readers, and its client is the first of them.
 func (x *fetch) open(t *recorder) recorderState {
 	f := x.flight
+	if f.IsOver() { // the header has come after the deadline
+		x.out.detail = rfc9111.FillTimeout.String()
+		x.giveUp(rfc9111.FillTimeout)
+		return direct
+	}
 	if t.length >= 0 {
 		if err := f.Fill.Expect(t.length); err != nil {
 			x.out.detail = node.ReasonOf(err).String()

@@ -1,6 +1,7 @@
 package caddygroupcache
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -83,7 +84,8 @@ var leadEnds = map[string]leadEnd{
 }
 
 // TestEveryFlightEnds: for each way to lead a flight, each end of what its leader does, and
-// each moment of that, no flight, lease or memory is left on any node.
+// each moment of that, no flight, lease or memory is left on any node, and a client whose
+// upstream has sent everything has got it.
 func TestEveryFlightEnds(t *testing.T) {
 	before := guard.Panics()
 	defer func() { ExpectedPanics.Add(guard.Panics() - before) }() // of refreshes
@@ -118,6 +120,7 @@ func (lead lead) run(b *bubble, owner int, amid bool, end leadEnd) {
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
 	var runs atomic.Int64
+	var rested atomic.Bool
 	up := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 		if runs.Add(1) > 1 {
 			return whole206(body)(w, r)
@@ -130,6 +133,7 @@ func (lead lead) run(b *bubble, owner int, amid bool, end leadEnd) {
 			_ = http.NewResponseController(w).Flush()
 		}
 		return end(&led{b: b, leave: leave, ctx: r.Context(), rest: func() error {
+			rested.Store(true)
 			if !amid {
 				begin()
 			}
@@ -137,9 +141,12 @@ func (lead lead) run(b *bubble, owner int, amid bool, end leadEnd) {
 			return err
 		}})
 	})
-	guardedly(func() {
-		_ = b.nodes[0].handler.ServeHTTP(httptest.NewRecorder(), request(ctx, url, lead.fields...), up)
-	})
+	got, want := httptest.NewRecorder(), httptest.NewRecorder()
+	guardedly(func() { _ = b.nodes[0].handler.ServeHTTP(got, request(ctx, url, lead.fields...), up) })
+	_ = whole206(body)(want, request(t.Context(), url, lead.fields...))
+	if rested.Load() && ctx.Err() == nil && !bytes.Equal(got.Body.Bytes(), want.Body.Bytes()) {
+		t.Errorf("the client has %d bytes of %d", got.Body.Len(), want.Body.Len())
+	}
 	time.Sleep(6 * deadlineOfFlights)
 	if runs.Load() == 0 {
 		t.Error("the upstream was not asked")

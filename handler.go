@@ -40,7 +40,7 @@ const maxLookUps = 3
 // A local hit is receive, look up, hit; a remote hit receive, look up, join, lead,
 // follow; a miss receive, look up, join, lead, fetch. docs/design.md tells the three.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	h.Cookies.Cut(r.Header)
+	h.route().Cut(h.Cookies, r)
 	if h.Purge != nil && slices.Contains(h.Purge.Methods, r.Method) {
 		return h.servePurge(w, r)
 	}

@@ -3,6 +3,7 @@
 package routes
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"net"
@@ -152,6 +153,26 @@ func (a *Route) AppendKey(b []byte, r *http.Request) []byte {
 		}
 	}
 	return b
+}
+
+// Cut removes cookies from a request that comes to the cache. If without them a matcher or
+// a placeholder around the cache says something else, the request keeps them all: a guard
+// behind the cache would miss what it looks for, and what handlers in front have made of the
+// request by a cookie would be stored for those who don't send it.
+func (a *Route) Cut(c *inbound.Cookies, r *http.Request) {
+	lines := r.Header["Cookie"]
+	if c == nil || len(lines) == 0 {
+		return
+	}
+	if a == nil || a.name == "" {
+		c.Cut(r.Header)
+		return
+	}
+	all := a.AppendKey(nil, r)
+	c.Cut(r.Header)
+	if !bytes.Equal(all, a.AppendKey(nil, r)) {
+		r.Header["Cookie"] = lines
+	}
 }
 
 // appendPlaceholders appends what placeholders say of a request.

@@ -412,7 +412,7 @@ func (f *Fill[H]) unref() {
 	if f.refs == 0 {
 		f.budget.Give(f.held)
 		f.held, f.size, f.away, f.first, f.rest = 0, 0, 0, nil, nil
-		f.err = io.ErrUnexpectedEOF // a reader that comes too late must not see an empty body
+		f.err = cmp.Or(f.err, io.ErrUnexpectedEOF) // a reader that comes too late must not see an empty body
 	}
 }
 

@@ -52,33 +52,57 @@ func TestRecipesAreValid(t *testing.T) {
 type recipe struct {
 	*process
 	host string
+	tls  string // host:port, for HTTPS
 }
 
 // startRecipe runs the config as it stands, but for ports and for the pairs of
 // old and new text: addresses of upstreams and clients, which are on loopback.
 func startRecipe(t *testing.T, page, host string, o *origin, replace ...string) *recipe {
 	t.Helper()
-	exampleEnv(t)
+	return startRecipes(t, 1, page, host, o, replace...)[0]
+}
+
+// startRecipes runs the config on a cluster.
+func startRecipes(t *testing.T, n int, page, host string, o *origin, replace ...string) []*recipe {
+	t.Helper()
 	m := fence.FindSubmatch(readFile(t, "docs/recipes/"+page))
 	if m == nil {
 		t.Fatalf("%s has no config", page)
 	}
-	config := string(m[1])
+	return startSite(t, n, string(m[1]), host, o, replace...)
+}
+
+// startSite runs a config of the documentation on n nodes.
+func startSite(t *testing.T, n int, config, host string, o *origin, replace ...string) (all []*recipe) {
+	t.Helper()
+	exampleEnv(t)
 	for i := 0; i < len(replace); i += 2 {
 		if !strings.Contains(config, replace[i]) {
-			t.Fatalf("%s has no %q", page, replace[i])
+			t.Fatalf("the config has no %q", replace[i])
 		}
 		config = strings.ReplaceAll(config, replace[i], replace[i+1])
 	}
-	p := newCluster(t, 1, o, "")[0]
-	if !strings.HasPrefix(config, "{\n") {
-		config = "{\n}\n" + config
+	config, global := strings.CutPrefix(config, "{\n") // global options
+	if !global {
+		config = "}\n" + config
 	}
-	_, port, _ := strings.Cut(p.http, ":")
-	_, tlsPort, _ := strings.Cut(p.peers, ":")
-	p.config = fmt.Sprintf("{\n\tadmin %s\n\thttp_port %s\n\thttps_port %s\n\tdefault_bind 127.0.0.1\n\tpersist_config off\n\tlocal_certs\n\tskip_install_trust\n%s", p.admin, port, tlsPort, config[2:])
-	p.start()
-	return &recipe{p, host}
+	c := newCluster(t, n, o, "")
+	for _, p := range c {
+		one := &recipe{p, host, freePorts(t, 1)[0]}
+		_, port, _ := strings.Cut(p.http, ":")
+		_, tlsPort, _ := strings.Cut(one.tls, ":")
+		p.config = fmt.Sprintf("{\n\tadmin %s\n\thttp_port %s\n\thttps_port %s\n\tdefault_bind 127.0.0.1\n\tpersist_config off\n\tlocal_certs\n\tskip_install_trust\n", p.admin, port, tlsPort)
+		if n > 1 {
+			p.config += fmt.Sprintf("\tgroupcache {\n\t\tname %s\n\t\tgossip %s\n\t\tpeers %s\n\t\tjoin %s\n\t}\n", p.name, p.gossip, p.peers, p.join)
+		}
+		p.config += config
+		p.start()
+		all = append(all, one)
+	}
+	if n > 1 {
+		c.awaitMembers()
+	}
+	return all
 }
 
 // ask sends a request to the site, with pairs of field names and values.
@@ -124,7 +148,9 @@ func TestRecipeWordPress(t *testing.T) {
 	author := p.ask("GET", "/a-page/", "", "Cookie", "wordpress_logged_in_1=a")
 	differ(t, "an author", page, author)
 	same(t, "a visitor after the author", page, p.ask("GET", "/a-page/", ""))
-	differ(t, "the login", p.ask("GET", "/wp-login.php", ""), p.ask("GET", "/wp-login.php", ""))
+	for _, path := range []string{"/wp-login.php", "/wp-admin/post.php", "/wp-json/wc/store/v1/cart"} {
+		differ(t, path, p.ask("GET", path, ""), p.ask("GET", path, ""))
+	}
 	p.ask("POST", "/a-page/", "a=b", "Cookie", "wordpress_logged_in_1=a")
 	changed := p.ask("GET", "/a-page/", "")
 	differ(t, "after the author's POST", page, changed)
@@ -380,7 +406,7 @@ func TestRecipeSeveralSites(t *testing.T) {
 	p := startRecipe(t, "several-sites.md", "www.example.com", o, "10.0.1.1:8080", o.addr(), "10.0.1.2:8080", o.addr(), "10.0.1.0/24", "127.0.0.1")
 	at := func(host string) func(method, path string, header ...string) answer {
 		return func(method, path string, header ...string) answer {
-			return (&recipe{p.process, host}).ask(method, path, "", header...)
+			return (&recipe{process: p.process, host: host}).ask(method, path, "", header...)
 		}
 	}
 	www, shop := at("www.example.com"), at("shop.example.com")
@@ -413,7 +439,7 @@ func TestRecipeHTTPS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return doOverTLS(r, p.peers)
+		return doOverTLS(r, p.tls)
 	}
 	eventually(t, "there is a certificate", func() bool { return visit().err == nil })
 	page := visit()

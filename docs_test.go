@@ -12,14 +12,81 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-var shellFence = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+var (
+	shellFence  = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+	inlineCode  = regexp.MustCompile("`([^`\n]+)`")
+	commandLine = regexp.MustCompile(`^(?:[A-Z_]+=\S+ |sudo |\$ )*(?:` + strings.Join(documentedPrograms, "|") + `) [a-z./-]`)
+)
 
-// TestDocumentedCommands runs every fenced command of README, docs and examples
-// as it stands, in a shell. testdata/bin/stub tells what becomes of each.
+// documentedPrograms are those that pages call, under the names by which they call the
+// stub.
+var documentedPrograms = []string{"caddy", "go", "curl", "docker", "kubectl", "helm", "install", "systemctl", "xcaddy"}
+
+// commandsIn returns the commands of a page: fenced ones, and, in the README and in recipes,
+// those in the text.
+func commandsIn(t *testing.T, page string) (all []string) {
+	text := readFile(t, page)
+	for _, block := range shellFence.FindAllSubmatch(text, -1) {
+		all = append(all, string(block[1]))
+	}
+	if page != "README.md" && !strings.HasPrefix(page, "docs/recipes/") {
+		return all
+	}
+	for _, m := range inlineCode.FindAllSubmatch(text, -1) {
+		if commandLine.Match(m[1]) {
+			all = append(all, strings.ReplaceAll(string(m[1]), "<url>", "http://www.example.com/")+"\n")
+		}
+	}
+	return all
+}
+
+// TestCommandsAreFenced: no command stands where TestDocumentedCommands does not find it.
+func TestCommandsAreFenced(t *testing.T) {
+	for _, page := range repoFiles(t, func(name string) bool { return path.Ext(name) == ".md" }) {
+		language, within := "", false
+		for line := range strings.Lines(string(readFile(t, page))) {
+			line = strings.TrimRight(line, "\n")
+			if mark, ok := strings.CutPrefix(strings.TrimSpace(line), "```"); ok {
+				within = !within
+				language = mark
+				publishes := language == "shell" && page == "docs/releasing.md" // by the maintainer's keys
+				if within && !publishes && !slices.Contains([]string{"sh", "caddyfile", "text", "yaml", "php", ""}, language) {
+					t.Errorf("%s: a block of %q: commands are \"sh\", all else caddyfile, text, yaml or php", page, language)
+				}
+				continue
+			}
+			isCode := within && language != "sh" && language != "shell" || !within && strings.HasPrefix(line, "    ")
+			if line = strings.TrimSpace(line); isCode && commandLine.MatchString(line) && !strings.Contains(line, "<") {
+				t.Errorf("%s: a command outside of a block of \"sh\": %s", page, line)
+			}
+		}
+	}
+}
+
+// TestProgramsAreRun: a program of the repository that the README or a recipe has people
+// run is one with tests, or one that .ci/run runs.
+func TestProgramsAreRun(t *testing.T) {
+	run := string(readFile(t, ".ci/run"))
+	program := regexp.MustCompile(`\bgo (?:run|build) \./(\S+)`)
+	for _, page := range repoFiles(t, func(name string) bool { return path.Ext(name) == ".md" }) {
+		for _, command := range commandsIn(t, page) {
+			for _, m := range program.FindAllStringSubmatch(command, -1) {
+				tests, err := filepath.Glob(filepath.Join(m[1], "*_test.go"))
+				if err != nil || len(tests) == 0 && !strings.Contains(run, "./"+m[1]) {
+					t.Errorf("%s: nobody runs %s", page, m[0])
+				}
+			}
+		}
+	}
+}
+
+// TestDocumentedCommands runs every command of README, docs and examples as it
+// stands, in a shell. testdata/bin/stub tells what becomes of each.
 func TestDocumentedCommands(t *testing.T) {
 	if raceEnabled() {
 		t.Skip("commands one after the other, each a process of its own: the run without the race detector has them")
@@ -51,7 +118,7 @@ func TestDocumentedCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	bin := t.TempDir()
-	for _, name := range []string{"caddy", "go", "curl", "docker", "kubectl", "install", "systemctl", "xcaddy"} {
+	for _, name := range documentedPrograms {
 		if err := os.Symlink(filepath.Join(repo, "testdata/bin/stub"), filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -59,20 +126,20 @@ func TestDocumentedCommands(t *testing.T) {
 	pages := repoFiles(t, func(name string) bool { return path.Ext(name) == ".md" })
 	commands := 0
 	for _, page := range pages {
-		for i, block := range shellFence.FindAllSubmatch(readFile(t, page), -1) {
+		for i, block := range commandsIn(t, page) {
 			commands++
 			t.Run(fmt.Sprintf("%s/%d", page, i+1), func(t *testing.T) {
 				here := repo // where who reads docs/ is
 				if !strings.HasPrefix(page, "docs/") {
 					here = filepath.Join(repo, filepath.Dir(page))
 				}
-				cmd := exec.Command(bash, "-eu", "-o", "pipefail", "-c", scriptOf(string(block[1])))
+				cmd := exec.Command(bash, "-eu", "-o", "pipefail", "-c", scriptOf(block))
 				cmd.Dir = workplace(t, here)
 				cmd.Env = append(os.Environ(),
 					"PATH="+bin+":"+os.Getenv("PATH"), "TEST_BINARY="+self, "ADMIN="+p.admin, "NODE="+p.http, "REPO="+repo, "HERE="+here, "CURL="+curl,
 					"HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir, "XDG_DATA_HOME="+cmd.Dir, "GROUPCACHE_SECRET="+exampleSecret, "PURGE_TOKEN="+exampleToken)
 				if out, err := cmd.CombinedOutput(); err != nil {
-					t.Errorf("%v\n%s\n%s", err, block[1], out[max(0, len(out)-2000):])
+					t.Errorf("%v\n%s\n%s", err, block, out[max(0, len(out)-2000):])
 				}
 			})
 		}

@@ -9,10 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -48,37 +46,76 @@ func TestRecipesAreValid(t *testing.T) {
 	}
 }
 
+// TestRecipesAreRun: the first config of each page serves an application in a test.
+func TestRecipesAreRun(t *testing.T) {
+	run := map[string]bool{}
+	for _, name := range repoFiles(t, func(name string) bool { return strings.HasSuffix(name, "_test.go") }) {
+		for _, m := range regexp.MustCompile(`startRecipes?\(t, (?:\d, )?"([a-z-]+\.md)"`).FindAllSubmatch(readFile(t, name), -1) {
+			run["docs/recipes/"+string(m[1])] = true
+		}
+	}
+	for _, page := range repoFiles(t, func(name string) bool { return strings.HasPrefix(name, "docs/recipes/") }) {
+		if !run[page] {
+			t.Errorf("no test runs the config of %s by startRecipe", page)
+		}
+	}
+}
+
 // A recipe is a node with the first config of a page of docs/recipes.
 type recipe struct {
 	*process
 	host string
+	tls  string // host:port, for HTTPS
 }
 
 // startRecipe runs the config as it stands, but for ports and for the pairs of
 // old and new text: addresses of upstreams and clients, which are on loopback.
 func startRecipe(t *testing.T, page, host string, o *origin, replace ...string) *recipe {
 	t.Helper()
-	exampleEnv(t)
+	return startRecipes(t, 1, page, host, o, replace...)[0]
+}
+
+// startRecipes runs the config on a cluster.
+func startRecipes(t *testing.T, n int, page, host string, o *origin, replace ...string) []*recipe {
+	t.Helper()
 	m := fence.FindSubmatch(readFile(t, "docs/recipes/"+page))
 	if m == nil {
 		t.Fatalf("%s has no config", page)
 	}
-	config := string(m[1])
+	return startSite(t, n, string(m[1]), host, o, replace...)
+}
+
+// startSite runs a config of the documentation on n nodes.
+func startSite(t *testing.T, n int, config, host string, o *origin, replace ...string) (all []*recipe) {
+	t.Helper()
+	exampleEnv(t)
 	for i := 0; i < len(replace); i += 2 {
 		if !strings.Contains(config, replace[i]) {
-			t.Fatalf("%s has no %q", page, replace[i])
+			t.Fatalf("the config has no %q", replace[i])
 		}
 		config = strings.ReplaceAll(config, replace[i], replace[i+1])
 	}
-	p := newCluster(t, 1, o, "")[0]
-	if !strings.HasPrefix(config, "{\n") {
-		config = "{\n}\n" + config
+	config, global := strings.CutPrefix(config, "{\n") // global options
+	if !global {
+		config = "}\n" + config
 	}
-	_, port, _ := strings.Cut(p.http, ":")
-	_, tlsPort, _ := strings.Cut(p.peers, ":")
-	p.config = fmt.Sprintf("{\n\tadmin %s\n\thttp_port %s\n\thttps_port %s\n\tdefault_bind 127.0.0.1\n\tpersist_config off\n\tlocal_certs\n\tskip_install_trust\n%s", p.admin, port, tlsPort, config[2:])
-	p.start()
-	return &recipe{p, host}
+	c := newCluster(t, n, o, "")
+	for _, p := range c {
+		one := &recipe{p, host, freePorts(t, 1)[0]}
+		_, port, _ := strings.Cut(p.http, ":")
+		_, tlsPort, _ := strings.Cut(one.tls, ":")
+		p.config = fmt.Sprintf("{\n\tadmin %s\n\thttp_port %s\n\thttps_port %s\n\tdefault_bind 127.0.0.1\n\tpersist_config off\n\tlocal_certs\n\tskip_install_trust\n", p.admin, port, tlsPort)
+		if n > 1 {
+			p.config += fmt.Sprintf("\tgroupcache {\n\t\tname %s\n\t\tgossip %s\n\t\tpeers %s\n\t\tjoin %s\n\t}\n", p.name, p.gossip, p.peers, p.join)
+		}
+		p.config += config
+		p.start()
+		all = append(all, one)
+	}
+	if n > 1 {
+		c.awaitMembers()
+	}
+	return all
 }
 
 // ask sends a request to the site, with pairs of field names and values.
@@ -124,7 +161,9 @@ func TestRecipeWordPress(t *testing.T) {
 	author := p.ask("GET", "/a-page/", "", "Cookie", "wordpress_logged_in_1=a")
 	differ(t, "an author", page, author)
 	same(t, "a visitor after the author", page, p.ask("GET", "/a-page/", ""))
-	differ(t, "the login", p.ask("GET", "/wp-login.php", ""), p.ask("GET", "/wp-login.php", ""))
+	for _, path := range []string{"/wp-login.php", "/wp-admin/post.php", "/wp-json/wc/store/v1/cart"} {
+		differ(t, path, p.ask("GET", path, ""), p.ask("GET", path, ""))
+	}
 	p.ask("POST", "/a-page/", "a=b", "Cookie", "wordpress_logged_in_1=a")
 	changed := p.ask("GET", "/a-page/", "")
 	differ(t, "after the author's POST", page, changed)
@@ -134,85 +173,72 @@ func TestRecipeWordPress(t *testing.T) {
 	differ(t, "after the purge", changed, p.ask("GET", "/a-page/", ""))
 }
 
-// TestRecipeExpress runs Express itself.
-func TestRecipeExpress(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts processes")
-	}
-	dir := t.TempDir()
-	if _, err := exec.LookPath("npm"); err != nil {
-		t.Skip("LEFT OUT: Express needs Node and npm")
-	}
-	install := exec.Command("npm", "install", "--prefer-offline", "--no-audit", "--no-fund", "--no-update-notifier", "--fetch-retries=0", "express@5.1.0")
-	install.Dir = dir
-	if out, err := install.CombinedOutput(); err != nil {
-		t.Skipf("LEFT OUT: npm can't install Express: %v\n%s", err, out)
-	}
-	const app = `
-const express = require('express')
-const app = express()
-let n = 0
-app.get('/page', (q, s) => { s.send('page ' + Math.floor(n++ / 100)) })
-app.get('/session', (q, s) => { s.cookie('connect.sid', 'x').send('session ' + n++) })
-app.use('/static', express.static('public'))
-app.use('/lasting', express.static('public', {maxAge: '1h'}))
-const server = app.listen(0, '127.0.0.1', () => console.log(server.address().port))
-`
-	for name, text := range map[string]string{"app.js": app, "public/a.txt": "a"} {
-		name = filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+func TestRecipeMediaWiki(t *testing.T) {
+	o := startOrigin(t, numbered(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "s-maxage=18000, must-revalidate, max-age=0")
+		w.Header().Set("Vary", "Accept-Encoding, Cookie")
+	}))
+	p := startRecipe(t, "mediawiki.md", "wiki.example.com", o, "10.0.0.5:8080", o.addr(), "10.0.0.5", "127.0.0.1")
+	const main = "/index.php?title=Main_Page"
+	page := p.ask("GET", main, "")
+	same(t, "a visitor with cookies of analytics", page, p.ask("GET", main, "", "Cookie", "_ga=GA1.2; _ga_X1=GS1; _gid=3"))
+	for _, cookie := range []string{"wikiUserID=1; wikiToken=x", "wiki_session=x", "_ga=1; enwiki_session=x"} {
+		if a := p.ask("GET", main, "", "Cookie", cookie); a.cacheStatus() != "" || a.body == page.body {
+			t.Errorf("with %s: %d (%s)", cookie, a.status, a.cacheStatus())
 		}
 	}
-	node := exec.CommandContext(t.Context(), "node", "app.js")
-	node.Dir = dir
-	out, err := node.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	if a := p.ask("PURGE", main, ""); a.status != 200 {
+		t.Errorf("purge: %d %s", a.status, a.body)
 	}
-	if err := node.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = node.Wait() }) // the test's context has ended it
-	var port int
-	if _, err := fmt.Fscan(out, &port); err != nil {
-		t.Fatal(err)
-	}
-	express := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)})
-	o := startOrigin(t, express.ServeHTTP)
+	differ(t, "after the purge", page, p.ask("GET", main, ""))
+}
 
-	p := startRecipe(t, "express.md", "www.example.com", o, "127.0.0.1:3000", o.addr())
-	page := p.ask("GET", "/page", "")
-	if page.header.Get("Etag") == "" || page.header.Get("Cache-Control") != "" {
-		t.Errorf("Express answers with %v", page.header)
-	}
-	same(t, "a page", page, p.ask("GET", "/page", ""))
-	if a := p.ask("GET", "/page", "", "If-None-Match", page.header.Get("Etag")); a.status != http.StatusNotModified || o.fetches("/page") != 1 {
-		t.Errorf("a browser that has the page gets %d, after %d fetches", a.status, o.fetches("/page"))
-	}
-	p.ask("GET", "/page", "", "Cookie", "connect.sid=x")
-	if n := o.fetches("/page"); n != 2 {
-		t.Errorf("%d fetches when a session has asked too", n)
-	}
-	differ(t, "a response that sets the cookie of a session", p.ask("GET", "/session", ""), p.ask("GET", "/session", ""))
-	for path, fetches := range map[string]int{"/static/a.txt": 2, "/lasting/a.txt": 1} {
-		p.ask("GET", path, "")
-		p.ask("GET", path, "").is(t, path, "a")
-		if n := o.fetches(path); n != fetches {
-			t.Errorf("%s: %d fetches", path, n)
+// TestRecipeNextJS has the fields of Next.js 15.
+func TestRecipeNextJS(t *testing.T) {
+	o := startOrigin(t, numbered(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "rsc, next-router-state-tree, next-router-prefetch, next-router-segment-prefetch, Accept-Encoding")
+		w.Header().Set("Cache-Control", "s-maxage=60, stale-while-revalidate=31535940")
+		if r.URL.Path == "/personal" || strings.Contains(r.Header.Get("Cookie"), "__prerender_bypass=") {
+			w.Header().Set("Cache-Control", "private, no-cache, no-store, max-age=0, must-revalidate")
 		}
+	}))
+	p := startRecipe(t, "nextjs.md", "www.example.com", o, "127.0.0.1:3000", o.addr())
+	page := p.ask("GET", "/", "")
+	same(t, "another visitor", page, p.ask("GET", "/?utm_source=x", "", "Cookie", "_ga=1"))
+	part := p.ask("GET", "/", "", "RSC", "1")
+	differ(t, "what the router asks for", page, part)
+	same(t, "the router again", part, p.ask("GET", "/", "", "RSC", "1"))
+	differ(t, "a draft", page, p.ask("GET", "/", "", "Cookie", "__prerender_bypass=x"))
+	same(t, "a visitor after the draft", page, p.ask("GET", "/", ""))
+	differ(t, "a personal page", p.ask("GET", "/personal", ""), p.ask("GET", "/personal", ""))
+	if a := p.ask("POST", "/hooks/purge", `{"hosts": ["www.example.com"]}`, "Authorization", "Bearer "+exampleToken); a.status != 200 {
+		t.Errorf("purge: %d %s", a.status, a.body)
 	}
+	differ(t, "after a deployment", page, p.ask("GET", "/", ""))
+}
 
-	// Without ttl, each request is validated.
-	p = startRecipe(t, "express.md", "www.example.com", o, "127.0.0.1:3000", o.addr(), "ttl 10s", "")
-	before := o.fetches("/page")
-	p.ask("GET", "/page", "")
-	a := p.ask("GET", "/page", "")
-	if !strings.Contains(a.cacheStatus(), "fwd-status=304") || a.status != 200 || o.fetches("/page") != before+2 {
-		t.Errorf("without ttl: %d (%s), and %d fetches", a.status, a.cacheStatus(), o.fetches("/page")-before)
+func TestRecipeMedia(t *testing.T) {
+	film := strings.Repeat("0123456789abcdef", 3<<20/16)
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"film"`)
+		http.ServeContent(w, r, "film.mp4", time.Time{}, strings.NewReader(film))
+	})
+	p := startRecipe(t, "media.md", "media.example.com", o, "10.0.1.1:8080", o.addr())
+	part := func(path string, from, to int) answer {
+		a := p.ask("GET", path, "", "Range", fmt.Sprintf("bytes=%d-%d", from, to))
+		if a.status != http.StatusPartialContent || a.body != film[from:to+1] {
+			t.Errorf("bytes %d to %d of %s: %d, %s", from, to, path, a.status, brief(a.body))
+		}
+		return a
+	}
+	p.ask("GET", "/whole.mp4", "").is(t, "the whole", film)
+	if a := part("/whole.mp4", 2<<20, 2<<20+99); !a.hit() {
+		t.Errorf("a part of what is stored: %s", a.cacheStatus())
+	}
+	part("/parts.mp4", 2<<20+100, 2<<20+199) // brings the MiB around it
+	fetches := o.fetches("/parts.mp4")
+	if a := part("/parts.mp4", 2<<20, 2<<20+99); !a.hit() || o.fetches("/parts.mp4") != fetches {
+		t.Errorf("a part beside one that is stored: %s, %d fetches after %d", a.cacheStatus(), o.fetches("/parts.mp4"), fetches)
 	}
 }
 
@@ -380,7 +406,7 @@ func TestRecipeSeveralSites(t *testing.T) {
 	p := startRecipe(t, "several-sites.md", "www.example.com", o, "10.0.1.1:8080", o.addr(), "10.0.1.2:8080", o.addr(), "10.0.1.0/24", "127.0.0.1")
 	at := func(host string) func(method, path string, header ...string) answer {
 		return func(method, path string, header ...string) answer {
-			return (&recipe{p.process, host}).ask(method, path, "", header...)
+			return (&recipe{process: p.process, host: host}).ask(method, path, "", header...)
 		}
 	}
 	www, shop := at("www.example.com"), at("shop.example.com")
@@ -413,7 +439,7 @@ func TestRecipeHTTPS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return doOverTLS(r, p.peers)
+		return doOverTLS(r, p.tls)
 	}
 	eventually(t, "there is a certificate", func() bool { return visit().err == nil })
 	page := visit()

@@ -38,8 +38,8 @@ type Route struct {
 	// canonical. A response that varies by one of them can't be stored.
 	changed []string
 
-	above []string                // names of matchers on the way to the handler
-	ways  []caddyhttp.MatcherSets // all matchers on the way to the handler, the nearest first
+	byMethod bool                    // see ByMethod
+	ways     []caddyhttp.MatcherSets // all matchers on the way to the handler, the nearest first
 
 	defining []defining
 }
@@ -77,9 +77,21 @@ func (a *Route) ChangedFields() []string {
 	return a.changed
 }
 
-// ByMethod reports whether a method matcher stands before the cache.
-func (a *Route) ByMethod() bool {
-	return a != nil && slices.ContainsFunc(a.above, func(name string) bool { return strings.HasPrefix(name, "http.matchers.method ") })
+// ByMethod reports whether a method matcher decides by itself what does not reach the cache.
+func (a *Route) ByMethod() bool { return a != nil && a.byMethod }
+
+// keepsByMethod reports whether a set of matchers keeps requests by their method alone. A
+// method beside other matchers in a not, as in "neither a GET of a page nor one with a
+// cookie", lets all other methods in.
+func keepsByMethod(set caddyhttp.MatcherSet) bool {
+	return slices.ContainsFunc(set, func(m any) bool {
+		if not, ok := m.(*caddyhttp.MatchNot); ok {
+			return slices.ContainsFunc(not.MatcherSets, func(negated caddyhttp.MatcherSet) bool {
+				return len(negated) == 1 && moduleID(negated[0]) == "http.matchers.method"
+			})
+		}
+		return moduleID(m) == "http.matchers.method"
+	})
 }
 
 // Reaches reports whether the route brings a request to the handler, as far as that can be
@@ -272,7 +284,7 @@ type surroundings struct {
 	invoked  []string // named routes that are being walked: none invokes itself for ever
 	listener string
 
-	above            []string // names of matchers on the way to it
+	byMethod         bool
 	ways             []caddyhttp.MatcherSets
 	answered         bool     // by an upstream in front of the cache, as with forward_auth
 	answers          []string // placeholders behind it, of what an upstream has answered
@@ -306,7 +318,7 @@ func (s *surroundings) route() *Route {
 	slices.Sort(s.placeholders)
 	slices.Sort(s.fields)
 	r := &Route{matchers: s.matchers, placeholders: slices.Compact(s.placeholders), fields: slices.Compact(s.fields)}
-	r.changed, r.above, r.ways, r.defining = s.changed, s.above, s.ways, s.defining
+	r.changed, r.byMethod, r.ways, r.defining = s.changed, s.byMethod, s.ways, s.defining
 	r.target, r.query = s.target, s.cache.Query
 	for _, m := range r.matchers {
 		r.defines = append(r.defines, definesPlaceholders(m))
@@ -341,10 +353,7 @@ func (s *surroundings) list(routes caddyhttp.RouteList) (found bool) {
 			}
 			found = true
 			s.place = fmt.Sprintf("%d.%d ", i, j) + s.place
-			for _, m := range s.leaves(one.MatcherSets, s.keyed) {
-				s.above = append(s.above, s.nameOfMatcher(m))
-			}
-			s.ways = append(s.ways, one.MatcherSets)
+			s.ways, s.byMethod = append(s.ways, one.MatcherSets), s.byMethod || slices.ContainsFunc(one.MatcherSets, keepsByMethod)
 			way := s.nameOfSets(one.MatcherSets)
 			if len(s.leaves(one.MatcherSets, s.keyed)) == 0 {
 				way = ""
@@ -380,7 +389,7 @@ func (s *surroundings) nameOfSets(sets caddyhttp.MatcherSets) string {
 	var all []string
 	for _, set := range sets {
 		var names []string
-		for _, m := range set {
+		for _, m := range inOrder(set) {
 			if not, ok := m.(*caddyhttp.MatchNot); ok {
 				names = append(names, "not "+s.nameOfSets(caddyhttp.MatcherSets(not.MatcherSets)))
 			} else if !s.keyed(m) {
@@ -636,7 +645,7 @@ func (s *surroundings) placeholdersOf(sets caddyhttp.MatcherSets) (all []string)
 // leaves are the matchers in sets, also in those that are negated, but for some.
 func (s *surroundings) leaves(sets caddyhttp.MatcherSets, but func(m any) bool) (all []any) {
 	for _, set := range sets {
-		for _, m := range set {
+		for _, m := range inOrder(set) {
 			if not, ok := m.(*caddyhttp.MatchNot); ok {
 				for _, negated := range not.MatcherSets {
 					all = append(all, s.leaves(caddyhttp.MatcherSets{negated}, but)...)
@@ -647,6 +656,13 @@ func (s *surroundings) leaves(sets caddyhttp.MatcherSets, but func(m any) bool) 
 		}
 	}
 	return all
+}
+
+// inOrder returns the matchers of a set in one order on all nodes. A config has them in an
+// object, which has no order: Caddy makes them in another one at each start and reload. An
+// object has each module once.
+func inOrder(set caddyhttp.MatcherSet) []any {
+	return slices.SortedFunc(slices.Values(set), func(a, b any) int { return strings.Compare(moduleID(a), moduleID(b)) })
 }
 
 // keyed reports whether a matcher looks only at what is in the key, or at files.

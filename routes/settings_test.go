@@ -51,6 +51,55 @@ func TestMatchersOfOtherModulesAreToldApart(t *testing.T) {
 	}
 }
 
+// TestOrderOfMatchers: a config has the matchers of a set in an object, and Caddy makes them
+// in any order. The keys are the same all the same.
+func TestOrderOfMatchers(t *testing.T) {
+	method, path, fields := caddyhttp.MatchMethod{"GET"}, caddyhttp.MatchPath{"/a"}, caddyhttp.MatchHeader{"Cookie": {"a=*"}}
+	id := func(set ...any) string {
+		c := &here{}
+		app := &caddyhttp.App{Servers: map[string]*caddyhttp.Server{"srv0": {Listen: []string{":80"}, Routes: caddyhttp.RouteList{
+			{MatcherSets: caddyhttp.MatcherSets{set}, Handlers: []caddyhttp.MiddlewareHandler{c}},
+			{MatcherSets: caddyhttp.MatcherSets{set}},
+		}}}}
+		return Around(app, &Cache{Handler: c, SameGroup: func(h caddyhttp.MiddlewareHandler) bool { return true }}).ID()
+	}
+	not := func(set ...any) *caddyhttp.MatchNot {
+		return &caddyhttp.MatchNot{MatcherSets: []caddyhttp.MatcherSet{set, {path}}}
+	}
+	for what, sets := range map[string][2][]any{
+		"a set":       {{method, path, fields}, {fields, method, path}},
+		"a not":       {{not(method, fields)}, {not(fields, method)}},
+		"a not aside": {{method, not(method, fields)}, {not(fields, method), method}},
+	} {
+		if one, other := id(sets[0]...), id(sets[1]...); one != other {
+			t.Errorf("%s: %s, and %s", what, one, other)
+		}
+	}
+}
+
+// TestMethodsBeforeTheCache: what a matcher keeps from the cache by its method alone.
+func TestMethodsBeforeTheCache(t *testing.T) {
+	method, fields := caddyhttp.MatchMethod{"GET", "HEAD"}, caddyhttp.MatchHeader{"Cookie": {"a=*"}}
+	for what, tt := range map[string]struct {
+		set  caddyhttp.MatcherSet
+		want bool
+	}{
+		"a method":                        {caddyhttp.MatcherSet{method}, true},
+		"a method beside another matcher": {caddyhttp.MatcherSet{fields, method}, true},
+		"no such method":                  {caddyhttp.MatcherSet{&caddyhttp.MatchNot{MatcherSets: []caddyhttp.MatcherSet{{method}}}}, true},
+		"no such method with such fields": {caddyhttp.MatcherSet{&caddyhttp.MatchNot{MatcherSets: []caddyhttp.MatcherSet{{method, fields}}}}, false},
+		"fields":                          {caddyhttp.MatcherSet{fields}, false},
+	} {
+		c := &here{}
+		app := &caddyhttp.App{Servers: map[string]*caddyhttp.Server{"srv0": {Listen: []string{":80"}, Routes: caddyhttp.RouteList{
+			{MatcherSets: caddyhttp.MatcherSets{tt.set}, Handlers: []caddyhttp.MiddlewareHandler{c}},
+		}}}}
+		if got := Around(app, &Cache{Handler: c, SameGroup: func(h caddyhttp.MiddlewareHandler) bool { return true }}).ByMethod(); got != tt.want {
+			t.Errorf("%s: %t", what, got)
+		}
+	}
+}
+
 // source has modules in fields that JSON does not show.
 type source struct {
 	inner []reverseproxy.UpstreamSource

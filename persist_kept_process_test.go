@@ -3,7 +3,9 @@
 package caddygroupcache_test
 
 import (
+	"flag"
 	"net"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/seed"
 )
+
+var lives = flag.Int("lives", 15, "how many lives TestPersistThroughManyLives tries")
 
 // persisting returns a node that is alone and keeps what it has stored, with some
 // pages stored and stopped.
@@ -86,4 +90,75 @@ func TestTwoProcessesWithOneDirectory(t *testing.T) {
 	if code := c[1].awaitEnd(); code == 0 {
 		t.Error("both run")
 	}
+}
+
+// TestPersistThroughManyLives: starts that fail, and ends at random moments, of starts and of
+// stops too. What a process has kept is there until a config of the next runs. A stop keeps
+// all of it, however soon it comes; a crash keeps all or nothing, and never less than all of
+// what is there to be read.
+//
+//	go test -run TestPersistThroughManyLives -v -lives 100 .
+func TestPersistThroughManyLives(t *testing.T) {
+	o := startOrigin(t, cacheable(0))
+	all := paths("page", 300)
+	p := persisting(t, o, all)
+	random := seed.Of(t).Rand()
+	moment := func(most int) { time.Sleep(time.Duration(random.IntN(most)) * time.Millisecond) } // not a wait for something
+	file := filepath.Join(p.dir, "kept", "cache.saved")
+	isKept := func() bool { _, err := os.Stat(file); return err == nil }
+	endings := []struct {
+		name  string
+		keeps bool // what was kept or is in memory
+		live  func()
+	}{
+		{"a start that fails", true, func() {
+			other, err := net.Listen("tcp", p.http)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			p.run()
+			if code := p.awaitEnd(); code == 0 {
+				t.Error("it has started")
+			}
+		}},
+		{"killed amid a start", false, func() { p.run(); moment(500); p.kill() }},
+		{"stopped amid a start", true, func() {
+			p.run()
+			moment(500)
+			p.signal(syscall.SIGTERM)
+			p.awaitEnd() // before Caddy listens for signals, one ends it with another code
+		}},
+		{"stopped soon after a start", true, func() { p.start(); moment(50); p.stop() }},
+		{"killed amid a stop", false, func() { p.start(); moment(50); p.signal(syscall.SIGTERM); moment(40); p.kill() }},
+	}
+	came := make(map[string]int)
+	for i := range *lives {
+		one := endings[random.IntN(len(endings))]
+		one.live()
+		what := one.name + ", lost"
+		if isKept() {
+			what = one.name + ", kept"
+		} else if one.keeps {
+			t.Errorf("life %d: %s: nothing is kept", i, one.name)
+		}
+		came[what]++
+		p.livesOn(all, isKept())
+	}
+	t.Log(came)
+}
+
+// livesOn starts the process after one that has ended somehow, which has kept all or nothing,
+// and looks at each page.
+func (p *process) livesOn(all []string, kept bool) {
+	p.t.Helper()
+	p.start()
+	if kept {
+		eventually(p.t, "all is restored", func() bool { return p.restored("restored") == len(all) })
+	}
+	sweep(p.t, cluster{p}, all)
+	if n := p.restored("unreadable") + p.restored("outdated") + p.restored("unverified"); n > 0 || !kept && p.restored("restored") > 0 {
+		p.t.Errorf("kept %v: %d restored, %d unreadable or the like", kept, p.restored("restored"), n)
+	}
+	p.stop()
 }

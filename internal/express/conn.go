@@ -15,6 +15,7 @@ package express
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -54,6 +55,7 @@ type Listener struct {
 	net.Listener
 	options Options
 	open    *Open
+	closed  atomic.Bool
 }
 
 // Open are the responses that go on after their connection has been closed: net/http
@@ -109,6 +111,13 @@ func NewListener(ln net.Listener, o Options, open *Open) *Listener {
 	return &Listener{Listener: ln, options: o, open: open}
 }
 
+// Close has each connection end with its next response: the server stops. net/http waits
+// some seconds for connections of which it has seen no request.
+func (l *Listener) Close() error {
+	l.closed.Store(true)
+	return l.Listener.Close()
+}
+
 // Accept returns the next connection. Its methods are those that net/http looks for.
 func (l *Listener) Accept() (net.Conn, error) {
 	inner, err := l.Listener.Accept()
@@ -122,9 +131,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		return &tlsConn{c, of}, nil
 	}
 	if to, ok := inner.(io.ReaderFrom); ok {
-		if half, ok := inner.(interface{ CloseWrite() error }); ok {
-			return &streamConn{c, to, half.CloseWrite}, nil
-		}
+		return &fileConn{c, to}, nil
 	}
 	return c, nil
 }
@@ -136,17 +143,22 @@ type tlsConn struct {
 }
 
 func (c *tlsConn) ConnectionState() tls.ConnectionState { return c.of.ConnectionState() }
-func (c *tlsConn) CloseWrite() error                    { return c.of.CloseWrite() }
 
-// streamConn is a Conn to which net/http can send a file.
-type streamConn struct {
+// fileConn is a Conn to which net/http can send a file.
+type fileConn struct {
 	*Conn
-	to         io.ReaderFrom
-	closeWrite func() error
+	to io.ReaderFrom
 }
 
-func (c *streamConn) ReadFrom(r io.Reader) (int64, error) { return c.to.ReadFrom(r) }
-func (c *streamConn) CloseWrite() error                   { return c.closeWrite() }
+func (c *fileConn) ReadFrom(r io.Reader) (int64, error) { return c.to.ReadFrom(r) }
+
+// CloseWrite closes the connection for what is sent, if that can be closed alone.
+func (c *Conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported // net/http closes all of it then
+}
 
 // What a Conn is doing, so that who closes it lets a response come to its end.
 const (
@@ -293,27 +305,37 @@ func (c *Conn) answer(b []byte) (left int, whole bool, err error) {
 		if whole = v >= foreign && end == len(rest); v != candidate || c.site == nil {
 			break
 		}
-		if !c.state.CompareAndSwap(waiting, answering) {
-			return 0, false, net.ErrClosed
-		}
-		w := writers.Get().(*Writer)
-		w.conn = c
-		ok := c.site.Answer(w, c.request)
-		err := w.finish()
-		if !c.state.CompareAndSwap(answering, waiting) {
-			_ = c.Conn.Close() // as who has closed it wanted it
-			c.l.open.done()
-			err = net.ErrClosed
-		}
-		if err != nil {
+		if ok, err := c.respond(); err != nil {
 			return 0, false, err
-		}
-		if !ok {
+		} else if !ok {
 			break
 		}
 		rest = rest[end:]
 	}
 	return copy(b, rest), whole, nil
+}
+
+// respond has the site answer. A connection that was closed meanwhile is closed now, also if the
+// site panics, which net/http takes for the end of the connection.
+func (c *Conn) respond() (ok bool, err error) {
+	if !c.state.CompareAndSwap(waiting, answering) {
+		return false, net.ErrClosed
+	}
+	defer func() {
+		if !c.state.CompareAndSwap(answering, waiting) {
+			_ = c.Conn.Close()
+			c.l.open.done()
+			err = net.ErrClosed
+		}
+	}()
+	w := writers.Get().(*Writer)
+	w.conn, w.last = c, c.l.closed.Load()
+	last := w.last
+	ok = c.site.Answer(w, c.request)
+	if err = w.finish(); err == nil && ok && last {
+		err = io.EOF
+	}
+	return ok, err
 }
 
 // find works out which site is in charge of the request at the front of b, and where

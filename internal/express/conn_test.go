@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +24,10 @@ type pages struct {
 }
 
 func (pages) Answer(w *Writer, r *http.Request) bool {
-	if !strings.HasPrefix(r.URL.Path, "/page") {
+	switch {
+	case r.URL.Path == "/panic":
+		panic("of the site")
+	case !strings.HasPrefix(r.URL.Path, "/page") && !strings.HasPrefix(r.URL.Path, wellKnown):
 		return false
 	}
 	body := pageOf(r)
@@ -149,7 +154,8 @@ func TestWhoAnswers(t *testing.T) {
 		"a chunked body":             {get("/page", "Transfer-Encoding: chunked") + "0\r\n\r\n" + get("/page"), "server a.example/page?, server a.example/page?"},
 		"bare line feeds":            {"GET /page HTTP/1.1\nHost: a.example\n\n", "server a.example/page?"},
 		"an absolute target":         {get("http://b.example/page"), "server b.example/page?"},
-		"an ACME challenge":          {get(acmeChallenges + "x"), "server a.example" + acmeChallenges + "x?"},
+		"an ACME challenge":          {get("/.well-known/acme-challenge/x"), "server a.example/.well-known/acme-challenge/x?"},
+		"one of ZeroSSL":             {get("/.well-known/pki-validation/x"), "server a.example/.well-known/pki-validation/x?"},
 		"the last one":               {get("/page", "Connection: close"), "server a.example/page?"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -245,6 +251,84 @@ func TestShutdownLetsAResponseEnd(t *testing.T) {
 			t.Errorf("after the response: %v", err)
 		}
 	})
+}
+
+// TestStoppedServerAnswersOnceMore: of a connection that only the lane has answered until
+// then, net/http knows no request, and leaves it open for some seconds.
+func TestStoppedServerAnswersOnceMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, m, _ := serve(t, new(pages), time.Minute)
+		conn := m.dial()
+		responses := bufio.NewReader(conn)
+		exchange(t, conn, responses, 1, get("/page"))
+		stopped := make(chan error)
+		go func() { stopped <- s.Shutdown(t.Context()) }()
+		synctest.Wait()
+		go io.WriteString(conn, get("/page")+get("/page1")) //nolint:errcheck // see below
+		if r, err := http.ReadResponse(responses, nil); err != nil || !r.Close {
+			t.Errorf("%v, %v", r, err)
+		}
+		rest, err := io.ReadAll(responses)
+		if err != nil || strings.Count(string(rest), "page") != 2 { // in the body of the first
+			t.Errorf("then came %q, %v", rest, err)
+		}
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestPanicOfASite: it ends its connection, and no other waits for it.
+func TestPanicOfASite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, m, open := serve(t, new(pages), time.Minute)
+		s.ErrorLog = log.New(io.Discard, "", 0)
+		conn := m.dial()
+		responses := bufio.NewReader(conn)
+		exchange(t, conn, responses, 1, get("/page"))
+		go io.WriteString(conn, get("/panic")) //nolint:errcheck // see below
+		if _, err := responses.ReadByte(); err != io.EOF {
+			t.Errorf("after a panic: %v", err)
+		}
+		began := time.Now()
+		open.Wait(time.Hour)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("a response that has ended is waited for: %s", took)
+		}
+	})
+}
+
+// TestCloseWrite: net/http closes one direction where the connection can, also that of a
+// Unix socket.
+func TestCloseWrite(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		address := map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(t.TempDir(), "socket")}[network]
+		inner, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln := NewListener(inner, Options{}, new(Open))
+		defer ln.Close() //nolint:errcheck // of a test
+		client, err := net.Dial(network, inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close() //nolint:errcheck // of a test
+		conn, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close() //nolint:errcheck // of a test
+		half, ok := conn.(interface{ CloseWrite() error })
+		if !ok {
+			t.Errorf("%s: no CloseWrite", network)
+		} else if err := half.CloseWrite(); err != nil {
+			t.Errorf("%s: %v", network, err)
+		}
+		if _, ok := conn.(io.ReaderFrom); ok != (network == "tcp") {
+			t.Errorf("%s: io.ReaderFrom: %v", network, ok)
+		}
+	}
 }
 
 // TestDeadlines: the lane keeps those of the server.

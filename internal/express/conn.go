@@ -56,6 +56,9 @@ type Listener struct {
 	options Options
 	open    *Open
 	closed  atomic.Bool
+
+	mu    sync.Mutex // guards below
+	conns map[*Conn]struct{}
 }
 
 // Open are the responses that go on after their connection has been closed: net/http
@@ -108,14 +111,33 @@ func (o *Open) done() {
 
 // NewListener returns a listener in front of another one.
 func NewListener(ln net.Listener, o Options, open *Open) *Listener {
-	return &Listener{Listener: ln, options: o, open: open}
+	return &Listener{Listener: ln, options: o, open: open, conns: make(map[*Conn]struct{})}
 }
 
-// Close has each connection end with its next response: the server stops. net/http waits
-// some seconds for connections of which it has seen no request.
+// Close ends the lane, because its server stops. net/http closes connections that are between
+// two requests, but takes those for new ones, and leaves them open for some seconds, of which it
+// has seen no request. So they are closed here.
 func (l *Listener) Close() error {
 	l.closed.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		if c.state.CompareAndSwap(between, closing) {
+			_ = c.Conn.Close() // net/http is told by Read
+		}
+	}
 	return l.Listener.Close()
+}
+
+// track notes that a connection is open, or is not any more.
+func (l *Listener) track(c *Conn, open bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if open {
+		l.conns[c] = struct{}{}
+	} else {
+		delete(l.conns, c)
+	}
 }
 
 // Accept returns the next connection. Its methods are those that net/http looks for.
@@ -126,6 +148,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 	c := &Conn{Conn: inner, l: l}
 	c.stopped.L = &c.watching
+	l.track(c, true)
 	if of, ok := inner.(*tls.Conn); ok {
 		c.tls = of
 		return &tlsConn{c, of}, nil
@@ -163,6 +186,7 @@ func (c *Conn) CloseWrite() error {
 // What a Conn is doing, so that who closes it lets a response come to its end.
 const (
 	waiting int32 = iota
+	between       // two requests of which the lane has answered the first
 	answering
 	closing // when the response has been written
 )
@@ -227,7 +251,7 @@ func (c *Conn) readRequest(p []byte) (int, error) {
 	c.idleSet = time.Time{}
 	for answered := false; ; {
 		if n < leastRequest && (answered || n == 0) {
-			m, err := c.Conn.Read(buffer[n:])
+			m, err := c.readMore(buffer[n:], answered)
 			if n += m; m == 0 && err != nil { // or it comes again
 				c.stopLooking()
 				n = 0
@@ -252,6 +276,22 @@ func (c *Conn) readRequest(p []byte) (int, error) {
 		}
 		c.waitForNext()
 	}
+}
+
+// readMore reads from the client. answered: net/http knows nothing of the request before, so
+// the listener can end this.
+func (c *Conn) readMore(b []byte, answered bool) (int, error) {
+	if !answered {
+		return c.Conn.Read(b)
+	}
+	if !c.state.CompareAndSwap(waiting, between) || c.l.closed.Load() { // the listener closes those that are between already
+		return 0, net.ErrClosed
+	}
+	n, err := c.Conn.Read(b)
+	if !c.state.CompareAndSwap(between, waiting) {
+		return 0, net.ErrClosed
+	}
+	return n, err
 }
 
 // handRest hands on what has been read.
@@ -300,7 +340,7 @@ func (c *Conn) stopWatching(stop bool) {
 // is one request.
 func (c *Conn) answer(b []byte) (left int, whole bool, err error) {
 	rest := b
-	for len(rest) > 0 && len(c.handed) == 0 {
+	for len(rest) > 0 && len(c.handed) == 0 && !c.l.closed.Load() { // or net/http closes it
 		end, v := c.find(rest)
 		if whole = v >= foreign && end == len(rest); v != candidate || c.site == nil {
 			break
@@ -323,19 +363,15 @@ func (c *Conn) respond() (ok bool, err error) {
 	}
 	defer func() {
 		if !c.state.CompareAndSwap(answering, waiting) {
-			_ = c.Conn.Close()
+			_ = c.end()
 			c.l.open.done()
 			err = net.ErrClosed
 		}
 	}()
 	w := writers.Get().(*Writer)
-	w.conn, w.last = c, c.l.closed.Load()
-	last := w.last
+	w.conn = c
 	ok = c.site.Answer(w, c.request)
-	if err = w.finish(); err == nil && ok && last {
-		err = io.EOF
-	}
-	return ok, err
+	return ok, w.finish()
 }
 
 // find works out which site is in charge of the request at the front of b, and where
@@ -428,6 +464,13 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	c.stopWatching(true)
-	c.state.CompareAndSwap(waiting, closing)
+	if !c.state.CompareAndSwap(waiting, closing) {
+		c.state.CompareAndSwap(between, closing)
+	}
+	return c.end()
+}
+
+func (c *Conn) end() error {
+	c.l.track(c, false)
 	return c.Conn.Close()
 }

@@ -14,7 +14,6 @@ import (
 type Writer struct {
 	conn  *Conn
 	head  []byte
-	last  bool // of its connection
 	err   error
 	parts [2][]byte
 	vec   net.Buffers
@@ -53,9 +52,6 @@ func (w *Writer) Field(name, value string) {
 
 // Send sends the response with its body. What becomes of it only the connection is told.
 func (w *Writer) Send(body []byte) {
-	if w.last {
-		w.Field("Connection", "close")
-	}
 	w.head = append(w.head, "\r\n"...)
 	c := w.conn
 	switch {

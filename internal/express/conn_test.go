@@ -20,12 +20,13 @@ import (
 // same and everything else.
 type pages struct {
 	by      string // who has answered, as the server says it
+	plain   bool   // it answers with pages only
 	release chan struct{}
 }
 
-func (pages) Answer(w *Writer, r *http.Request) bool {
+func (s pages) Answer(w *Writer, r *http.Request) bool {
 	switch {
-	case r.URL.Path == "/panic":
+	case r.URL.Path == "/panic" && !s.plain:
 		panic("of the site")
 	case !strings.HasPrefix(r.URL.Path, "/page") && !strings.HasPrefix(r.URL.Path, wellKnown):
 		return false
@@ -52,6 +53,8 @@ func (s pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("By", s.by)
 	w.Header().Set("Content-Type", "text/plain")
 	switch {
+	case s.plain:
+		s.page(w, r)
 	case r.URL.Path == "/hijack":
 		conn, buffered, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -64,13 +67,17 @@ func (s pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		<-s.release
 		fallthrough
 	default:
-		body := pageOf(r)
-		if sent, _ := io.ReadAll(r.Body); len(sent) > 0 {
-			body += fmt.Sprintf(" with %q", sent)
-		}
-		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
-		fmt.Fprint(w, body)
+		s.page(w, r)
 	}
+}
+
+func (pages) page(w http.ResponseWriter, r *http.Request) {
+	body := pageOf(r)
+	if sent, _ := io.ReadAll(r.Body); len(sent) > 0 {
+		body += fmt.Sprintf(" with %q", sent)
+	}
+	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+	fmt.Fprint(w, body)
 }
 
 const hijacked = "GET /page HTTP/1.1\r\nHost: a.example\r\n\r\n"

@@ -2,6 +2,7 @@ package caddygroupcache
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -48,6 +49,9 @@ func (e *Express) Provision(ctx caddy.Context) error {
 		return errors.New("the listener wrapper groupcache is for servers of the http app")
 	}
 	e.server = server
+	if err := checkOrder(server.ListenerWrappersRaw); err != nil {
+		return err
+	}
 	app, err := ctx.App("groupcache")
 	if err != nil {
 		return fmt.Errorf("loading the groupcache app: %w", err)
@@ -61,6 +65,22 @@ func (e *Express) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("express: %s is in the way: in front of the cache, in its site, only matchers of host, path and method may stand; move it behind the cache with a route block, or leave express out", what)
 	case has:
 		return e.checkServer()
+	}
+	return nil
+}
+
+// checkOrder refuses what the lane would not understand a byte of.
+func checkOrder(wrappers []json.RawMessage) error {
+	lane := false
+	for _, raw := range wrappers {
+		var one struct{ Wrapper string }
+		if err := json.Unmarshal(raw, &one); err != nil {
+			return fmt.Errorf("listener wrapper %s: %w", raw, err)
+		}
+		if lane && (one.Wrapper == "tls" || one.Wrapper == "proxy_protocol") {
+			return fmt.Errorf("listener wrapper groupcache: it reads what %s leaves: write it after that", one.Wrapper)
+		}
+		lane = lane || one.Wrapper == "groupcache"
 	}
 	return nil
 }
@@ -81,13 +101,9 @@ func (e *Express) checkServer() error {
 
 // WrapListener puts the lane in front of a listener's connections.
 func (e *Express) WrapListener(ln net.Listener) net.Listener {
-	is := func(handler caddyhttp.MiddlewareHandler) bool {
-		h, ok := handler.(*Handler)
-		return ok && h.Express && h.route().ByURL()
-	}
 	return express.NewListener(ln, express.Options{
 		Find: func(r *http.Request) express.Site {
-			if h, ok := routes.Find(e.server.Routes, r, is).(*Handler); ok {
+			if h, ok := routes.Find(e.server.Routes, r, hasLane).(*Handler); ok {
 				return h
 			}
 			return nil
@@ -97,6 +113,28 @@ func (e *Express) WrapListener(ln net.Listener) net.Listener {
 		HeaderTimeout: time.Duration(e.server.ReadHeaderTimeout),
 		WriteTimeout:  time.Duration(e.server.WriteIdleTimeout),
 	}, &e.open)
+}
+
+func hasLane(handler caddyhttp.MiddlewareHandler) bool {
+	h, ok := handler.(*Handler)
+	return ok && h.Express && h.route().ByURL()
+}
+
+// learnFront takes in what Caddy sets in each response, if this one is of a request that the
+// lane could have answered: for others, handlers in front of the cache may have set more.
+func (h *Handler) learnFront(header http.Header, r *http.Request) {
+	if h.front.Knows(header) {
+		return
+	}
+	server, served := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	original, known := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if !served || !known {
+		return
+	}
+	original.Host = r.Host
+	if routes.Find(server.Routes, original.WithContext(r.Context()), hasLane) == h {
+		h.front.Learn(header)
+	}
 }
 
 // maxGrace is how long responses may go on after their server has stopped, if Caddy has

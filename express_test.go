@@ -32,6 +32,8 @@ func TestWrongLaneIsRefused(t *testing.T) {
 		"a template":              {"", "groupcache {\n\texpress\n\tkey {path}\n}\n", []string{"key template"}},
 		"an argument":             {"", "groupcache {\n\texpress on\n}\n", []string{"Caddyfile"}},
 		"an argument of the lane": {"listener_wrappers {\ngroupcache fast\n}\n", cached, []string{"Caddyfile"}},
+		"before TLS":              {"listener_wrappers {\ngroupcache\ntls\n}\n", cached, []string{"wrapper groupcache", "tls"}},
+		"before PROXY protocol":   {"listener_wrappers {\ngroupcache\nproxy_protocol\n}\n", cached, []string{"wrapper groupcache", "proxy_protocol"}},
 		"no lane":                 {"listener_wrappers {\nhttp_redirect\n}\n", cached, []string{"listener_wrappers", "groupcache"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -114,6 +116,7 @@ func TestLaneHitAllocations(t *testing.T) {
 	for _, size := range sizes {
 		h := newHandler(t, newLoneNode(t), nil)
 		h.Express, h.front = true, new(express.Front)
+		h.front.Learn(http.Header{"Server": {"Caddy"}})
 		do(h, typical(size), request(t.Context(), "/a"))
 		r := request(t.Context(), "/a")
 		conn := &repeated{request: "GET /a HTTP/1.1\r\nHost: " + r.Host + "\r\nAccept: */*\r\n\r\n"}
@@ -137,6 +140,7 @@ func TestLaneHitAllocations(t *testing.T) {
 func BenchmarkLaneHit(b *testing.B) {
 	h := newHandler(b, newLoneNode(b), nil)
 	h.Express, h.front = true, new(express.Front)
+	h.front.Learn(http.Header{"Server": {"Caddy"}})
 	do(h, typical(1<<10), request(b.Context(), "/a"))
 	conn := &repeated{request: "GET /a HTTP/1.1\r\nHost: " + request(b.Context(), "/a").Host + "\r\nAccept: */*\r\n\r\n", left: b.N}
 	c := lane(b, h, conn)

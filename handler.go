@@ -64,7 +64,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		return h.bypass(w, r, next, rfc9111.InFront)
 	}
 	if h.Express && r.ProtoMajor < 3 {
-		h.front.Learn(w.Header())
+		h.learnFront(w.Header(), r)
 	}
 	x.sampled = h.node.HotKeys.Note(h.Group, x.Key, r, urlOf)
 	at := x.lookUp()

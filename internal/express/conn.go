@@ -15,6 +15,7 @@ package express
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -54,6 +55,10 @@ type Listener struct {
 	net.Listener
 	options Options
 	open    *Open
+	closed  atomic.Bool
+
+	mu    sync.Mutex // guards below
+	conns map[*Conn]struct{}
 }
 
 // Open are the responses that go on after their connection has been closed: net/http
@@ -106,7 +111,33 @@ func (o *Open) done() {
 
 // NewListener returns a listener in front of another one.
 func NewListener(ln net.Listener, o Options, open *Open) *Listener {
-	return &Listener{Listener: ln, options: o, open: open}
+	return &Listener{Listener: ln, options: o, open: open, conns: make(map[*Conn]struct{})}
+}
+
+// Close ends the lane, because its server stops. net/http closes connections that are between
+// two requests, but takes those for new ones, and leaves them open for some seconds, of which it
+// has seen no request. So they are closed here.
+func (l *Listener) Close() error {
+	l.closed.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		if c.state.CompareAndSwap(between, closing) {
+			_ = c.Conn.Close() // net/http is told by Read
+		}
+	}
+	return l.Listener.Close()
+}
+
+// track notes that a connection is open, or is not any more.
+func (l *Listener) track(c *Conn, open bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if open {
+		l.conns[c] = struct{}{}
+	} else {
+		delete(l.conns, c)
+	}
 }
 
 // Accept returns the next connection. Its methods are those that net/http looks for.
@@ -117,14 +148,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 	c := &Conn{Conn: inner, l: l}
 	c.stopped.L = &c.watching
+	l.track(c, true)
 	if of, ok := inner.(*tls.Conn); ok {
 		c.tls = of
 		return &tlsConn{c, of}, nil
 	}
 	if to, ok := inner.(io.ReaderFrom); ok {
-		if half, ok := inner.(interface{ CloseWrite() error }); ok {
-			return &streamConn{c, to, half.CloseWrite}, nil
-		}
+		return &fileConn{c, to}, nil
 	}
 	return c, nil
 }
@@ -136,21 +166,27 @@ type tlsConn struct {
 }
 
 func (c *tlsConn) ConnectionState() tls.ConnectionState { return c.of.ConnectionState() }
-func (c *tlsConn) CloseWrite() error                    { return c.of.CloseWrite() }
 
-// streamConn is a Conn to which net/http can send a file.
-type streamConn struct {
+// fileConn is a Conn to which net/http can send a file.
+type fileConn struct {
 	*Conn
-	to         io.ReaderFrom
-	closeWrite func() error
+	to io.ReaderFrom
 }
 
-func (c *streamConn) ReadFrom(r io.Reader) (int64, error) { return c.to.ReadFrom(r) }
-func (c *streamConn) CloseWrite() error                   { return c.closeWrite() }
+func (c *fileConn) ReadFrom(r io.Reader) (int64, error) { return c.to.ReadFrom(r) }
+
+// CloseWrite closes the connection for what is sent, if that can be closed alone.
+func (c *Conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported // net/http closes all of it then
+}
 
 // What a Conn is doing, so that who closes it lets a response come to its end.
 const (
 	waiting int32 = iota
+	between       // two requests of which the lane has answered the first
 	answering
 	closing // when the response has been written
 )
@@ -215,7 +251,7 @@ func (c *Conn) readRequest(p []byte) (int, error) {
 	c.idleSet = time.Time{}
 	for answered := false; ; {
 		if n < leastRequest && (answered || n == 0) {
-			m, err := c.Conn.Read(buffer[n:])
+			m, err := c.readMore(buffer[n:], answered)
 			if n += m; m == 0 && err != nil { // or it comes again
 				c.stopLooking()
 				n = 0
@@ -240,6 +276,22 @@ func (c *Conn) readRequest(p []byte) (int, error) {
 		}
 		c.waitForNext()
 	}
+}
+
+// readMore reads from the client. answered: net/http knows nothing of the request before, so
+// the listener can end this.
+func (c *Conn) readMore(b []byte, answered bool) (int, error) {
+	if !answered {
+		return c.Conn.Read(b)
+	}
+	if !c.state.CompareAndSwap(waiting, between) || c.l.closed.Load() { // the listener closes those that are between already
+		return 0, net.ErrClosed
+	}
+	n, err := c.Conn.Read(b)
+	if !c.state.CompareAndSwap(between, waiting) {
+		return 0, net.ErrClosed
+	}
+	return n, err
 }
 
 // handRest hands on what has been read.
@@ -288,32 +340,38 @@ func (c *Conn) stopWatching(stop bool) {
 // is one request.
 func (c *Conn) answer(b []byte) (left int, whole bool, err error) {
 	rest := b
-	for len(rest) > 0 && len(c.handed) == 0 {
+	for len(rest) > 0 && len(c.handed) == 0 && !c.l.closed.Load() { // or net/http closes it
 		end, v := c.find(rest)
 		if whole = v >= foreign && end == len(rest); v != candidate || c.site == nil {
 			break
 		}
-		if !c.state.CompareAndSwap(waiting, answering) {
-			return 0, false, net.ErrClosed
-		}
-		w := writers.Get().(*Writer)
-		w.conn = c
-		ok := c.site.Answer(w, c.request)
-		err := w.finish()
-		if !c.state.CompareAndSwap(answering, waiting) {
-			_ = c.Conn.Close() // as who has closed it wanted it
-			c.l.open.done()
-			err = net.ErrClosed
-		}
-		if err != nil {
+		if ok, err := c.respond(); err != nil {
 			return 0, false, err
-		}
-		if !ok {
+		} else if !ok {
 			break
 		}
 		rest = rest[end:]
 	}
 	return copy(b, rest), whole, nil
+}
+
+// respond has the site answer. A connection that was closed meanwhile is closed now, also if the
+// site panics, which net/http takes for the end of the connection.
+func (c *Conn) respond() (ok bool, err error) {
+	if !c.state.CompareAndSwap(waiting, answering) {
+		return false, net.ErrClosed
+	}
+	defer func() {
+		if !c.state.CompareAndSwap(answering, waiting) {
+			_ = c.end()
+			c.l.open.done()
+			err = net.ErrClosed
+		}
+	}()
+	w := writers.Get().(*Writer)
+	w.conn = c
+	ok = c.site.Answer(w, c.request)
+	return ok, w.finish()
 }
 
 // find works out which site is in charge of the request at the front of b, and where
@@ -406,6 +464,13 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	c.stopWatching(true)
-	c.state.CompareAndSwap(waiting, closing)
+	if !c.state.CompareAndSwap(waiting, closing) {
+		c.state.CompareAndSwap(between, closing)
+	}
+	return c.end()
+}
+
+func (c *Conn) end() error {
+	c.l.track(c, false)
 	return c.Conn.Close()
 }

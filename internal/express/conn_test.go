@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,11 +20,15 @@ import (
 // same and everything else.
 type pages struct {
 	by      string // who has answered, as the server says it
+	plain   bool   // it answers with pages only
 	release chan struct{}
 }
 
-func (pages) Answer(w *Writer, r *http.Request) bool {
-	if !strings.HasPrefix(r.URL.Path, "/page") {
+func (s pages) Answer(w *Writer, r *http.Request) bool {
+	switch {
+	case r.URL.Path == "/panic" && !s.plain:
+		panic("of the site")
+	case !strings.HasPrefix(r.URL.Path, "/page") && !strings.HasPrefix(r.URL.Path, wellKnown):
 		return false
 	}
 	body := pageOf(r)
@@ -47,6 +53,8 @@ func (s pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("By", s.by)
 	w.Header().Set("Content-Type", "text/plain")
 	switch {
+	case s.plain:
+		s.page(w, r)
 	case r.URL.Path == "/hijack":
 		conn, buffered, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -59,13 +67,17 @@ func (s pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		<-s.release
 		fallthrough
 	default:
-		body := pageOf(r)
-		if sent, _ := io.ReadAll(r.Body); len(sent) > 0 {
-			body += fmt.Sprintf(" with %q", sent)
-		}
-		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
-		fmt.Fprint(w, body)
+		s.page(w, r)
 	}
+}
+
+func (pages) page(w http.ResponseWriter, r *http.Request) {
+	body := pageOf(r)
+	if sent, _ := io.ReadAll(r.Body); len(sent) > 0 {
+		body += fmt.Sprintf(" with %q", sent)
+	}
+	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+	fmt.Fprint(w, body)
 }
 
 const hijacked = "GET /page HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -149,7 +161,8 @@ func TestWhoAnswers(t *testing.T) {
 		"a chunked body":             {get("/page", "Transfer-Encoding: chunked") + "0\r\n\r\n" + get("/page"), "server a.example/page?, server a.example/page?"},
 		"bare line feeds":            {"GET /page HTTP/1.1\nHost: a.example\n\n", "server a.example/page?"},
 		"an absolute target":         {get("http://b.example/page"), "server b.example/page?"},
-		"an ACME challenge":          {get(acmeChallenges + "x"), "server a.example" + acmeChallenges + "x?"},
+		"an ACME challenge":          {get("/.well-known/acme-challenge/x"), "server a.example/.well-known/acme-challenge/x?"},
+		"one of ZeroSSL":             {get("/.well-known/pki-validation/x"), "server a.example/.well-known/pki-validation/x?"},
 		"the last one":               {get("/page", "Connection: close"), "server a.example/page?"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -245,6 +258,85 @@ func TestShutdownLetsAResponseEnd(t *testing.T) {
 			t.Errorf("after the response: %v", err)
 		}
 	})
+}
+
+// TestStoppedServerEndsIdleConnections: of a connection that only the lane has answered,
+// net/http knows no request, and would leave it open for some seconds.
+func TestStoppedServerEndsIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, m, _ := serve(t, new(pages), time.Minute)
+		conn := m.dial()
+		responses := bufio.NewReader(conn)
+		exchange(t, conn, responses, 1, get("/page"))
+		synctest.Wait()
+		fresh := m.dial()
+		began := time.Now()
+		stopped := make(chan error)
+		go func() { stopped <- s.Shutdown(t.Context()) }()
+		if _, err := responses.ReadByte(); err != io.EOF || time.Since(began) > 0 {
+			t.Errorf("after %s: %v", time.Since(began), err)
+		}
+		go io.WriteString(fresh, get("/page")) //nolint:errcheck // see below
+		if got, err := io.ReadAll(fresh); len(got) > 0 || err != nil {
+			t.Errorf("a new connection to a stopped server: %q, %v", got, err) // as without the lane
+		}
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestPanicOfASite: it ends its connection, and no other waits for it.
+func TestPanicOfASite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, m, open := serve(t, new(pages), time.Minute)
+		s.ErrorLog = log.New(io.Discard, "", 0)
+		conn := m.dial()
+		responses := bufio.NewReader(conn)
+		exchange(t, conn, responses, 1, get("/page"))
+		go io.WriteString(conn, get("/panic")) //nolint:errcheck // see below
+		if _, err := responses.ReadByte(); err != io.EOF {
+			t.Errorf("after a panic: %v", err)
+		}
+		began := time.Now()
+		open.Wait(time.Hour)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("a response that has ended is waited for: %s", took)
+		}
+	})
+}
+
+// TestCloseWrite: net/http closes one direction where the connection can, also that of a
+// Unix socket.
+func TestCloseWrite(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		address := map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(t.TempDir(), "socket")}[network]
+		inner, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln := NewListener(inner, Options{}, new(Open))
+		defer ln.Close() //nolint:errcheck // of a test
+		client, err := net.Dial(network, inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close() //nolint:errcheck // of a test
+		conn, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close() //nolint:errcheck // of a test
+		half, ok := conn.(interface{ CloseWrite() error })
+		if !ok {
+			t.Errorf("%s: no CloseWrite", network)
+		} else if err := half.CloseWrite(); err != nil {
+			t.Errorf("%s: %v", network, err)
+		}
+		if _, ok := conn.(io.ReaderFrom); ok != (network == "tcp") {
+			t.Errorf("%s: io.ReaderFrom: %v", network, ok)
+		}
+	}
 }
 
 // TestDeadlines: the lane keeps those of the server.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -61,7 +62,7 @@ func (*script) SetWriteDeadline(time.Time) error { return nil }
 func answers(send, pieces []byte, lane bool) []string {
 	c := &script{send: send, pieces: pieces, closed: make(chan struct{})}
 	m := newMemory()
-	site := pages{by: "lane"}
+	site := pages{by: "lane", plain: true}
 	var ln net.Listener = m
 	if lane {
 		ln = NewListener(m, Options{Find: func(*http.Request) Site { return site }, Context: context.Background()}, new(Open))
@@ -113,12 +114,15 @@ func FuzzSameAsWithoutTheLane(f *testing.F) {
 		f.Add([]byte(send), []byte{0})
 	}
 	f.Fuzz(func(t *testing.T, send, pieces []byte) {
-		if bytes.Contains(send, []byte("/hijack")) || bytes.Contains(send, []byte("/slow")) {
-			t.Skip("what these do is no answer")
+		if len(send) > maxHeader*4 {
+			t.Skip("longer than what can tell anything")
 		}
-		want, got := answers(send, pieces, false), answers(send, pieces, true)
-		if !slices.Equal(got, want) {
-			t.Errorf("with the lane\n%s\nwithout\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-		}
+		// In a bubble net/http's delays take no time, and a server that hangs fails.
+		synctest.Test(t, func(t *testing.T) {
+			want, got := answers(send, pieces, false), answers(send, pieces, true)
+			if !slices.Equal(got, want) {
+				t.Errorf("with the lane\n%s\nwithout\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		})
 	})
 }

@@ -15,17 +15,23 @@ import (
 // value knows nothing. Its methods may be called at the same time.
 type Front struct{ fields atomic.Pointer[[]store.Field] }
 
-// Learn takes in the header of a response that has come to the cache.
-func (f *Front) Learn(header http.Header) {
+// Knows reports whether the header of a response that has come to the cache is what it has been
+// told.
+func (f *Front) Knows(header http.Header) bool {
 	had := f.fields.Load()
-	if had != nil && len(*had) == len(header) && !slices.ContainsFunc(*had, func(f store.Field) bool {
+	return had != nil && len(*had) == len(header) && !slices.ContainsFunc(*had, func(f store.Field) bool {
 		lines := header[f.Name]
 		return len(lines) != 1 || lines[0] != f.Value
-	}) {
-		return
-	}
+	})
+}
+
+// Learn takes in a header with nothing from handlers.
+func (f *Front) Learn(header http.Header) {
 	var fields []store.Field
 	for name, lines := range header {
+		if name != "Server" && name != "Alt-Svc" {
+			return // Caddy sets no others
+		}
 		for _, line := range lines {
 			fields = append(fields, store.Field{Name: name, Value: line})
 		}

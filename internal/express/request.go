@@ -168,8 +168,8 @@ func kindOf(name []byte) int {
 	return fieldKinds[string(b[:len(name)])]
 }
 
-// acmeChallenges are answered by Caddy before any route.
-const acmeChallenges = "/.well-known/acme-challenge/"
+// wellKnown is where Caddy answers challenges of certificate authorities, before any route.
+const wellKnown = "/.well-known/"
 
 // newRequest makes of a candidate what net/http makes of it. nil: the lane can't answer
 // it, since a field has several lines.
@@ -178,7 +178,7 @@ func newRequest(ctx context.Context, text string, state *tls.ConnectionState) *h
 	_, line, _ = strings.Cut(line, " ")
 	target, _, _ := strings.Cut(line, " ")
 	u, err := url.ParseRequestURI(target)
-	if err != nil || strings.HasPrefix(u.Path, acmeChallenges) {
+	if err != nil || strings.HasPrefix(u.Path, wellKnown) {
 		return nil
 	}
 	r := &http.Request{

@@ -16,7 +16,8 @@ import (
 // client has. No tag tells that this is the same response: a strong one may be an
 // encoder's (rfc9111.StrongTag), or an application's that is wrong. So its header
 // must not contradict the one that the client has, and its bytes are compared with
-// the digest of those that the client has, before the first of the others is sent.
+// the digest of those that the client has, before the first of the others is sent. As
+// long as the client has none, its header must be the same.
 type Resumer struct {
 	http.ResponseWriter
 	header http.Header
@@ -73,7 +74,8 @@ func (s *Resumer) WriteHeader(status int) {
 	}
 	s.wrote = true
 	s.digest.Reset()
-	s.other = status != s.entry.Status || !rfc9111.Continues(s.entry.Header(), s.header)
+	had := s.entry.Header()
+	s.other = status != s.entry.Status || !rfc9111.Continues(had, s.header) || s.sent.At == s.sent.start && !rfc9111.ContinuesUnseen(had, s.header)
 }
 
 func (s *Resumer) Write(p []byte) (int, error) {

@@ -3,6 +3,7 @@ package delivery
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,26 +16,31 @@ import (
 // process. The client gets none of its bytes.
 func TestAnotherResponseIsAnError(t *testing.T) {
 	for name, test := range map[string]struct {
+		sent   string // of the body
 		status int
+		user   string // that the header names
 		body   string
 		broken bool
 	}{
-		"the same":       {200, "hello, world", false},
-		"other bytes":    {200, "hellO, world", true},
-		"another status": {404, "hello, world", true},
-		"less":           {200, "hel", true},
+		"the same":              {"hello", 200, "a", "hello, world", false},
+		"other bytes":           {"hello", 200, "a", "hellO, world", true},
+		"another status":        {"hello", 404, "a", "hello, world", true},
+		"less":                  {"hello", 200, "a", "hel", true},
+		"the same header":       {"", 200, "a", "hello, world", false},
+		"another user's header": {"", 200, "b", "hello, world", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, why := store.NewEntry(200, http.Header{}, http.Header{}, rfc9111.Freshness{Received: time.Now()}, time.Now())
+			e, why := store.NewEntry(200, http.Header{"X-User": {"a"}}, http.Header{}, rfc9111.Freshness{Received: time.Now()}, time.Now())
 			if why != rfc9111.None {
 				t.Fatal(why)
 			}
 			sent := NewSent()
 			sent.begin(0)
-			sent.add([]byte("hello"))
+			sent.add([]byte(test.sent))
 			client := httptest.NewRecorder()
 			s := NewResumer(client, e, sent)
 			_ = s.Run(func(w http.ResponseWriter, _ *http.Request) error {
+				w.Header().Set("X-User", test.user)
 				w.WriteHeader(test.status)
 				for i := range len(test.body) { // as a handler does that does not look at errors
 					_, _ = w.Write([]byte{test.body[i]})
@@ -42,7 +48,7 @@ func TestAnotherResponseIsAnError(t *testing.T) {
 				}
 				return nil
 			}, httptest.NewRequest(http.MethodGet, "/", nil))
-			want := ", world"
+			want := strings.TrimPrefix("hello, world", test.sent)
 			if test.broken {
 				want = ""
 			}

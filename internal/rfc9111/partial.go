@@ -64,10 +64,13 @@ func isKnownCoding(name string) bool {
 
 // Continues reports whether a response may be the one that a client has the header
 // of, so far as a header can tell: the body is then compared with what the client
-// has of it. One field that both have, or a validator that only one of them has,
-// tells them apart.
+// has of it. One field about the content that both have, or a validator that only one of
+// them has, tells them apart.
 func Continues(had, now http.Header) bool {
-	for _, name := range []string{"Content-Length", "Content-Type"} {
+	for name := range had {
+		if !strings.HasPrefix(name, "Content-") {
+			continue
+		}
 		a, b := single(had[name]), single(now[name])
 		if a != "" && b != "" && a != b {
 			return false
@@ -83,6 +86,25 @@ func Continues(had, now http.Header) bool {
 	a, _ = cutEntityTag(a)
 	b, _ = cutEntityTag(b)
 	return a == b
+}
+
+// ContinuesUnseen is Continues for a client that has nothing of the body yet: nothing is
+// there to compare but the header. A strong tag tells that the bytes are the same; else
+// all that the client has been told must be, but for the times.
+func ContinuesUnseen(had, now http.Header) bool {
+	if tag := StrongTag(had); tag != "" && tag == StrongTag(now) {
+		return true
+	}
+	for name, values := range had {
+		switch name {
+		case "Date", "Age", "Expires", "Content-Length":
+		default:
+			if !slices.Equal(values, now[name]) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // FarRange reports whether a Range field asks for one range that begins beyond

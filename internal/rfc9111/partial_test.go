@@ -111,8 +111,31 @@ func TestContinues(t *testing.T) {
 		{"another coding", header(coding, "gzip", etag, `"a"`), header(coding, "br", etag, `"a"`), false},
 		{"no coding by now", header(coding, "gzip", etag, `"a-gzip"`), header(etag, `"a-gzip"`), false},
 		{"a coding by now", header(etag, `"a"`), header(coding, "gzip", etag, `"a"`), false},
+		{"another policy", header("Content-Security-Policy", "script-src 'nonce-a'"), header("Content-Security-Policy", "script-src 'nonce-b'"), false},
+		{"another language", header("Content-Language", "de"), header("Content-Language", "fr"), false},
 	} {
 		if got := Continues(tt.had, tt.now); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
+func TestContinuesUnseen(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		had, now http.Header
+		want     bool
+	}{
+		{"the same", header("X", "1", "Date", lm), header("X", "1", "Date", lm), true},
+		{"at another time", header("X", "1", "Date", "a", "Age", "1", "Expires", "a"), header("X", "1", "Date", "b", "Expires", "b"), true},
+		{"of another user", header("X", "1"), header("X", "2"), false},
+		{"with less", header("X", "1"), header(), false},
+		{"with more", header("X", "1"), header("X", "1", "Y", "1"), true},
+		{"of a strong tag", header("X", "1", "Etag", `"a"`), header("X", "2", "Etag", `"a"`), true},
+		{"of a weak tag", header("X", "1", "Etag", `W/"a"`), header("X", "2", "Etag", `W/"a"`), false},
+		{"streamed", header("X", "1", "Content-Length", "5"), header("X", "1"), true},
+	} {
+		if got := ContinuesUnseen(tt.had, tt.now); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
 		}
 	}

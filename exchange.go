@@ -278,3 +278,14 @@ func (x *exchange) outcome() *outcome {
 	}
 	return o
 }
+
+// answered returns what the policy is asked about a response that has just come, with all
+// that tells whose it may become: every way into the store begins here. The rest is the
+// caller's to say, among it who has asked.
+func (h *Handler) answered(repl *caddy.Replacer, status int, own http.Header) rfc9111.Exchange {
+	origin := routes.MadeOf(repl, own, h.Targeted)
+	return rfc9111.Exchange{
+		Method: http.MethodGet, Status: status, Response: origin.WithVary(own), Origin: origin,
+		Changed: h.route().ChangedFields(), Received: time.Now(),
+	}
+}

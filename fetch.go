@@ -418,18 +418,13 @@ func errorStatus(err error) int {
 
 // judge decides whether a response is stored, and as what.
 func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry, rfc9111.Reason) {
-	own := t.before.Own(t.header)
-	origin := routes.MadeOf(replacer(x.r), own, x.h.Targeted)
-	own = origin.WithVary(own)
 	appends, ok := t.before.Edits(t.header)
 	if !ok {
 		return nil, rfc9111.InFront
 	}
-	answer := rfc9111.Exchange{
-		Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials, Unkeyed: x.unkeyed,
-		Status: status, Response: own, Origin: origin, Changed: x.h.route().ChangedFields(),
-		Sent: x.sent, Received: received,
-	}
+	answer := x.h.answered(replacer(x.r), status, t.before.Own(t.header))
+	answer.Method, answer.Request, answer.Credentials, answer.Unkeyed = x.r.Method, x.r.Header, x.Credentials, x.unkeyed
+	answer.Sent, answer.Received = x.sent, received
 	policy, answer := x.h.policy.Under(answer)
 	fresh, length, why := policy.Judge(answer, x.MaxBody)
 	if why != rfc9111.None {
@@ -574,7 +569,7 @@ func (x *fetch) compareHead(own http.Header) {
 			Status: http.StatusOK, Response: own,
 			Sent: x.sent, Received: time.Now(),
 		}, stale.Status, stale.Header(), stale.Groups())
-		if why != rfc9111.None || !x.sameSearch(fields) {
+		if why != rfc9111.None || !x.sameSearch(fields) || !sameVary(stale, fields) || routes.MadeOf(replacer(x.r), own, x.h.Targeted) != nil {
 			return
 		}
 		if renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent); tooBig == rfc9111.None && x.retag(renewed, own) {

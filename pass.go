@@ -76,10 +76,8 @@ func (p *passed) judge(status int, header http.Header) rfc9111.Reason {
 		return p.mark
 	}
 	own := p.before.Own(header)
-	x := rfc9111.Exchange{
-		Method: p.r.Method, Status: status, Response: own, Origin: routes.MadeOf(replacer(p.r), own, h.Targeted), Changed: h.route().ChangedFields(),
-		Sent: p.sent, Received: received,
-	}
+	x := h.answered(replacer(p.r), status, own)
+	x.Method, x.Sent, x.Received = p.r.Method, p.sent, received
 	if p.credentials { // of other fields the handlers behind the cache may have made anything
 		x.Request = http.Header{"Authorization": {""}}
 	}
@@ -132,6 +130,8 @@ func (h *Handler) bypass(w http.ResponseWriter, r *http.Request, next caddyhttp.
 			m.keep, out.stored = k, true
 		}
 	}
+	restore := routes.ForgetProxied(replacer(r))
+	defer restore()
 	if err := m.run(next, kept.ForUpstream(r.Context(), nil)); err != nil {
 		return err
 	}

@@ -52,10 +52,8 @@ func (k *postRecorder) wants(status int, header http.Header, id store.PurgeID) b
 	if len(keys) != 1 || len(own["No-Vary-Search"]) > 0 { // it is of several queries
 		return false
 	}
-	answer := rfc9111.Exchange{
-		Method: http.MethodGet, Request: k.r.Header, Credentials: authenticated(k.r),
-		Status: status, Response: own, Sent: k.sent, Received: time.Now(),
-	}
+	answer := k.h.answered(replacer(k.r), status, own)
+	answer.Request, answer.Credentials, answer.Sent = k.r.Header, authenticated(k.r), k.sent
 	policy, answer := k.h.policy.Explicit().Under(answer)
 	fresh, _, why := policy.Judge(answer, k.h.MaxBodySize)
 	if why != rfc9111.None || fresh.Heuristic || fresh.TTL(time.Now()) <= 0 {

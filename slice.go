@@ -132,18 +132,18 @@ type slicer struct {
 	others  func() bool // whether somebody else on this node waits for it
 	lease   *node.Lease // under which it is asked for
 
-	repl           *caddy.Replacer // of the request
-	origin         *rfc9111.Origin // see routes.MadeOf
-	header         http.Header
-	asked          http.Header // of the client's request
-	known          bool        // the question has credentials
-	sent, received time.Time
-	status         int
-	whole          int64       // the size of the whole as the upstream states it; 0: its answer is not the part
-	answered       atomic.Bool // status is known
-	cancel         context.CancelFunc
-	orphan         node.Orphan
-	body           []byte // no longer than its capacity
+	repl     *caddy.Replacer  // of the request
+	answer   rfc9111.Exchange // so far
+	header   http.Header
+	asked    http.Header // of the client's request
+	known    bool        // the question has credentials
+	sent     time.Time
+	status   int
+	whole    int64       // the size of the whole as the upstream states it; 0: its answer is not the part
+	answered atomic.Bool // status is known
+	cancel   context.CancelFunc
+	orphan   node.Orphan
+	body     []byte // no longer than its capacity
 }
 
 // newSlicer returns a slicer for the first chunk of a response. others reports whether
@@ -208,10 +208,8 @@ func (s *slicer) WriteHeader(status int) {
 	if status < 200 || s.status != 0 {
 		return
 	}
-	s.status, s.received = status, time.Now()
-	if s.origin = routes.MadeOf(s.repl, s.header, s.h.Targeted); s.origin != nil {
-		s.header = s.origin.WithVary(s.header)
-	}
+	s.status, s.answer = status, s.h.answered(s.repl, status, s.header)
+	s.header = s.answer.Response
 	s.answered.Store(true)
 	start, length, size, ok := rfc9111.ContentRange(s.header)
 	tag := rfc9111.StrongTag(s.header)
@@ -248,11 +246,9 @@ func (s *slicer) shareable() bool {
 
 // exchange returns what the upstream was asked, and its answer.
 func (s *slicer) exchange() rfc9111.Exchange {
-	return rfc9111.Exchange{
-		Method: http.MethodGet, Request: s.asked, Credentials: s.known,
-		Status: s.status, Response: s.header, Origin: s.origin, Changed: s.h.route().ChangedFields(),
-		Sent: s.sent, Received: s.received,
-	}
+	x := s.answer
+	x.Request, x.Credentials, x.Sent = s.asked, s.known, s.sent
+	return x
 }
 
 func (s *slicer) Write(p []byte) (int, error) {

@@ -144,7 +144,7 @@ func (x *exchange) ready(body *delivery.Body, e *store.Entry) error {
 	start, end := body.Needs(x.r, e)
 	first, last := int(start/store.ChunkSize), int((end-1)/store.ChunkSize)
 	missing := x.h.node.Chunks.Missing(peer.ChunkID{Key: x.Key, Generation: e.Generation}, first, last, x.PeerTimeout)
-	if 2*len(missing) > last-first+1 && !x.FarRange {
+	if 2*len(missing) > last-first+1 && !x.WantsPart {
 		return node.ErrChunkGone
 	}
 	if len(missing) > fewChunks {
@@ -216,6 +216,7 @@ func (h *Handler) answerNotModified(w http.ResponseWriter, r *http.Request, stat
 		return false
 	}
 	header.Del("Content-Length")
+	header.Del("Content-Range")
 	rfc9111.OtherContent(header)
 	w.WriteHeader(http.StatusNotModified)
 	return true

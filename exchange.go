@@ -47,6 +47,7 @@ type exchange struct {
 	around      []byte                  // see inbound.Addressing; handlers behind the cache may change what it is made of
 	content     content                 // of a QUERY; nil: it is none
 	part        bool                    // it asks for a part at all
+	far         bool                    // of the parts that WantsPart is about, for one that is not in the first chunk
 	conditional bool                    // it may have a condition that a 304 fulfils
 	background  bool                    // it has no client: it is a refresh
 	sampled     bool                    // it is counted among the busiest keys
@@ -67,6 +68,7 @@ type exchange struct {
 	failed   bool                   // the upstream has failed, and the entry that was to be confirmed stands in
 	mended   bool                   // the first chunk that it needs came from the upstream
 	slow     bool                   // the upstream is, and what is stored stands in
+	noParts  bool                   // the upstream was asked for the first chunk, and that is of no use
 }
 
 // kept returns a copy that may outlive the call.
@@ -112,7 +114,10 @@ func (x *exchange) receive() rfc9111.Reason {
 			return rfc9111.RequestNoStore
 		}
 	}
-	x.FarRange = x.part && !head && rfc9111.FarRange(r.Header["Range"], store.ChunkSize)
+	if x.part && !head && x.content == nil {
+		near, far := rfc9111.AsksPart(r.Header["Range"], store.ChunkSize)
+		x.WantsPart, x.far = near || far, far
+	}
 	// What another request gets meanwhile can't answer these.
 	x.Alone = x.Credentials || x.Directives.NoCache || x.Directives.OnlyIfCached ||
 		x.Directives.MaxAge.Set && x.Directives.MaxAge.D == 0

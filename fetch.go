@@ -1,6 +1,7 @@
 package caddygroupcache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -52,6 +53,10 @@ func (x *fetch) after() step {
 	x.decision.StaleBody = nil // what the client takes its time over, deliver counts
 	var next step
 	switch {
+	case x.first != nil:
+		next = stepDeliverPart
+	case x.retries && x.r.Context().Err() != nil:
+		return stepDone
 	case x.renewed != nil && body != nil && !x.background && !x.h.node.Purger.IsPurged(&x.Lookup, x.renewed):
 		next = x.deliver(&storedResponse{entry: x.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()})
 	case x.failed && stale.Size > 0 && body == nil:
@@ -61,7 +66,7 @@ func (x *fetch) after() step {
 		x.endValidation(0)
 		next = x.deliver(&storedResponse{entry: stale, body: body, status: statusStale, detail: detailLocal, now: time.Now()})
 	case x.silenced:
-		x.Alone = x.Alone || x.renewed == nil
+		x.Alone = x.Alone || x.renewed == nil && !x.retries
 		next = stepLookUp
 	default:
 		return stepDone
@@ -77,9 +82,16 @@ type fetch struct {
 	flight *node.Flight
 	out    *outcome
 
-	validating bool // the upstream is asked whether grant.stale still holds
-	discards   bool // the response may turn out not to be for the client, and must leave no trace
-	whole      bool // the upstream is asked without the client's conditions and range
+	validating bool          // the upstream is asked whether grant.stale still holds
+	discards   bool          // the response may turn out not to be for the client, and must leave no trace
+	whole      bool          // the upstream is asked without the client's conditions and range
+	probes     bool          // the upstream is asked for the first chunk alone (slice.go)
+	slices     bool          // the first chunk comes, and is stored
+	retries    bool          // what came of that has nothing for the client, and the request looks up again
+	cut        bool          // all that there is came as a 206, so there are parts of it
+	cameAs     int           // 206, where it is made something else of; 0: it isn't
+	part       *rfc9111.Part // what a 206 has of the whole; nil: it isn't made something else of
+	hasFirst   atomic.Bool   // slices, for other goroutines
 	sent       time.Time
 	own        atomic.Bool // the response is its client's alone
 	abandoned  atomic.Bool // its client is gone, and nobody else waited
@@ -122,6 +134,8 @@ func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 		x.validating, x.discards = true, true
 	case x.decision.Stale != nil && x.r.Method == http.MethodHead && !x.Credentials:
 		x.discards = true // what is stored may stand in
+	case x.asksFirst():
+		asked = x.askFirst()
 	case !x.Alone && rfc9111.HasConditions(x.r.Header):
 		asked = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
 	}
@@ -157,7 +171,7 @@ func (x *fetch) limit() {
 // may make use of what has come.
 func (x *fetch) Wanted() bool {
 	_, known := x.flight.Fill.Known()
-	return known || x.flight.Fill.Followed()
+	return known || x.hasFirst.Load() || x.flight.Fill.Followed()
 }
 
 // Abandon ends a fetch that nobody waits for. Whoever has come to wait meanwhile looks
@@ -203,16 +217,23 @@ func (x *fetch) run(w http.ResponseWriter) (err error) {
 	defer func() {
 		switch {
 		case !broke:
-		case t.sated(): // the handlers were ended, because the client has all that it asked for
-			if p := recover(); p != nil && p != http.ErrAbortHandler {
+		case t.sated(), t.aside(): // the handlers were ended, because the client has all that it asked for
+			p := recover()
+			result, err = fillNotStored, nil
+			x.silenced = t.turnAside()
+			t.finishClient()
+			if p != nil && p != http.ErrAbortHandler {
 				panic(p)
 			}
-			result, err = fillNotStored, nil
-			t.finishClient()
 		default:
 			x.giveUp(rfc9111.Truncated)
 			x.finishFlight(node.Ending{Why: rfc9111.Truncated}) // if it was not to be given up any more
 			t.finishClient()
+			if delivery.Served(t.ResponseWriter) {
+				if p := recover(); p != nil && p != http.ErrAbortHandler {
+					panic(p)
+				}
+			}
 		}
 	}()
 	restore := routes.ForgetProxied(replacer(x.r))
@@ -223,7 +244,7 @@ func (x *fetch) run(w http.ResponseWriter) (err error) {
 	}
 	result = x.finish(t, err)
 	t.finishClient()
-	x.silenced = t.state == silent && !t.answered
+	x.silenced = t.turnAside()
 	broke = false
 	return err
 }
@@ -239,6 +260,7 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 		x.out.writeUnanswered(t.ResponseWriter.Header(), err)
 		return fillStored
 	case t.state == undecided:
+		x.judged = node.Rejection{Why: rfc9111.Aborted, Part: x.probes}
 		x.endStored(errorStatus(err), rfc9111.Status)
 		x.giveUp(x.failedRefresh(errorStatus(err), rfc9111.Aborted))
 		t.adoptHeader()
@@ -375,8 +397,18 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 	if date := t.header["Date"]; len(date) == 0 || date[0] == "" {
 		t.header.Set("Date", received.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
 	}
+	if x.probes {
+		if state := x.decideFirst(t); state != undecided {
+			return state
+		}
+		status = t.status
+	}
 	entry, why := x.judge(t, status, received)
+	if x.probes && status >= http.StatusBadRequest && why == rfc9111.None {
+		why = rfc9111.RequestStatus // it may be about the Range
+	}
 	x.judged = x.h.policy.Rejection(why, status, x.r.Header, t.header)
+	x.judged.Part = x.probes && why == rfc9111.RequestStatus
 	x.h.policy.HideTags(t.header)
 	if why != rfc9111.None {
 		x.out.detail = why.String()
@@ -425,6 +457,9 @@ func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry
 	answer := x.h.answered(replacer(x.r), status, t.before.Own(t.header))
 	answer.Method, answer.Request, answer.Credentials, answer.Unkeyed = x.r.Method, x.r.Header, x.Credentials, x.unkeyed
 	answer.Sent, answer.Received = x.sent, received
+	if x.cut {
+		answer.Response = rfc9111.Apart(answer.Response)
+	}
 	policy, answer := x.h.policy.Under(answer)
 	fresh, length, why := policy.Judge(answer, x.MaxBody)
 	if why != rfc9111.None {
@@ -451,6 +486,9 @@ func (x *fetch) open(t *recorder) recorderState {
 	}
 	if t.length >= 0 {
 		if err := f.Fill.Expect(t.length); err != nil {
+			if t.aside() {
+				return x.again(rfc9111.Memory)
+			}
 			x.out.detail = node.ReasonOf(err).String()
 			x.giveUp(node.ReasonOf(err))
 			return direct
@@ -460,6 +498,10 @@ func (x *fetch) open(t *recorder) recorderState {
 		x.limit()
 	}
 	x.out.stored = true
+	if t.aside() {
+		t.body = f.Fill.NewReader() // what is held is let go of with it
+		return filling
+	}
 	before := front.FieldsOf(t.header)
 	t.sendFilling()
 	if before.ForbidsLate(t.ResponseWriter.Header(), x.h.policy.Options) {
@@ -472,21 +514,23 @@ func (x *fetch) open(t *recorder) recorderState {
 		return direct
 	}
 	t.body, t.given = f.Fill.NewReader(), delivery.NewSent()
-	f.Begin(&x.Lookup, t.entry)
+	if !x.slices { // or readers would take the first chunk for the whole
+		f.Begin(&x.Lookup, t.entry)
+	}
 	return filling
 }
 
 // sendFilling sends the header of a response that is about to be filled.
 func (t *recorder) sendFilling() {
 	t.adoptHeader()
-	t.x.out.fwdStatus = t.status
+	t.x.out.fwdStatus = cmp.Or(t.x.cameAs, t.status)
 	w := t.ResponseWriter
 	t.x.out.write(w.Header())
 	if t.x.h.answerNotModified(w, t.x.r, t.status, w.Header()) {
 		t.answered = true
 		return
 	}
-	w, status := delivery.PartOf(w, t.x.r, t.status, w.Header())
+	w, status := t.partOf(w)
 	t.ResponseWriter = w
 	w.WriteHeader(status)
 }
@@ -494,7 +538,7 @@ func (t *recorder) sendFilling() {
 // publish begins to stream the response to the owner, if another node is that. A
 // small one that comes in one piece needs no stream: complete sends it.
 func (x *fetch) publish(t *recorder) {
-	if x.decision.Owner == nil || x.published != nil || x.given || x.flight.IsOver() {
+	if x.slices || x.decision.Owner == nil || x.published != nil || x.given || x.flight.IsOver() {
 		return
 	}
 	x.decision.Lease.Use()
@@ -609,6 +653,8 @@ func (x *fetch) complete(t *recorder) {
 		x.giveUp(rfc9111.Trailers)
 	case t.length >= 0 && size != t.length:
 		x.giveUp(rfc9111.Truncated)
+	case x.slices:
+		x.commitFirst(t)
 	case x.flight.Outgrown.Load():
 		x.given = true
 		x.flight.Settle(&x.Lookup, true)

@@ -63,7 +63,7 @@ func (x *exchange) unanswered(err error) step {
 		return stepDone
 	}
 	switch why := node.ReasonOf(err); why {
-	case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached, rfc9111.NoVarySearch, rfc9111.Superseded, rfc9111.UpstreamFailed:
+	case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached, rfc9111.NoVarySearch, rfc9111.Superseded, rfc9111.UpstreamFailed, rfc9111.Partial:
 	case rfc9111.MustValidate: // what needs to be validated is known by now
 		x.waited = why
 	case rfc9111.FillTimeout: // it has waited for long enough

@@ -30,9 +30,9 @@ const maxLookUps = 3
 //	validate      the upstream is asked for each request; equal          look up: another request has asked;
 //	              requests wait for one of them                          as join
 //	join          does another request fetch the same?                   follow: one does, or the owner has it; lead
-//	lead          the owner of the key is asked once                     follow, look up, fetch, fetch alone, deliver part
+//	lead          the owner of the key is asked once                     follow, look up, fetch, fetch alone
 //	follow        the header comes: may that response answer this?       done; look up: it may not
-//	fetch         the next handlers answer, and what they write is       done; look up: it was not to be stored;
+//	fetch         the next handlers answer, and what they write is       done; look up: it was not to be stored; deliver part;
 //	(alone)       recorded, published to the owner, and delivered        as hit: a 304 confirmed it, or an error let it stand in
 //	deliver part  a part far into a body, after its first chunk          done
 //	pass, bypass  the next handlers answer, nothing is kept              done
@@ -189,11 +189,6 @@ func (x *exchange) lead(f *node.Flight, body *node.Follower, tired bool) (step, 
 	}
 	if x.decision.Action == node.FetchAlone {
 		return stepFetchAlone, ending
-	}
-	if x.FarRange && !x.Alone && x.decision.Stale == nil && x.decision.Reason != rfc9111.HitForMiss {
-		if next, ending, ok := x.fetchFirst(f); ok {
-			return next, ending
-		}
 	}
 	return x.fetch(f)
 }

@@ -5,18 +5,27 @@ package caddygroupcache_test
 import (
 	"bytes"
 	"context"
+	"crypto/cipher"
+	"crypto/hkdf"
+	cryptorand "crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
 	"encoding/binary"
 	"flag"
 	"fmt"
 	"io"
+	"log"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/chacha20poly1305"
 
 	caddygroupcache "github.com/caddy-groupcache/caddy-groupcache"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
@@ -33,8 +42,16 @@ type hostileNode struct {
 	t      *testing.T
 	nodes  cluster // the others
 	honest string  // where it gets answers
+	inside *http.Transport
 	wire   *http.Transport
+	scheme string // of the others
 	sent   atomic.Int64
+
+	// With the cluster's secret; without one, they are nil.
+	identity *peer.Identity
+	packets  cipher.AEAD
+	forger   *gossip.Membership // in whose name packets are sealed
+	count    atomic.Uint64
 
 	mu     sync.Mutex // guards below
 	random *rand.Rand
@@ -46,11 +63,20 @@ type overheard struct {
 	body []byte
 }
 
-// startHostile has a hostile node join some nodes.
-func startHostile(t *testing.T, nodes cluster) *hostileNode {
+// hostileLife is the life of the hostile node's process.
+const hostileLife = 4711
+
+// startHostile has a hostile node join some nodes. It has their secret, if there is one.
+func startHostile(t *testing.T, nodes cluster, secret string) *hostileNode {
 	t.Helper()
-	h := &hostileNode{t: t, nodes: nodes, random: seed.Of(t).Rand(), wire: &http.Transport{Protocols: new(http.Protocols)}}
-	h.wire.Protocols.SetUnencryptedHTTP2(true)
+	h := &hostileNode{t: t, nodes: nodes, random: seed.Of(t).Rand(), scheme: "http://"}
+	h.inside = &http.Transport{Protocols: new(http.Protocols)}
+	h.inside.Protocols.SetUnencryptedHTTP2(true)
+	h.wire = h.inside
+	var keys []gossip.Keys
+	if secret != "" {
+		keys = h.know(secret)
+	}
 	n := node.New("hostile", 16<<20)
 	t.Cleanup(n.Close)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,26 +84,75 @@ func startHostile(t *testing.T, nodes cluster) *hostileNode {
 		t.Fatal(err)
 	}
 	server := peer.NewServer(node.Owner{Node: n}, n.Identity)
+	server.Life = hostileLife
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = server.Close() })
 	h.honest = l.Addr().String()
-	face := httptest.NewUnstartedServer(h)
-	face.Config.Protocols = new(http.Protocols)
-	face.Config.Protocols.SetUnencryptedHTTP2(true)
-	face.Start()
-	t.Cleanup(face.CloseClientConnections)
-	members, err := gossip.Start(gossip.Config{
-		Name: "hostile", Gossip: "127.0.0.1:0", Peers: face.Listener.Addr().String(), Version: caddygroupcache.ProtocolVersion,
-		Join: []string{nodes[0].gossip},
-	})
-	if err != nil {
-		t.Fatal(err)
+	face, names := h.answerAt(), []string{"hostile"}
+	if secret != "" {
+		names = append(names, "forger")
 	}
-	t.Cleanup(func() { _ = members.Leave(time.Second) })
-	for _, p := range nodes {
-		eventually(t, p.name+" knows of it", func() bool { return p.states()["hostile"] == "alive" })
+	for i, name := range names {
+		cfg := gossip.Config{
+			Name: name, Gossip: "127.0.0.1:0", Peers: face, Version: caddygroupcache.ProtocolVersion + uint8(i), // nobody calls the forger
+			Join: []string{nodes[0].gossip}, Keys: keys, Identity: h.identity, Life: hostileLife + uint64(i),
+		}
+		members, err := gossip.Start(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = members.Leave(time.Second) })
+		for _, p := range nodes {
+			eventually(t, p.name+" knows of "+name, func() bool { return p.states()[name] == "alive" })
+		}
+		if name == "forger" {
+			h.forger = members
+		}
 	}
 	return h
+}
+
+// know derives what follows from the secret, as each node does.
+func (h *hostileNode) know(secret string) []gossip.Keys {
+	keys, err := gossip.ReadSecrets("", []string{secret})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if h.identity, err = caddygroupcache.IdentityOf(secret); err != nil {
+		h.t.Fatal(err)
+	}
+	raw, _ := base64.StdEncoding.DecodeString(secret)
+	key, err := hkdf.Key(sha256.New, raw, nil, "caddy-groupcache gossip packets v2", 32)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if h.packets, err = chacha20poly1305.NewX(key); err != nil {
+		h.t.Fatal(err)
+	}
+	h.scheme, h.wire = "https://", &http.Transport{Protocols: new(http.Protocols)}
+	h.wire.Protocols.SetHTTP2(true)
+	h.wire.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return (&tls.Dialer{Config: h.identity.Client("h2")}).DialContext(ctx, network, addr)
+	}
+	return keys
+}
+
+// answerAt begins to answer the other nodes, and returns where.
+func (h *hostileNode) answerAt() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	face := &http.Server{Handler: h, Protocols: new(http.Protocols), ErrorLog: log.New(io.Discard, "", 0)}
+	face.Protocols.SetUnencryptedHTTP2(h.identity == nil)
+	face.Protocols.SetHTTP2(h.identity != nil)
+	if h.identity != nil {
+		l = tls.NewListener(l, h.identity.Server("h2"))
+	}
+	go func() { _ = face.Serve(l) }()
+	h.t.Cleanup(func() { _ = face.Close() })
+	return addr
 }
 
 // draw returns a random number below n.
@@ -105,12 +180,13 @@ func (h *hostileNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req.ContentLength = r.ContentLength
-	resp, err := h.wire.RoundTrip(req)
+	resp, err := h.inside.RoundTrip(req)
 	if err != nil {
 		w.WriteHeader(http.StatusTeapot)
 		return
 	}
 	defer resp.Body.Close()
+	maps.Copy(w.Header(), resp.Header)
 	w.WriteHeader(resp.StatusCode)
 	piece := make([]byte, 16<<10)
 	for {
@@ -174,9 +250,9 @@ func (h *hostileNode) attack(ctx context.Context) {
 		case 0:
 			h.halfSend(ctx, p)
 		case 1:
-			h.throw("udp", p.gossip, h.gossip())
+			h.throw("udp", p.gossip, h.sealed(p, h.gossip(2000)))
 		case 2:
-			h.throw("tcp", p.gossip, h.gossip())
+			h.throw("tcp", p.gossip, h.gossip(40_000))
 		default:
 			h.post(ctx, p)
 		}
@@ -206,7 +282,7 @@ func (h *hostileNode) post(ctx context.Context, p *process) {
 	m := h.message()
 	ctx, end := context.WithTimeout(ctx, time.Duration(50+h.draw(300))*time.Millisecond)
 	defer end()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.peers+m.path, bytes.NewReader(m.body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.scheme+p.peers+m.path, bytes.NewReader(m.body))
 	if err != nil {
 		return
 	}
@@ -232,7 +308,7 @@ func (h *hostileNode) halfSend(ctx context.Context, p *process) {
 		})
 		all.Go(func() {
 			defer hangs.Close()
-			r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.peers+m.path, hangs)
+			r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.scheme+p.peers+m.path, hangs)
 			if err != nil {
 				return
 			}
@@ -245,8 +321,26 @@ func (h *hostileNode) halfSend(ctx context.Context, p *process) {
 	all.Wait()
 }
 
+// sealed returns a packet as the forger would send it to a node.
+func (h *hostileNode) sealed(p *process, packet []byte) []byte {
+	if h.packets == nil {
+		return packet
+	}
+	head := make([]byte, 24, 24+chacha20poly1305.NonceSizeX)
+	for _, m := range h.forger.Members() {
+		if m.Name == p.name {
+			binary.BigEndian.PutUint64(head, m.Life)
+		}
+	}
+	binary.BigEndian.PutUint64(head[8:], hostileLife+1)
+	binary.BigEndian.PutUint64(head[16:], 1<<32+h.count.Add(1))
+	nonce := make([]byte, chacha20poly1305.NonceSizeX)
+	binary.BigEndian.PutUint64(nonce, h.count.Add(1))
+	return h.packets.Seal(append(head, nonce...), nonce, packet, head)
+}
+
 // gossip returns what looks like a message of memberlist, up to its content.
-func (h *hostileNode) gossip() []byte {
+func (h *hostileNode) gossip(limit int) []byte {
 	const label = "caddy-groupcache"
 	b := append([]byte{244, byte(len(label))}, label...)
 	b = append(b, byte(h.draw(14)))
@@ -256,7 +350,7 @@ func (h *hostileNode) gossip() []byte {
 			{0xce, 0, 0x0f, 0xff, 0xff}, {0xc3}, {0xdd, 0xff, 0xff, 0xff, 0xff}, {0xdb, 0x7f, 0xff, 0xff, 0xff}, bytes.Repeat([]byte{0x91}, 1000), {1},
 		}[h.draw(15)]...)
 	}
-	return append(b, make([]byte, h.draw(40_000))...)
+	return append(b, make([]byte, h.draw(limit))...)
 }
 
 func (h *hostileNode) throw(network, addr string, b []byte) {
@@ -265,8 +359,12 @@ func (h *hostileNode) throw(network, addr string, b []byte) {
 		return
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	if network == "tcp" && h.identity != nil {
+		conn = tls.Client(conn, h.identity.Client("groupcache-gossip/2"))
+	}
 	_, _ = conn.Write(b)
+	_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
 	_, _ = conn.Read(make([]byte, 1))
 }
 
@@ -278,6 +376,15 @@ func TestOneHostileNode(t *testing.T) {
 	if raceEnabled() {
 		t.Skip("the race detector's own memory is many times as much")
 	}
+	t.Run("without a secret", func(t *testing.T) { testOneHostileNode(t, "") })
+	t.Run("with the secret", func(t *testing.T) {
+		var secret [32]byte
+		_, _ = cryptorand.Read(secret[:]) // never fails
+		testOneHostileNode(t, base64.StdEncoding.EncodeToString(secret[:]))
+	})
+}
+
+func testOneHostileNode(t *testing.T, secret string) {
 	page := func(path string) string { return "page of " + path }
 	c := newCluster(t, 2, startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=600")
@@ -287,6 +394,9 @@ func TestOneHostileNode(t *testing.T) {
 	const size = 64 << 20
 	for _, p := range c {
 		p.app = "cache_size 64MiB"
+		if secret != "" {
+			p.app += "\n\tsecret " + secret
+		}
 		p.start()
 	}
 	c.awaitMembers()
@@ -295,7 +405,7 @@ func TestOneHostileNode(t *testing.T) {
 		p.get("/warm")
 		before = append(before, p.memory())
 	}
-	h := startHostile(t, c)
+	h := startHostile(t, c, secret)
 	ctx, end := context.WithTimeout(t.Context(), *hostileFor)
 	defer end()
 	var all sync.WaitGroup
@@ -314,6 +424,12 @@ func TestOneHostileNode(t *testing.T) {
 		}
 	}
 	all.Wait()
+	h.mu.Lock()
+	t.Logf("%d kinds of messages were heard", len(h.heard))
+	if len(h.heard) == 0 {
+		t.Error("no node has asked the hostile one")
+	}
+	h.mu.Unlock()
 	t.Logf("%d messages; %d pages, of which %d were not the upstream's", h.sent.Load(), asked, wrong)
 	for i, p := range c {
 		select {

@@ -1,6 +1,7 @@
 package caddygroupcache
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -85,11 +86,14 @@ func (t *recorder) WriteHeader(status int) {
 	t.status = status
 	t.state = t.x.decide(t, status)
 	if t.state == direct && !t.sent {
-		t.passHeader(status)
+		t.passHeader(t.status)
 	}
 }
 
 func (t *recorder) interim(status int) {
+	if t.x.probes && t.x.far {
+		return // the final one may not be for the client
+	}
 	if status == http.StatusSwitchingProtocols {
 		t.x.giveUp(rfc9111.Upgrade)
 		t.state = direct
@@ -115,7 +119,27 @@ func (t *recorder) adoptHeader() {
 // sated reports whether the response is the client's alone, and what is left of it
 // not for the client either.
 func (t *recorder) sated() bool {
-	return t.state == silent && t.answered || t.state == direct && delivery.Satisfied(t.ResponseWriter)
+	return t.state == silent && (t.answered || t.x.retries) || t.state == direct && delivery.Satisfied(t.ResponseWriter)
+}
+
+// aside reports whether the response is the first chunk, for a client that wants another part.
+func (t *recorder) aside() bool { return t.x.slices && t.x.far }
+
+// turnAside reports whether the client has got nothing, and something else is to answer it.
+func (t *recorder) turnAside() bool {
+	if t.aside() && t.x.first == nil && !t.x.retries {
+		t.state = t.x.again(rfc9111.Partial) // it broke off
+	}
+	return t.state == silent && !t.answered
+}
+
+// partOf prepares what the client gets of a response that is coming in.
+func (t *recorder) partOf(w http.ResponseWriter) (http.ResponseWriter, int) {
+	if p := t.x.part; p != nil {
+		w, _ := delivery.OfPart(w, t.x.r, *p, w.Header()) // or all of the part: it says what it is
+		return w, http.StatusPartialContent
+	}
+	return delivery.PartOf(w, t.x.r, t.status, w.Header())
 }
 
 // passHeader sends the response's header to its one client as it is. If the upstream
@@ -125,15 +149,15 @@ func (t *recorder) sated() bool {
 func (t *recorder) passHeader(status int) {
 	t.adoptHeader()
 	w := t.ResponseWriter
-	t.x.out.fwdStatus = status
+	t.x.out.fwdStatus = cmp.Or(t.x.cameAs, status)
 	t.x.out.write(w.Header())
 	if t.x.whole {
 		if t.x.h.answerNotModified(w, t.x.r, status, w.Header()) {
 			t.answered, t.state = true, silent
 			return
 		}
-		if rfc9111.AcceptsRanges(w.Header()) {
-			t.ResponseWriter, status = delivery.PartOf(w, t.x.r, status, w.Header())
+		if t.x.cut || t.x.part != nil || t.x.cameAs == 0 && rfc9111.AcceptsRanges(w.Header()) {
+			t.ResponseWriter, status = t.partOf(w)
 		}
 	}
 	t.ResponseWriter.WriteHeader(status)
@@ -172,6 +196,9 @@ func (t *recorder) Write(p []byte) (int, error) {
 // fill writes to the flight's fill.
 func (t *recorder) fill(p []byte) (n int, err error) {
 	f := t.x.flight
+	if t.x.slices && f.Fill.Size()+int64(len(p)) > t.length {
+		return 0, node.Ended{Why: rfc9111.Truncated}
+	}
 	for err == nil && n < len(p) {
 		var k int
 		k, err = f.Fill.Write(p[n:min(n+store.ChunkSize, len(p))])
@@ -223,6 +250,9 @@ func (t *recorder) overflow(why rfc9111.Reason) error {
 		t.state = silent
 		return nil
 	}
+	if t.turnAside() {
+		return nil
+	}
 	t.startPump()
 	end := <-t.pumped
 	t.pumped <- end
@@ -241,7 +271,7 @@ var errPanicked = errors.New("the client's writer has panicked")
 
 // startPump begins to send the fill to the client.
 func (t *recorder) startPump() {
-	if t.started || t.answered {
+	if t.started || t.answered || t.aside() {
 		return
 	}
 	t.started = true
@@ -261,7 +291,7 @@ func (t *recorder) startPump() {
 // sendHeader sends the header to a client that has got nothing yet: it need not
 // wait for the owner.
 func (t *recorder) sendHeader() {
-	if t.length > 0 && !t.started && !t.answered {
+	if t.length > 0 && !t.started && !t.answered && !t.aside() {
 		_ = http.NewResponseController(t.ResponseWriter).Flush()
 	}
 }
@@ -281,7 +311,7 @@ func (t *recorder) finishClient() {
 		t.pumped <- end
 		end.panicked.Again()
 		err = end.err
-	case !t.answered:
+	case !t.answered && !t.aside():
 		err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
 	}
 	if errors.Is(err, fill.ErrGone) {

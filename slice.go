@@ -61,56 +61,126 @@ func (x *exchange) isStored(e *store.Entry) bool {
 	return now != nil && now.Generation == e.Generation
 }
 
-// fetchFirst answers a request for a part far into a response that is not
-// stored, as the leader of a flight: it asks the upstream for the first chunk,
-// which tells all about the response, and then for those that the client wants.
-// It reports false if it has not answered: then the whole is to be asked for. A response
-// that turns out to be the client's alone is asked for once more, by its part.
-func (x *exchange) fetchFirst(f *node.Flight) (next step, ending node.Ending, ok bool) {
-	x.forwarded()
-	x.keep()
-	h, start := x.h, time.Now()
-	s := x.newSlicer(f.Fill.Followed)
-	s.lease = x.decision.Lease
-	err := s.fetch(x)
-	defer func(holds bool) {
-		if holds && x.first == nil {
-			s.release()
+// A request for one range of a response that is not stored asks the upstream for the first
+// chunk in place of the whole, if it needs no more than a part. What comes of that answers
+// the request, whatever it is, because a second request may find nothing any more. There is
+// one only where nothing of the first is what the client wants: a 416, or the first chunk
+// when the client wants a part far from it.
+
+// asksFirst reports whether the upstream is asked for the first chunk.
+func (x *fetch) asksFirst() bool {
+	return x.WantsPart && !x.Alone && !x.noParts && !x.background && x.decision.Stale == nil &&
+		x.decision.Reason != rfc9111.HitForMiss && !x.h.node.Rejections.WantsWhole(x.Key, time.Now())
+}
+
+// askFirst returns the header of a request for the first chunk. A client's If-Range stays if
+// the chunk has the client's part: an upstream that has something else answers with the whole.
+func (x *fetch) askFirst() http.Header {
+	x.probes, x.discards = true, true
+	header := rfc9111.Conditional(x.r.Header, nil)
+	if len(x.r.Header["Accept-Encoding"]) == 0 {
+		delete(header, "Accept-Encoding") // with a Range it is as the client's
+	}
+	if lines := x.r.Header["If-Range"]; len(lines) > 0 && !x.far {
+		header["If-Range"] = lines
+	}
+	rfc9111.AskPart(header, 0, store.ChunkSize, "")
+	return header
+}
+
+// decideFirst looks at the answer to a request for the first chunk. It returns undecided for
+// what is the whole, or an error.
+func (x *fetch) decideFirst(t *recorder) recorderState {
+	switch t.status {
+	case http.StatusPartialContent:
+	case http.StatusRequestedRangeNotSatisfiable: // an empty body, or an upstream that knows no more of ranges
+		x.judged = node.Rejection{Why: rfc9111.Partial, Status: t.status, Part: true}
+		return x.again(rfc9111.Partial)
+	case http.StatusOK:
+		if len(t.header["Content-Range"]) == 0 {
+			return undecided
 		}
-	}(err == nil)
-	if err != nil && x.r.Context().Err() != nil && !f.Fill.Followed() {
-		h.counters.fetched(fillFailed, time.Since(start))
-		h.counters.notStored[rfc9111.Abandoned].Add(1)
-		h.node.Rejections.Note(x.Key, rfc9111.Abandoned, node.Rejection{})
-		return stepDone, node.Ending{Why: rfc9111.LeaderLost}, true // a request that has come to wait looks again
+	default:
+		return undecided
 	}
-	if s.whole == 0 {
-		return 0, ending, false // it doesn't answer with parts
+	x.cameAs = t.status
+	p, ok := rfc9111.ReadPart(t.before.Own(t.header))
+	ok = ok && t.status == http.StatusPartialContent
+	if ok && p.Start == 0 && p.Length == p.Size { // all that there is
+		rfc9111.MakeWhole(t.header, p.Size)
+		t.status, x.cut = http.StatusOK, true
+		return undecided
 	}
-	e, why := h.policy.NewEntryOfPart(s.exchange(), s.whole, x.r, requestURI(x.r))
-	if why == rfc9111.NoVarySearch || why == rfc9111.None && err != nil {
-		// Parts of it can't be put together, but it may be stored as a whole.
-		if why = rfc9111.None; s.whole > x.MaxBody {
-			why = h.policy.TooLarge(s.whole)
+	why := rfc9111.Partial
+	if ok {
+		x.part = &p
+		if p.Start == 0 && p.Length == store.ChunkSize && p.Size > 0 {
+			if why = x.judgeFirst(t, p.Size); why == rfc9111.None {
+				return x.open(t)
+			}
 		}
-		err = errNoSlice
 	}
+	x.judged = x.h.policy.Rejection(why, t.status, x.r.Header, t.header)
+	x.judged.Part = why == rfc9111.Partial
+	x.endStored(http.StatusOK, why)
+	if x.far {
+		return x.again(why)
+	}
+	x.h.policy.HideTags(t.header)
+	x.out.detail = why.String()
+	x.giveUp(why)
+	return direct
+}
+
+// judgeFirst decides whether a response is stored of which the first chunk comes. Partial:
+// not by parts.
+func (x *fetch) judgeFirst(t *recorder, size int64) rfc9111.Reason {
+	appends, ok := t.before.Edits(t.header)
+	if !ok {
+		return rfc9111.InFront
+	}
+	answer := x.h.answered(replacer(x.r), t.status, t.before.Own(t.header))
+	answer.Request, answer.Credentials, answer.Sent = x.r.Header, x.Credentials, x.sent
+	e, why := x.h.policy.NewEntryOfPart(answer, size, x.r, requestURI(x.r))
+	untagged := why == rfc9111.None && rfc9111.StrongTag(answer.Response) == ""
 	switch {
+	case (why == rfc9111.NoVarySearch || untagged) && size > x.MaxBody:
+		return x.h.policy.TooLarge(size)
+	case why == rfc9111.NoVarySearch, untagged:
+		return rfc9111.Partial
 	case why != rfc9111.None:
-		h.counters.notStored[why].Add(1)
-		h.node.Rejections.Note(x.Key, why, h.policy.Rejection(why, s.status, x.r.Header, s.header))
-		h.node.Remember(x.Namespace, x.Key, why)
-		h.counters.fetched(fillNotStored, time.Since(start))
-		x.Alone = true
-		return stepLookUp, node.Ending{Why: why}, true
-	case err != nil:
-		return 0, ending, false
+		return why
 	}
-	e.Size, e.Digest, e.Generation = s.whole, store.Digest(s.body), store.NewGeneration()
-	e = f.CommitFirst(&x.Lookup, x.decision, e, s.body)
-	h.counters.fetched(fillStored, time.Since(start))
-	x.first = &firstChunk{storedResponse: storedResponse{entry: e, body: s.body}, out: x.outcome(), release: s.release}
-	return stepDeliverPart, ending, true
+	e.Size, e.Generation, e.Appends = size, store.NewGeneration(), appends
+	t.entry, t.length, x.slices = e, store.ChunkSize, true
+	x.hasFirst.Store(true)
+	rfc9111.MakeWhole(t.header, size)
+	t.status = http.StatusOK
+	return rfc9111.None
+}
+
+// again has the request look up again, because what came has nothing for its client: to ask
+// for the whole, or, where the response is nobody else's, for the client's own range.
+func (x *fetch) again(why rfc9111.Reason) recorderState {
+	x.giveUp(why)
+	x.retries, x.noParts = true, true
+	x.exchange.Alone = why != rfc9111.Partial
+	return silent
+}
+
+// commitFirst stores a response whose first chunk has come.
+func (x *fetch) commitFirst(t *recorder) {
+	body := x.flight.Fill.Bytes()
+	t.entry.Digest = x.flight.Fill.Digest()
+	if x.far { // the reader counts what the client gets a part of
+		x.first = &firstChunk{out: x.out, release: x.flight.Fill.NewReader().Close}
+	}
+	x.given = true
+	e := x.flight.CommitFirst(&x.Lookup, x.decision, t.entry, body)
+	x.finishFlight(node.Ending{})
+	if x.far {
+		x.first.storedResponse = storedResponse{entry: e, body: body}
+	}
 }
 
 // deliverPart answers from a first chunk that has just been fetched.
@@ -126,11 +196,10 @@ func (x *exchange) deliverPart() step {
 type slicer struct {
 	h       *Handler
 	start   int64
-	size    int64       // of the whole; 0: to be found out
-	tag     string      // of the whole; "": to be found out
+	size    int64       // of the whole
+	tag     string      // of the whole
 	release func()      // of its memory
 	others  func() bool // whether somebody else on this node waits for it
-	lease   *node.Lease // under which it is asked for
 
 	repl     *caddy.Replacer  // of the request
 	answer   rfc9111.Exchange // so far
@@ -146,8 +215,8 @@ type slicer struct {
 	body     []byte // no longer than its capacity
 }
 
-// newSlicer returns a slicer for the first chunk of a response. others reports whether
-// any request on this node but the client's waits for it.
+// newSlicer returns a slicer for a chunk. others reports whether any request on this node
+// but the client's waits for it.
 func (x *exchange) newSlicer(others func() bool) *slicer {
 	return &slicer{h: x.h, header: make(http.Header), release: func() {}, others: others}
 }
@@ -164,10 +233,7 @@ func (s *slicer) fetch(x *exchange) (err error) {
 	defer orphans.End(&s.orphan)
 	defer guard.AfterContext(r.Context(), func() { s.orphan.ClientGone(orphans, s) })()
 	header := rfc9111.Conditional(r.Header, nil)
-	length := int64(store.ChunkSize)
-	if s.size > 0 {
-		length = min(length, s.size-s.start)
-	}
+	length := min(store.ChunkSize, s.size-s.start)
 	if len(r.Header["Accept-Encoding"]) == 0 {
 		delete(header, "Accept-Encoding") // with a Range it is as the client's
 	}
@@ -218,10 +284,10 @@ func (s *slicer) WriteHeader(status int) {
 	}
 	switch {
 	case s.whole == 0:
-	case tag == "" && size > store.ChunkSize: // it can't be put together
-	case s.size == 0 && size <= s.h.MaxBodySize, s.size == size && s.tag == tag && s.shareable():
+	case tag == "": // it can't be put together
+	case s.size == size && s.tag == tag && s.shareable():
 		if release, ok := s.h.node.Budget.Take(length); ok {
-			s.release, s.size, s.tag = release, size, tag
+			s.release = release
 			s.body = make([]byte, 0, length)
 			return
 		}
@@ -269,9 +335,6 @@ func (s *slicer) Wanted() bool { return s.answered.Load() || s.others() }
 
 // Abandon ends the request for a slice.
 func (s *slicer) Abandon() bool {
-	if !s.lease.ReleaseUnwanted() {
-		return false
-	}
 	s.cancel()
 	return true
 }

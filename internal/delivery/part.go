@@ -34,7 +34,11 @@ func ServePart(w http.ResponseWriter, r *http.Request, body *Body) (end int64, e
 
 func setPart(header http.Header, start, length, size int64) {
 	rfc9111.OtherContent(header)
-	header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", start, start+length-1, size))
+	whole := "*"
+	if size != rfc9111.UnknownSize {
+		whole = strconv.FormatInt(size, 10)
+	}
+	header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%s", start, start+length-1, whole))
 	header.Set("Content-Length", strconv.FormatInt(length, 10))
 }
 
@@ -63,12 +67,24 @@ func PartOf(w http.ResponseWriter, r *http.Request, status int, header http.Head
 	return &PartWriter{ResponseWriter: w, start: start, end: start + length, size: size}, http.StatusPartialContent
 }
 
+// OfPart prepares the answer to a request for one range of which a part that is still coming
+// in has the beginning, and maybe all. It is to be used where the upstream has answered 206 to
+// the client's own If-Range. It reports false if the part has nothing of the range.
+func OfPart(w http.ResponseWriter, r *http.Request, p rfc9111.Part, header http.Header) (http.ResponseWriter, bool) {
+	start, length, ok := p.Of(r.Header["Range"])
+	if !ok {
+		return w, false
+	}
+	setPart(header, start, length, p.Size)
+	return &PartWriter{ResponseWriter: w, start: start, end: start + length, at: p.Start, size: p.Start + p.Length}, true
+}
+
 // A PartWriter takes a body and passes on the bytes from start to end.
 type PartWriter struct {
 	http.ResponseWriter
 	start, end int64
 	at         int64 // of the next byte in the body
-	size       int64 // of the whole body
+	size       int64 // where what it takes ends
 }
 
 func (p *PartWriter) Write(b []byte) (int, error) {

@@ -146,7 +146,7 @@ func (l remoteLookup) call(owner peer.Node) (*peer.Reply, error) {
 	query := q.Query(q.vary)
 	query.Asked, query.Within = time.Now(), q.FillTimeout
 	query.Purges, query.Told = n.Purger.Log.Recent(query.Asked)
-	query.Lead, query.Refresh, query.Credentials, query.Far, query.Validated = !q.Alone || q.AskPrevious, q.Refresh, q.Credentials, q.FarRange, q.Validated
+	query.Lead, query.Refresh, query.Credentials, query.Part, query.Validated = !q.Alone || q.AskPrevious, q.Refresh, q.Credentials, q.WantsPart, q.Validated
 	query.Without = q.Without
 	switch {
 	case found.Here:

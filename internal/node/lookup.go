@@ -23,7 +23,7 @@ type Lookup struct {
 	AskPrevious     bool             // though it is alone, the owner is to look for what it may have missed
 	Refresh         bool             // stale-while-revalidate has been made use of: now revalidate
 	MaxBody         int64            // larger responses are not stored
-	FarRange        bool             // it asks for a part beyond the first chunk, or one counted from the end
+	WantsPart       bool             // it asks for a part within the first chunk, beyond it, or counted from the end
 	Bypass          rfc9111.Reason   // what is stored can't serve it
 	Without         store.Generation // of a stored body that can't serve it, because chunks of it are gone; 0: of none
 	PeerTimeout     time.Duration    // for a silent owner
@@ -151,7 +151,7 @@ func (q *Lookup) CanServeStale(f *Result) bool {
 // uncacheable is why the request needn't wait for others. That only
 // parts of a response are stored is no reason for a request that wants a part.
 func (q *Lookup) uncacheable(f *Result) rfc9111.Reason {
-	if q.FarRange && f.Uncacheable == rfc9111.PartsOnly {
+	if q.WantsPart && f.Uncacheable == rfc9111.PartsOnly {
 		return rfc9111.None
 	}
 	return f.Uncacheable

@@ -42,7 +42,7 @@ func (o Owner) Lookup(query *peer.Query, a *peer.Answer) {
 	q := &Lookup{
 		Namespace: space, Key: query.Key, Header: query.Fields,
 		Request: rfc9111.Request{Directives: rfc9111.ParseRequest(query.Fields), Credentials: query.Credentials},
-		MaxBody: o.LargestBody(), Validated: query.Validated, Without: query.Without, FarRange: query.Far, Refresh: query.Refresh, from: query,
+		MaxBody: o.LargestBody(), Validated: query.Validated, Without: query.Without, WantsPart: query.Part, Refresh: query.Refresh, from: query,
 		FillTimeout: fillTimeOf(query),
 	}
 	now := time.Now()

@@ -14,6 +14,7 @@ type Rejection struct {
 	Why          rfc9111.Reason
 	Status       int // 0: there was none
 	Field, Value string
+	Part         bool // of what was asked for by its first chunk, and can only be stored as a whole
 	At           time.Time
 }
 
@@ -21,7 +22,8 @@ type Rejection struct {
 const MaxRejections = 512
 
 // Rejections remembers the latest ones, for operators who ask why something is not
-// cached. Nothing that is served depends on them. The zero value is empty.
+// cached. Nothing that is served depends on them, only how the upstream is asked for it. The
+// zero value is empty.
 type Rejections struct {
 	mu    sync.Mutex // guards below
 	ByKey map[store.Key]Rejection
@@ -32,7 +34,7 @@ type Rejections struct {
 // Note remembers why a response for a key was not stored.
 func (s *Rejections) Note(k store.Key, why rfc9111.Reason, r Rejection) {
 	if r.Why != why { // it seemed storable first
-		r.Field, r.Value = "", ""
+		r.Field, r.Value, r.Part = "", "", false
 	}
 	r.Why, r.At = why, time.Now()
 	s.mu.Lock()
@@ -60,6 +62,13 @@ func (s *Rejections) Lately(k store.Key, now time.Time) Rejection {
 		return Rejection{}
 	}
 	return last
+}
+
+// WantsWhole reports whether the upstream was asked for a part of a key lately, and what came
+// could not be stored.
+func (s *Rejections) WantsWhole(k store.Key, now time.Time) bool {
+	last, known := s.Of(k)
+	return known && last.Part && now.Sub(last.At) < UncacheableFor
 }
 
 // SaidBy reports whether the header of a response has the very field that was the

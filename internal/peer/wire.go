@@ -100,8 +100,8 @@ type Query struct {
 	Refresh bool
 	// Credentials says that the request carries an Authorization field.
 	Credentials bool
-	// Far says that the request is for a part beyond the first chunk.
-	Far bool
+	// Part says that the request is for a part within the first chunk, or beyond it.
+	Part bool
 	// Within is how long the asker's fill may take, if it leads one; 0: not told.
 	Within time.Duration
 	// Purges are all that the asker has heard of lately, if Told. An owner that
@@ -320,7 +320,7 @@ const (
 	flagCredentials
 	flagRefresh
 	flagTold
-	flagFar
+	flagPart
 	flagWithin
 	flagWithout
 	queryFlags = 1<<iota - 1
@@ -344,8 +344,8 @@ func (q *Query) append(e *encoder) {
 	if q.Told {
 		flags |= flagTold
 	}
-	if q.Far {
-		flags |= flagFar
+	if q.Part {
+		flags |= flagPart
 	}
 	if q.Within > 0 {
 		flags |= flagWithin
@@ -393,7 +393,7 @@ func (d *decoder) query() *Query {
 	q.Validated = store.Generation(d.uint(math.MaxUint64, "generation"))
 	flags := d.uint(queryFlags, "flags")
 	q.Lead, q.Credentials, q.Refresh = flags&flagLead != 0, flags&flagCredentials != 0, flags&flagRefresh != 0
-	q.Told, q.Far = flags&flagTold != 0, flags&flagFar != 0
+	q.Told, q.Part = flags&flagTold != 0, flags&flagPart != 0
 	if flags&flagWithin != 0 {
 		q.Within = d.dur("fill time")
 	}

@@ -107,11 +107,15 @@ func ContinuesUnseen(had, now http.Header) bool {
 	return true
 }
 
-// FarRange reports whether a Range field asks for one range that begins beyond
-// so many bytes, or counts from an end that is not known yet.
-func FarRange(lines []string, beyond int64) bool {
-	start, _, ok := SingleRange(lines, 1<<63-1)
-	return ok && start >= beyond
+// maxSize is beyond the size of each representation.
+const maxSize = 1<<63 - 1
+
+// AsksPart reports whether a Range field asks for one range of a representation of unknown
+// size that lies within the first so many bytes (near), or begins beyond them or counts
+// from the end (far).
+func AsksPart(lines []string, first int64) (near, far bool) {
+	start, length, ok := SingleRange(lines, maxSize)
+	return ok && start < first && length <= first-start, ok && start >= first
 }
 
 // AskPart makes the header of a request ask for a part of the representation
@@ -128,33 +132,72 @@ func AskPart(request http.Header, start, length int64, tag string) {
 // (RFC 9110 §14.4). It reports false when the field is missing or broken, or
 // leaves the size of the whole open.
 func ContentRange(response http.Header) (start, length, size int64, ok bool) {
+	p, ok := ReadPart(response)
+	return p.Start, p.Length, p.Size, ok && p.Size != UnknownSize
+}
+
+// A Part is what Content-Range says of the content of a response.
+type Part struct{ Start, Length, Size int64 }
+
+// UnknownSize is the size of a representation of which a server has told no size.
+const UnknownSize = -1
+
+// Of returns what a part has of the one range that a Range field asks for. It reports false
+// when that is nothing, not even the beginning.
+func (p Part) Of(lines []string) (start, length int64, ok bool) {
+	size := p.Size
+	if size == UnknownSize {
+		size = maxSize
+	}
+	start, length, ok = SingleRange(lines, size)
+	if !ok || start < p.Start || start >= p.Start+p.Length {
+		return 0, 0, false
+	}
+	return start, min(length, p.Start+p.Length-start), true
+}
+
+// ReadPart reads the Content-Range field of a response that has one part
+// (RFC 9110 §14.4). It reports false when the field is missing or broken.
+func ReadPart(response http.Header) (Part, bool) {
 	set, found := strings.CutPrefix(single(response["Content-Range"]), "bytes ")
 	bounds, total, slash := strings.Cut(set, "/")
 	first, last, dash := strings.Cut(bounds, "-")
 	if !found || !slash || !dash {
-		return 0, 0, 0, false
+		return Part{}, false
+	}
+	unknown := total == "*"
+	if unknown {
+		total = strconv.FormatInt(maxSize, 10)
 	}
 	var numbers [3]int64
 	for i, s := range []string{first, last, total} {
 		n, err := strconv.ParseUint(s, 10, 63)
 		if err != nil {
-			return 0, 0, 0, false
+			return Part{}, false
 		}
 		numbers[i] = int64(n)
 	}
 	start, end, size := numbers[0], numbers[1], numbers[2]
 	if start > end || end >= size { // from here on nothing overflows
-		return 0, 0, 0, false
+		return Part{}, false
 	}
-	return start, end - start + 1, size, true
+	if unknown {
+		size = UnknownSize
+	}
+	return Part{start, end - start + 1, size}, true
 }
 
 // Whole makes of a partial response's header what a response with the whole
 // would have had: its fields are those of a 200 (RFC 9110 §15.3.7).
 func Whole(partial http.Header, size int64) http.Header {
 	h := partial.Clone()
+	MakeWhole(h, size)
+	return h
+}
+
+// MakeWhole is Whole in place.
+func MakeWhole(h http.Header, size int64) {
 	OtherContent(h)
 	delete(h, "Content-Range")
 	h["Content-Length"] = []string{strconv.FormatInt(size, 10)}
-	return h
 }

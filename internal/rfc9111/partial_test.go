@@ -35,25 +35,63 @@ func TestContentRange(t *testing.T) {
 	}
 }
 
-func TestFarRange(t *testing.T) {
-	for set, want := range map[string]bool{
-		"bytes=0-":        false,
-		"bytes=99-200":    false,
-		"bytes=100-200":   true,
-		"bytes=100-":      true,
-		"bytes=-1":        true,
-		"bytes=0-1,200-":  false,
-		"bytes=200-,300-": false,
-		"bytes=-0":        false,
-		"items=200-":      false,
-		"":                false,
+func TestAsksPart(t *testing.T) {
+	const neither, near, far = 0, 1, 2
+	for set, want := range map[string]int{
+		"bytes=0-":                      neither,
+		"bytes=99-":                     neither,
+		"bytes=0-0":                     near,
+		"bytes=99-99":                   near,
+		"bytes=0-99":                    near,
+		"bytes=0-100":                   neither,
+		"bytes=99-200":                  neither,
+		"bytes=0-9223372036854775807":   neither,
+		"bytes=0-999999999999999999999": neither,
+		"bytes=100-200":                 far,
+		"bytes=100-":                    far,
+		"bytes=-1":                      far,
+		"bytes=-9999":                   far,
+		"bytes=200-300,1-2":             neither,
+		"bytes=1-2,200-300":             neither,
+		"bytes=2-1":                     neither,
+		"items=200-":                    neither,
+		"":                              neither,
 	} {
-		if got := FarRange([]string{set}, 100); got != want {
-			t.Errorf("%q: %v", set, got)
+		isNear, isFar := AsksPart([]string{set}, 100)
+		if isNear != (want == near) || isFar != (want == far) {
+			t.Errorf("%q: %v, %v", set, isNear, isFar)
 		}
 	}
-	if FarRange(nil, 0) || FarRange([]string{"bytes=200-", "bytes=200-"}, 100) {
-		t.Error("no range, or two fields")
+	for _, lines := range [][]string{nil, {"bytes=200-", "bytes=200-"}} {
+		if near, far := AsksPart(lines, 100); near || far {
+			t.Errorf("%q", lines)
+		}
+	}
+}
+
+func TestWhatAPartHasOfARange(t *testing.T) {
+	for _, tt := range []struct {
+		part          Part
+		set           string
+		start, length int64
+		ok            bool
+	}{
+		{Part{0, 100, 1000}, "bytes=0-0", 0, 1, true},
+		{Part{0, 100, 1000}, "bytes=50-99", 50, 50, true},
+		{Part{0, 100, 1000}, "bytes=50-149", 50, 50, true}, // of 100 bytes, the first half
+		{Part{0, 100, 1000}, "bytes=100-109", 0, 0, false},
+		{Part{10, 100, 1000}, "bytes=9-20", 0, 0, false}, // the beginning is not there
+		{Part{10, 100, UnknownSize}, "bytes=20-29", 20, 10, true},
+		{Part{0, 100, 100}, "bytes=0-999", 0, 100, true},
+		{Part{0, 100, 100}, "bytes=100-", 0, 0, false},
+		{Part{0, 100, 1000}, "bytes=-10", 0, 0, false},
+		{Part{0, 100, UnknownSize}, "bytes=-10", 0, 0, false},
+		{Part{0, 100, 1000}, "bytes=0-1,4-5", 0, 0, false},
+	} {
+		start, length, ok := tt.part.Of([]string{tt.set})
+		if start != tt.start || length != tt.length || ok != tt.ok {
+			t.Errorf("%v of %v: %d, %d, %v", tt.set, tt.part, start, length, ok)
+		}
 	}
 }
 

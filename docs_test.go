@@ -25,7 +25,7 @@ var (
 
 // documentedPrograms are those that pages call, under the names by which they call the
 // stub.
-var documentedPrograms = []string{"caddy", "go", "curl", "docker", "kubectl", "helm", "install", "systemctl", "xcaddy"}
+var documentedPrograms = []string{"caddy", "go", "curl", "docker", "kubectl", "git", "helm", "install", "systemctl", "xcaddy"}
 
 // commandsIn returns the commands of a page: fenced ones, and, in the README and in recipes,
 // those in the text.
@@ -134,7 +134,7 @@ func TestDocumentedCommands(t *testing.T) {
 					here = filepath.Join(repo, filepath.Dir(page))
 				}
 				cmd := exec.Command(bash, "-eu", "-o", "pipefail", "-c", scriptOf(block))
-				cmd.Dir = workplace(t, here)
+				cmd.Dir = workplace(t, here, page)
 				cmd.Env = append(os.Environ(),
 					"PATH="+bin+":"+os.Getenv("PATH"), "TEST_BINARY="+self, "ADMIN="+p.admin, "NODE="+p.http, "REPO="+repo, "HERE="+here, "CURL="+curl,
 					"HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir, "XDG_DATA_HOME="+cmd.Dir, "GROUPCACHE_SECRET="+exampleSecret, "PURGE_TOKEN="+exampleToken)
@@ -158,8 +158,9 @@ func scriptOf(block string) string {
 }
 
 // workplace is a folder with all that stands in another one, where commands can
-// leave what they write.
-func workplace(t *testing.T, here string) string {
+// leave what they write. A page with a config but without a Caddyfile beside it means
+// its first config by that name.
+func workplace(t *testing.T, here, page string) string {
 	t.Helper()
 	dir := t.TempDir()
 	entries, err := os.ReadDir(here)
@@ -169,6 +170,13 @@ func workplace(t *testing.T, here string) string {
 	for _, e := range entries {
 		if err := os.Symlink(filepath.Join(here, e.Name()), filepath.Join(dir, e.Name())); err != nil {
 			t.Fatal(err)
+		}
+	}
+	if m := fence.FindSubmatch(readFile(t, page)); m != nil {
+		if _, err := os.Stat(filepath.Join(dir, "Caddyfile")); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "Caddyfile"), m[1], 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "urls.txt"), []byte("http://www.example.com/\n"), 0o600); err != nil {

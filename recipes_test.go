@@ -193,6 +193,34 @@ func TestRecipeMediaWiki(t *testing.T) {
 	differ(t, "after the purge", page, p.ask("GET", main, ""))
 }
 
+// TestRecipeDrupal has the fields of Drupal 10 with Varnish Purge.
+func TestRecipeDrupal(t *testing.T) {
+	o := startOrigin(t, numbered(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=900, public")
+		w.Header().Set("Expires", "Sun, 19 Nov 1978 05:00:00 GMT")
+		w.Header().Set("Vary", "Cookie")
+		w.Header().Set("Cache-Tags", "node:1 node_list rendered")
+		if strings.Contains(r.Header.Get("Cookie"), "SESS") {
+			w.Header().Set("Cache-Control", "must-revalidate, no-cache, private")
+		}
+	}))
+	p := startRecipe(t, "drupal.md", "www.example.com", o, "10.0.0.5:8080", o.addr(), "10.0.0.5", "127.0.0.1")
+	page := p.ask("GET", "/node/1", "")
+	same(t, "a visitor with cookies of analytics", page, p.ask("GET", "/node/1", "", "Cookie", "_ga=GA1.2; _gid=3"))
+	if page.header.Get("Cache-Tags") != "" {
+		t.Error("clients get the tags")
+	}
+	user := p.ask("GET", "/node/1", "", "Cookie", "SSESS0123456789abcdef=x")
+	if user.cacheStatus() != "" || user.body == page.body {
+		t.Errorf("a user: %d (%s)", user.status, user.cacheStatus())
+	}
+	same(t, "a visitor after the user", page, p.ask("GET", "/node/1", ""))
+	if a := p.ask("BAN", "/", "", "Cache-Tags", "node:9|node:1"); a.status != 200 {
+		t.Errorf("purge: %d %s", a.status, a.body)
+	}
+	differ(t, "after the purge", page, p.ask("GET", "/node/1", ""))
+}
+
 // TestRecipeNextJS has the fields of Next.js 15.
 func TestRecipeNextJS(t *testing.T) {
 	o := startOrigin(t, numbered(func(w http.ResponseWriter, r *http.Request) {

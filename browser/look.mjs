@@ -39,10 +39,21 @@ async function open(viewport, colorScheme) {
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
   expect(wide <= 0, `at ${viewport.width} pixels the page is ${wide} too wide`)
   expect(await page.locator('#nodes tbody tr').count() === told.nodes, `it does not show ${told.nodes} nodes`)
+  await page.waitForFunction(() => document.querySelectorAll('#missed tbody tr').length >= 2)
+  for (const row of await page.locator('#missed tbody tr').all()) {
+    const cells = await row.locator('td').allTextContents()
+    expect(await row.isVisible() && (/^[a-z-]+$/.test(cells[3]) || parseInt(cells[2]) <= 50), `the cache serves a key that it is said not to: ${cells}`)
+    const lines = await row.locator('td').first().evaluate(e => e.getClientRects().length && Math.round(e.clientHeight / parseFloat(getComputedStyle(e).lineHeight)))
+    expect(lines <= 3, `at ${viewport.width} pixels a key has ${lines} lines`)
+  }
   return page
 }
 
-const shoot = (page, name) => page.screenshot({ path: path.join(told.shots, `${told.name}-${name}.png`), fullPage: true })
+// A picture of the page, and one of the table that one looks at first.
+async function shoot(page, name) {
+  await page.screenshot({ path: path.join(told.shots, `${told.name}-${name}.png`), fullPage: true })
+  await page.locator('section:has(> #missed)').screenshot({ path: path.join(told.shots, `${told.name}-${name}-missed.png`) })
+}
 const background = page => page.evaluate(() => getComputedStyle(document.body).backgroundColor)
 
 const light = await open({ width: 1400, height: 1000 }, 'light')

@@ -1,6 +1,7 @@
 package caddygroupcache
 
 import (
+	"encoding/json"
 	"strconv"
 	"strings"
 
@@ -52,7 +53,27 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
-	return h.NewRoute(matchers, handler), nil
+	return h.NewRoute(matchers, handler), checkAdmin(h)
+}
+
+// checkAdmin refuses a port of the cluster at which the admin endpoint listens. Only an adapter
+// sees both options: with a config in JSON the start fails, and says so.
+func checkAdmin(h httpcaddyfile.Helper) error {
+	listen := caddy.DefaultAdminListen
+	if admin, ok := h.Option("admin").(*caddy.AdminConfig); ok {
+		listen = admin.Listen // "" for off
+	}
+	option, _ := h.Option("groupcache").(httpcaddyfile.App)
+	a := new(App)
+	at, err := caddy.ParseNetworkAddress(listen)
+	if listen == "" || err != nil || at.IsUnixNetwork() || json.Unmarshal(option.Value, a) != nil {
+		return nil
+	}
+	c, err := a.resolve(caddy.NewReplacer())
+	if err != nil {
+		return nil // Provision says what is wrong
+	}
+	return c.Takes("the admin endpoint ("+listen+")", at.Host, at.StartPort)
 }
 
 // UnmarshalCaddyfile sets up the app from the global option. Syntax:

@@ -191,6 +191,7 @@ func TestWrongResponseBlocksAreRefused(t *testing.T) {
 
 // What could not start, or would not be found by others.
 func TestWrongAddressesAreRefused(t *testing.T) {
+	t.Setenv("GROUPCACHE_TEST_PORT", "2019")
 	global := func(option string) string { return fmt.Sprintf(globalOption, t.TempDir(), option) }
 	const good = "XLjGyAZ2G2ah2Umx7gcJjRvl3WABTO6YhVGC1bxyyqU="
 	for name, test := range map[string]struct {
@@ -201,6 +202,11 @@ func TestWrongAddressesAreRefused(t *testing.T) {
 		"gossip is peers anywhere": {global("gossip 0.0.0.0:7946\n\t\tpeers 10.0.0.1:7946\n\t\tinsecure\n\t\tadvertise 10.0.0.1"), []string{"one address"}},
 		"peers is a site's":        {global("peers 127.0.0.1:8080") + "http://:8080 {\n\tgroupcache\n}\n", []string{"peers 127.0.0.1:8080", "site"}},
 		"gossip is a site's":       {global("gossip 127.0.0.1:8081") + "http://localhost:8081 {\n\tbind 127.0.0.1\n\tgroupcache\n}\n", []string{"gossip 127.0.0.1:8081", "site"}},
+		"site's behind its name":   {global("gossip 10.0.0.1\n\t\tpeers 10.0.0.1:443\n\t\tinsecure") + "www.example.com {\n\tgroupcache\n}\n", []string{"peers 10.0.0.1:443", "site"}},
+		"redirects to HTTPS":       {global("peers 127.0.0.1:80") + "www.example.com {\n\tgroupcache\n}\n", []string{"peers 127.0.0.1:80", "site"}},
+		"peers is the admin's":     {global("peers 127.0.0.1:2019"), []string{"peers 127.0.0.1:2019", "admin endpoint (localhost:2019)"}},
+		"gossip is the admin's":    {strings.Replace(global("gossip 10.0.0.1:2020\n\t\tinsecure"), "{\n", "{\n\tadmin :2020\n", 1), []string{"gossip 10.0.0.1:2020", "admin endpoint (:2020)"}},
+		"from the environment":     {global("peers 127.0.0.1:{env.GROUPCACHE_TEST_PORT}"), []string{"peers 127.0.0.1:2019", "admin endpoint"}},
 		"IPv6 without brackets":    {global("gossip fd77::1:7946\n\t\tinsecure"), []string{"Caddyfile:4", "[fd77::1]:7946"}},
 		"seed without brackets":    {global("join fd77::2:7946"), []string{"Caddyfile:4", "[fd77::2]:7946"}},
 		"two addresses":            {global("gossip [10.0.0.1 172.17.0.2]:7946\n\t\tinsecure"), []string{"Caddyfile:4", "hostname -i", "172.17.0.2"}},
@@ -222,6 +228,9 @@ func TestRightConfigurationIsAccepted(t *testing.T) {
 		"loopback":                    "groupcache {\n\tgossip 127.0.0.1:7946\n\tjoin [::1]:7946 cache.internal\n}",
 		"IPv6":                        "groupcache {\n\tgossip [::1]:7946\n}",
 		"localhost":                   "groupcache {\n\tgossip localhost\n}",
+		"the admin's, which is off":   "admin off\n\tgroupcache {\n\t\tpeers 127.0.0.1:2019\n\t}",
+		"the admin's, elsewhere":      "admin 127.0.0.2:2020\n\tgroupcache {\n\t\tpeers 127.0.0.1:2020\n\t}",
+		"the admin's, on a socket":    "admin unix//run/caddy-test.sock\n\tgroupcache {\n\t\tpeers 127.0.0.1:2019\n\t}",
 		"beyond, insecure":            "groupcache {\n\tgossip 10.0.0.1\n\tinsecure\n}",
 		"advertised":                  "groupcache {\n\tgossip 0.0.0.0:7946\n\tadvertise 203.0.113.7:7946 203.0.113.7:8000\n\tinsecure\n}",
 		"beyond, with a secret":       "groupcache {\n\tgossip 10.0.0.1\n\tsecret {env.GROUPCACHE_TEST_SECRET}\n}",

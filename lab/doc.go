@@ -5,7 +5,7 @@
 // whose answers carry a version. Load runs before, during and after the fault.
 // docs/faults.md tells what is counted and what came of it last.
 //
-//	go run ./lab                   # all faults, 35 minutes; as root, those of the network too
+//	go run ./lab                   # all faults, an hour; as root, those of the network too
 //	go run ./lab -run split        # those whose name has that in it
 //	go run ./lab -list
 package main

@@ -57,6 +57,9 @@ var faults = []fault{
 		return t.nodes[1].again()
 	}},
 	{name: "leader killed amid fills", quick: true, refetches: some, run: killLeader},
+	{name: "stopped amid fills", quick: true, refetches: nothing, run: stopLeader},
+	{name: "slow body read along", refetches: nothing, run: followSlowly},
+	{name: "file changes amid downloads", quick: true, refetches: nothing, run: changeFiles},
 	{name: "frozen 5 s", quick: true, refetches: some, run: func(t *trial) error { return freeze(t, 5*time.Second) }},
 	{name: "frozen 30 s", refetches: some, run: func(t *trial) error { return freeze(t, 30*time.Second) }},
 	{name: "frozen 2 min", refetches: some, run: func(t *trial) error { return freeze(t, 2*time.Minute) }},
@@ -78,6 +81,19 @@ var faults = []fault{
 	{name: "one-way loss", onNetwork: true, refetches: many, run: func(t *trial) error {
 		t.net.setOneWay(cut, []int{1}, []int{0, 2, 3})
 		t.purgeVia.Store(t.nodes[0])
+		time.Sleep(20 * time.Second)
+		t.net.heal()
+		return nil
+	}},
+	{name: "one-way loss, the other way", onNetwork: true, refetches: many, run: func(t *trial) error {
+		t.net.setOneWay(cut, []int{0, 2, 3}, []int{1})
+		t.purgeVia.Store(t.nodes[0])
+		time.Sleep(20 * time.Second)
+		t.net.heal()
+		return nil
+	}},
+	{name: "large packets lost one way", onNetwork: true, refetches: many, run: func(t *trial) error {
+		t.net.setOneWay(link{largest: 1000}, []int{1}, []int{0, 2, 3})
 		time.Sleep(20 * time.Second)
 		t.net.heal()
 		return nil
@@ -109,6 +125,11 @@ var faults = []fault{
 	{name: "16 nodes join 4", later: 16, refetches: many, prepare: oneProcessor, run: func(t *trial) error {
 		return together(t.nodes[4:], (*node).again)
 	}},
+	{name: "rolling restart of 3", startWith: 3, refetches: nothing, run: restartEach},
+	{name: "rolling restart of 4", refetches: nothing, run: restartEach},
+	{name: "surge", startWith: 3, later: 3, refetches: nothing, run: surge},
+	{name: "blue-green", startWith: 3, later: 3, refetches: nothing, run: blueGreen},
+	{name: "one restart and 10 quiet minutes", refetches: nothing, run: restartAndRest},
 	{name: "all restarted", refetches: many, run: func(t *trial) error {
 		if err := together(t.nodes, (*node).stop); err != nil {
 			return err
@@ -133,6 +154,12 @@ var faults = []fault{
 			return nil
 		},
 		run: func(t *trial) error { return visit(t, t.nodes[4]) },
+	},
+	{name: "one of three is never reached", startWith: 2, later: 1, onNetwork: true, refetches: many, run: neverReached,
+		prepare: func(_ *trial, i int, n *node) error {
+			n.stranger = i == 2
+			return nil
+		},
 	},
 	{name: "another's address advertised", quick: true, later: 1, refetches: aSecond,
 		prepare: func(t *trial, i int, n *node) error {
@@ -173,6 +200,14 @@ var faults = []fault{
 		run: func(t *trial) error {
 			time.Sleep(20 * time.Second)
 			return nil
+		},
+	},
+	{name: "clock wrong at the start", later: 1, refetches: many, run: correctClock,
+		prepare: func(t *trial, i int, n *node) (err error) {
+			if i == t.size() {
+				n.Binary, err = t.lab.buildSkewed()
+			}
+			return err
 		},
 	},
 	{name: "descriptors used up", refetches: some, run: useUpDescriptors},
@@ -253,12 +288,13 @@ func originIs(t *trial, m mood) error {
 	return nil
 }
 
-// killLeader has some nodes wait for what another one fetches, and kills that.
-func killLeader(t *trial) error {
+// amidFills has some nodes wait for what another one, the leader, fetches, and does
+// something amid it.
+func amidFills(t *trial, kind string, do func(leader *node) error) error {
 	leader, rest := t.nodes[1], others(t.nodes, t.nodes[1])
 	var all sync.WaitGroup
 	for i := range 8 { // so that each node owns some
-		path := fmt.Sprintf("/%s/%d", slow, i)
+		path := fmt.Sprintf("/%s/%d", kind, i)
 		all.Go(func() { t.load.request(leader, path) })
 		for _, n := range rest {
 			all.Go(func() {
@@ -268,8 +304,16 @@ func killLeader(t *trial) error {
 		}
 	}
 	time.Sleep(slowBody / 2)
-	leader.kill()
+	err := do(leader)
 	all.Wait()
+	return err
+}
+
+func killLeader(t *trial) error {
+	leader := t.nodes[1]
+	if err := amidFills(t, slow, func(n *node) error { n.kill(); return nil }); err != nil {
+		return err
+	}
 	if fetches, pages := t.origin.fetched(slow); pages != 8 || fetches < 9 {
 		return fmt.Errorf("%d fetches of %d pages: the leader was not killed amid them", fetches, pages)
 	} else {

@@ -45,7 +45,7 @@ func TestShortSelection(t *testing.T) {
 			for _, note := range r.notes {
 				t.Log(note)
 			}
-			if r.errors.n+r.wrong.n+r.old.n > 0 || r.leaked != "" {
+			if r.errors.n+r.wrong.n+r.old.n+len(r.found) > 0 || r.leaked != "" {
 				t.Error(strings.Join(r.faults, "\n"))
 			}
 			if r.recovered > 2*backWithin || r.requests < perSecond {

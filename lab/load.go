@@ -35,6 +35,8 @@ type load struct {
 	all  sync.WaitGroup
 	next atomic.Int64 // name of the next cold page
 
+	rests atomic.Bool // nobody asks for anything
+
 	mu      sync.Mutex // guards below
 	counted int
 	slow    failures
@@ -45,7 +47,8 @@ type load struct {
 	spared  int       // how often the origin\'s error came through for what is stored
 	late    time.Time // when a node that had missed a purge last showed it
 	seconds map[int64]*hitCount
-	missed  map[string]int // stable pages that were no hits, by why
+	missed  map[string]int  // stable pages that were no hits, by why
+	took    []time.Duration // of all requests that count, in the order of their ends
 }
 
 type hitCount struct{ hits, asked int }
@@ -76,7 +79,9 @@ func (t *trial) startLoad() *load {
 			case <-l.stop:
 				return
 			case <-ticks.C:
-				l.all.Go(func() { l.request(t.anyNode(), l.page()) })
+				if !l.rests.Load() {
+					l.all.Go(func() { l.request(t.anyNode(), l.page()) })
+				}
 			}
 		}
 	})
@@ -102,12 +107,12 @@ func (l *load) page() string {
 	}
 }
 
-// request asks a node for a page and judges the answer.
-func (l *load) request(n *node, path string) {
+// request asks a node for a page, judges the answer and returns it.
+func (l *load) request(n *node, path string) (a answer) {
 	epoch, absent := n.epoch.Load(), n.absent.Load()
 	promised, anywhere, before := n.promised.Load(), l.t.promised.Load(), l.t.origin.troubled()
 	start := time.Now()
-	a := get(n, path)
+	a = get(n, path)
 	if harness.ClosedUnanswered(a.err) && time.Since(time.Unix(0, n.reloaded.Load())) < 3*time.Second {
 		// Caddy closes what is idle when it is reloaded. Browsers ask again;
 		// net/http doesn't over a connection that it has not used before.
@@ -115,17 +120,18 @@ func (l *load) request(n *node, path string) {
 	}
 	took := time.Since(start)
 	if absent || n.epoch.Load() != epoch {
-		return
+		return a
 	}
 	kind := kindOf(path)
+	paced := kind == slow || kind == unique // by the origin
 	// Without a cache, who asks an origin that isn't well gets what comes from
 	// there. What was stored may not suffer.
-	origins := (kind == cold || kind == news || kind == slow) && (before || l.t.origin.troubled())
+	origins := (kind == cold || kind == news || paced) && (before || l.t.origin.troubled())
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counted++
-	if took > tooLong && !origins && kind != slow {
+	if took > tooLong && !origins && !paced {
 		l.slow.add("%s from %s took %v (%s)", path, n.Name, took.Round(time.Millisecond), a.cacheStatus)
 	}
 	if kind == stable {
@@ -141,23 +147,23 @@ func (l *load) request(n *node, path string) {
 			l.missed[a.why()]++
 		}
 	}
-	if !origins && kind != slow {
-		l.worst = max(l.worst, took)
+	if !origins && !paced {
+		l.worst, l.took = max(l.worst, took), append(l.took, took)
 	}
 	switch {
 	case a.broken && !origins:
 		l.spared++ // as without a cache; but it was stored
-		return
+		return a
 	case a.err != nil || a.status != http.StatusOK:
 		if !origins {
 			l.errors.add("%s from %s after %v: %d, %v (%s)", path, n.Name, took.Round(time.Millisecond), a.status, a.err, a.cacheStatus)
 		}
-		return
+		return a
 	case a.wrong != nil:
 		l.wrong.add("%s from %s: %v (%s)", path, n.Name, a.wrong, a.cacheStatus)
-		return
+		return a
 	case kind != news:
-		return
+		return a
 	}
 	if a.version < promised {
 		l.old.add("%s from %s is of version %d, and what is older than %d was purged (%s)", path, n.Name, a.version, promised, a.cacheStatus)
@@ -165,6 +171,7 @@ func (l *load) request(n *node, path string) {
 	if a.version < anywhere {
 		l.late = time.Now()
 	}
+	return a
 }
 
 // An answer is what a client got.
@@ -178,12 +185,20 @@ type answer struct {
 	cacheStatus string
 }
 
-func get(n *node, path string) (a answer) {
+// asking is a request for a page.
+func (n *node) asking(path string) (*http.Request, error) {
 	r, err := http.NewRequest(http.MethodGet, "http://"+n.HTTP+path, nil)
+	if err == nil {
+		r.Host = "lab.test" // all nodes make the same key of it
+	}
+	return r, err
+}
+
+func get(n *node, path string) (a answer) {
+	r, err := n.asking(path)
 	if err != nil {
 		return answer{err: err}
 	}
-	r.Host = "lab.test" // all nodes make the same key of it
 	resp, err := n.clients.Do(r)
 	if err != nil {
 		return answer{err: err}

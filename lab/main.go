@@ -29,6 +29,7 @@ func main() {
 	list := flag.Bool("list", false, "list the faults")
 	caddy := flag.String("caddy", "", "the Caddy to break; default: one built from this checkout")
 	soakFor := flag.Duration("soak", 10*time.Minute, "how long everything lasts")
+	rest := flag.Duration("rest", 10*time.Minute, "how long it is quiet after the one restart")
 	flag.Parse()
 	chosen, err := choose(*run)
 	switch {
@@ -36,7 +37,7 @@ func main() {
 	case *list:
 		fmt.Println(names(chosen))
 	default:
-		err = runAll(os.Stdout, *caddy, *soakFor, chosen)
+		err = runAll(os.Stdout, lab{caddy: *caddy, soak: *soakFor, rest: *rest}, chosen)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -67,6 +68,7 @@ type lab struct {
 	dir    string // for what need not stay
 	quick  bool
 	soak   time.Duration
+	rest   time.Duration
 }
 
 func newLab(caddy, dir string) (l *lab, err error) {
@@ -114,7 +116,8 @@ func (l *lab) build(name string, edits ...edit) (string, error) {
 	return binary, harness.Build(context.Background(), binary, "-overlay", binary+".json")
 }
 
-// buildSkewed builds a Caddy whose clock is wrong by LAB_SKEW seconds. Nothing from
+// buildSkewed builds a Caddy whose clock is wrong by LAB_SKEW seconds, until it is
+// LAB_SKEW_UNTIL in seconds since 1970, if that is given. Nothing from
 // outside can do that to it: Go asks the kernel for the time and not a library,
 // and namespaces have no wall clock of their own.
 func (l *lab) buildSkewed() (string, error) {
@@ -125,16 +128,21 @@ func (l *lab) buildSkewed() (string, error) {
 	dir := filepath.Join(strings.TrimSpace(string(root)), "src", "time")
 	const now = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
 	return l.build("skewed",
-		edit{filepath.Join(dir, "time.go"), now, now + "\tsec += labSkew\n"},
+		edit{filepath.Join(dir, "time.go"), now, now + "\tif sec < labSkewUntil {\n\t\tsec += labSkew\n\t}\n"},
 		edit{filepath.Join(dir, "lab_skew.go"), "", `package time
 
 import "syscall"
 
-var labSkew = func() int64 {
-	skew, _ := syscall.Getenv("LAB_SKEW")
-	seconds, _ := atoi(skew)
-	return int64(seconds)
-}()
+func labEnv(name string, none int64) int64 {
+	value, _ := syscall.Getenv(name)
+	n, err := atoi(value)
+	if err != nil {
+		return none
+	}
+	return int64(n)
+}
+
+var labSkew, labSkewUntil = labEnv("LAB_SKEW", 0), labEnv("LAB_SKEW_UNTIL", 1<<62)
 `})
 }
 
@@ -145,7 +153,7 @@ func (l *lab) buildVersion() (string, error) {
 }
 
 // runAll tries faults and prints what came of them.
-func runAll(w io.Writer, caddy string, soakFor time.Duration, chosen []fault) error {
+func runAll(w io.Writer, with lab, chosen []fault) error {
 	dir, err := os.MkdirTemp("", "lab")
 	if err != nil {
 		return err
@@ -158,11 +166,11 @@ func runAll(w io.Writer, caddy string, soakFor time.Duration, chosen []fault) er
 		os.RemoveAll(dir)
 		os.Exit(1) // the nodes end with this process
 	}()
-	l, err := newLab(caddy, dir)
+	l, err := newLab(with.caddy, dir)
 	if err != nil {
 		return err
 	}
-	l.soak = soakFor
+	l.soak, l.rest = with.soak, with.rest
 	fmt.Fprintf(w, "%s, %d processors, %s, %s\n\n", machine(), runtime.NumCPU(), runtime.Version(), time.Now().Format(time.DateOnly))
 	fmt.Fprintln(w, "| fault | requests | errors | wrong | outdated | over 1 s | slowest | fetches a page | as before after | outdated until | left over | |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|---|---|")

@@ -29,6 +29,8 @@ type network struct {
 type link struct {
 	loss          float64 // 1: all
 	delay, jitter time.Duration
+	largest       int  // packets of more bytes are lost; 0: none is
+	noCalls       bool // packets that begin a TCP connection are lost, as behind NAT
 }
 
 var cut = link{loss: 1}
@@ -146,12 +148,21 @@ func (n *network) forward(from, to int, packet []byte) {
 	n.mu.Unlock()
 	switch {
 	case receiver == nil, l.loss > 0 && rand.Float64() < l.loss:
+	case l.largest > 0 && len(packet) > l.largest, l.noCalls && begins(packet):
 	case l.delay > 0:
 		late := l.delay + time.Duration((rand.Float64()*2-1)*float64(l.jitter))
 		receiver.later(parcel{time.Now().Add(late), append([]byte(nil), packet...)})
 	default:
 		_, _ = receiver.dev.Write(packet)
 	}
+}
+
+// begins reports whether an IPv4 packet begins a TCP connection: it has the flag SYN
+// and not ACK.
+func begins(packet []byte) bool {
+	const tcp, syn, ack = 6, 0x02, 0x10
+	header := int(packet[0]&0x0f) * 4
+	return packet[9] == tcp && len(packet) > header+13 && packet[header+13]&(syn|ack) == syn
 }
 
 // later delivers a packet when its time has come. Packets may overtake each

@@ -24,9 +24,17 @@ const (
 	short  = "short"  // stale after a second, and may be served so for long
 	cold   = "cold"   // nobody has asked for it before
 	slow   = "slow"   // its body takes slowBody
+	unique = "unique" // the same, and each fetch gives other bytes
+	large  = "large"  // of several chunks, in editions, with ranges
+	drip   = "drip"   // large, and comes at the origin's rate
+	kept   = "kept"   // like stable, but asked for by one client, and again after the fault
+	events = "events" // server-sent events, without an end
 )
 
 const slowBody = 3 * time.Second
+
+// largeBody is the size of a large body: it has a chunk that is not full.
+const largeBody = 2<<20 + 512<<10
 
 // What the origin does at the moment.
 type mood int32
@@ -49,6 +57,9 @@ type origin struct {
 	mood    atomic.Int32
 	recent  atomic.Int64 // when the mood changed last, in Unix nanoseconds
 	version atomic.Int64 // of news
+	edition atomic.Int64 // of large bodies
+	mixed   atomic.Bool  // large bodies are of this edition or the next, by chance
+	rate    atomic.Int64 // of drip, in bytes a second
 	asked   atomic.Int64 // requests under way
 	most    atomic.Int64 // of these there were so far
 	server  http.Server
@@ -110,13 +121,25 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer o.asked.Add(-1)
 	o.mu.Lock()
 	o.fetches[r.URL.Path]++
+	fetch := int64(o.fetches[r.URL.Path])
 	o.mu.Unlock()
 	kind := kindOf(r.URL.Path)
+	if kind == events {
+		serveEvents(w, r)
+		return
+	}
 	control := "max-age=3600"
 	var version int64
 	switch kind {
 	case news:
 		version = o.version.Load()
+	case unique:
+		version = fetch
+	case large:
+		version = o.edition.Load()
+		if o.mixed.Load() {
+			version += rand.Int64N(2)
+		}
 	case short:
 		control = "max-age=1, stale-while-revalidate=600, stale-if-error=600"
 	}
@@ -140,23 +163,61 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if kind == large || kind == drip {
+		if kind == drip {
+			w = dripping{w, o.rate.Load()}
+		}
+		h.Set("Etag", `"`+strconv.FormatInt(version, 10)+`"`)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(page))
+		return
+	}
 	h.Set("Content-Length", strconv.Itoa(len(page)))
 	switch {
 	case mood == dying:
 		_, _ = w.Write(page[:len(page)/2])
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
-	case kind == slow:
-		const steps = 30
-		for i := range steps {
-			if _, err := w.Write(page[i*len(page)/steps : (i+1)*len(page)/steps]); err != nil {
-				return
-			}
-			_ = http.NewResponseController(w).Flush()
-			time.Sleep(slowBody / steps)
-		}
+	case kind == slow || kind == unique:
+		dripping{w, int64(len(page)) * int64(time.Second) / int64(slowBody)}.Write(page)
 	default:
 		_, _ = w.Write(page)
+	}
+}
+
+// dripping writes so many bytes a second.
+type dripping struct {
+	http.ResponseWriter
+	rate int64
+}
+
+func (d dripping) Write(b []byte) (n int, err error) {
+	for err == nil && n < len(b) {
+		some := min(int64(len(b)-n), max(d.rate/10, 1))
+		if _, err = d.ResponseWriter.Write(b[n : n+int(some)]); err == nil {
+			err = http.NewResponseController(d.ResponseWriter).Flush()
+		}
+		n += int(some)
+		time.Sleep(time.Duration(some) * time.Second / time.Duration(d.rate))
+	}
+	return n, err
+}
+
+// serveEvents sends an event each half second until the client is gone.
+func serveEvents(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	ticks := time.NewTicker(500 * time.Millisecond)
+	defer ticks.Stop()
+	for {
+		if _, err := io.WriteString(w, "data: news\n\n"); err != nil {
+			return
+		}
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-ticks.C:
+		case <-r.Context().Done():
+			return
+		}
 	}
 }
 
@@ -175,8 +236,11 @@ func page(path string, version int64) []byte {
 	seed := h.Sum64()
 	filler := rand.New(rand.NewPCG(seed, seed))
 	size := 1<<10 + int64(seed%(16<<10))
-	if kindOf(path) == slow {
+	switch kindOf(path) {
+	case slow, unique:
 		size = 300 << 10
+	case large, drip:
+		size = largeBody
 	}
 	for int64(b.Len()) < size {
 		b.WriteString(strconv.FormatUint(filler.Uint64(), 36))

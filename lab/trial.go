@@ -35,6 +35,7 @@ type trial struct {
 
 	healed time.Time // zero as long as the fault lasts
 	notes  []string
+	failed []string // what the fault itself has found
 }
 
 // Where hosts with a namespace of their own listen.
@@ -61,7 +62,8 @@ type result struct {
 	late                     time.Duration // how long after the fault somebody still showed what was purged
 	refetched                float64       // fetches of stable pages, for each of them
 	recovered                time.Duration
-	leaked                   string // "" if nothing has
+	leaked                   string   // "" if nothing has
+	found                    []string // by the fault itself
 	faults                   []string
 	notes                    []string
 }
@@ -139,7 +141,7 @@ func (l *lab) try(f fault) (r result, err error) {
 			r.fail("%v", err)
 		}
 	}
-	r.notes = t.notes
+	r.notes, r.found, r.faults = t.notes, t.failed, append(r.faults, t.failed...)
 	return r, nil
 }
 
@@ -379,6 +381,11 @@ func (t *trial) note(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
 }
 
+// fail notes that the fault itself has found what must not be.
+func (t *trial) fail(format string, args ...any) {
+	t.failed = append(t.failed, fmt.Sprintf(format, args...))
+}
+
 // lasts is how long a fault lasts; less in the short selection.
 func (t *trial) lasts(d, atLeast time.Duration) {
 	if t.lab.quick {
@@ -400,10 +407,11 @@ func (t *trial) awaitRecovery(ratio float64) (time.Duration, error) {
 func (t *trial) usage() (map[*node]usage, error) {
 	used := make(map[*node]usage)
 	t.origin.closeIdle()
-	for _, n := range t.first() {
+	live := slices.DeleteFunc(slices.Clone(t.first()), func(n *node) bool { return !n.Running() })
+	for _, n := range live {
 		n.clients.CloseIdleConnections()
 	}
-	for _, n := range t.first() {
+	for _, n := range live {
 		u, err := n.usage()
 		if err != nil {
 			return nil, err

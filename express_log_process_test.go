@@ -81,15 +81,8 @@ func (p *process) askInTurn(t *testing.T, secure bool, requests ...string) (all 
 
 func (p *process) askEach(t *testing.T, secure bool, requests []string) (answered, all int) {
 	t.Helper()
-	conn, err := net.Dial("tcp", p.http)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if secure {
-		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: clientHost, NextProtos: []string{"http/1.1"}})
-	}
+	conn := p.dialFor(t, secure)
 	defer conn.Close() //nolint:errcheck // all has come
-	_ = conn.SetDeadline(time.Now().Add(hang))
 	in := bufio.NewReader(conn)
 	for _, request := range requests {
 		_, _ = io.WriteString(conn, request) // what is not sent is not answered
@@ -98,6 +91,20 @@ func (p *process) askEach(t *testing.T, secure bool, requests []string) (answere
 		all += lane
 	}
 	return answered, all
+}
+
+// dialFor connects to the node's site, for HTTP/1.1.
+func (p *process) dialFor(t *testing.T, secure bool) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", p.http)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(hang))
+	if secure {
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: clientHost, NextProtos: []string{"http/1.1"}})
+	}
+	return conn
 }
 
 // logged returns the entries of a log, without what is never the same, when all of them have

@@ -51,7 +51,8 @@ var doors = map[string]int{
 type exit struct{ doors, decided string }
 
 var exits = map[string]exit{
-	"Handler.Answer":          {"Body", "Node.Find"},
+	"Handler.answer":          {"Body", "Node.Find"},
+	"Handler.sendThrough":     {"hitHeader", byCaller},
 	"Handler.serve":           {"deliverWhole", "Node.Find"},
 	"exchange.hit":            {"deliver", "Node.Find"},
 	"exchange.deliver":        {"answerNotModified deliverParts deliverWhole hitHeader newHeader", byCaller},

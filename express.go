@@ -89,7 +89,7 @@ func checkOrder(wrappers []json.RawMessage) error {
 func (e *Express) checkServer() error {
 	s := e.server
 	for option, set := range map[string]bool{
-		"log (access logs)": s.Logs != nil, "read_timeout": s.ReadTimeout > 0, "write_timeout": s.WriteTimeout > 0,
+		"read_timeout": s.ReadTimeout > 0, "write_timeout": s.WriteTimeout > 0,
 		"write_min_rate": s.WriteMinRate > 0, "client authentication, or strict_sni_host,": s.StrictSNIHost != nil && *s.StrictSNIHost,
 	} {
 		if set {
@@ -103,10 +103,14 @@ func (e *Express) checkServer() error {
 func (e *Express) WrapListener(ln net.Listener) net.Listener {
 	return express.NewListener(ln, express.Options{
 		Find: func(r *http.Request) express.Site {
-			if h, ok := routes.Find(e.server.Routes, r, hasLane).(*Handler); ok {
-				return h
+			h, ok := routes.Find(e.server.Routes, r, hasLane).(*Handler)
+			switch {
+			case !ok:
+				return nil
+			case e.server.Logs != nil:
+				return &loggedSite{h, e.server}
 			}
-			return nil
+			return h
 		},
 		Context:       context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
 		IdleTimeout:   time.Duration(e.server.IdleTimeout),
@@ -188,7 +192,20 @@ func (a *App) hasLaneFor(h *Handler) (has bool) {
 
 // Answer answers a request of the express lane if it is a plain hit: the steps receive,
 // look up and hit of ServeHTTP.
-func (h *Handler) Answer(w *express.Writer, r *http.Request) bool {
+func (h *Handler) Answer(w *express.Writer, r *http.Request) bool { return h.answer(w, r, nil) }
+
+// A loggedSite is a handler whose server has access logs: it sees what the lane answers.
+type loggedSite struct {
+	*Handler
+	server *caddyhttp.Server
+}
+
+// Answer answers a request of the express lane, by way of the server.
+func (s *loggedSite) Answer(w *express.Writer, r *http.Request) bool {
+	return s.answer(w, r, s.server)
+}
+
+func (h *Handler) answer(w *express.Writer, r *http.Request, server *caddyhttp.Server) bool {
 	h.route().Cut(h.Cookies, r)
 	x := exchange{h: h, r: r}
 	if x.receive() != rfc9111.None || x.lookUp() != stepHit {
@@ -213,11 +230,28 @@ func (h *Handler) Answer(w *express.Writer, r *http.Request) bool {
 	if h.cacheName != "" {
 		w.Field("Cache-Status", member)
 	}
+	if server != nil {
+		s.body = nil
+		if !h.sendThrough(w, server, s, body) {
+			return false
+		}
+	} else {
+		h.counters.requests[statusHit].Add(1)
+		h.logDecision(r, statusHit, "", s.detail.(string), false)
+		w.Send(body)
+	}
 	h.node.HotKeys.Note(h.Group, x.Key, r, urlOf)
-	h.counters.requests[statusHit].Add(1)
-	h.logDecision(r, statusHit, "", s.detail.(string), false)
-	w.Send(body)
 	return true
+}
+
+// sendThrough sends a hit of the lane while its server handles the request, whose handlers
+// learn from hitHeader what the response is.
+func (h *Handler) sendThrough(w *express.Writer, server *caddyhttp.Server, s storedResponse, body []byte) bool {
+	return w.SendThrough(server, body, func(w http.ResponseWriter, r *http.Request) {
+		x := exchange{h: h, w: w, r: r}
+		x.hitHeader(w, &s)
+		w.WriteHeader(s.entry.Status)
+	})
 }
 
 // Interface guards

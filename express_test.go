@@ -26,7 +26,6 @@ func TestWrongLaneIsRefused(t *testing.T) {
 		"a matcher":               {"", "@a header X-Any x\n\thandle @a {\n" + cached + "}\n", []string{"matcher header"}},
 		"a placeholder":           {"", "@a path /{env.HOME}\n\thandle @a {\n" + cached + "}\n", []string{"matcher path"}},
 		"a route in front":        {"", "route {\n@a not path /b\n\terror @a 404\n" + cached + "}\n", []string{"handler error"}},
-		"access logs":             {"", "log\n\t" + cached, []string{"access logs"}},
 		"a time-out":              {"timeouts {\n\tread_body 1s\n}\n", cached, []string{"read_timeout"}},
 		"SNI":                     {"strict_sni_host on\n", cached, []string{"strict_sni_host"}},
 		"a template":              {"", "groupcache {\n\texpress\n\tkey {path}\n}\n", []string{"key template"}},
@@ -51,6 +50,7 @@ func TestLanesThatAreRight(t *testing.T) {
 		"a handler for some paths": "header /b/* X-Any x\n" + cached,
 		"a root":                   "root * /srv\n" + cached,
 		"encode":                   "encode\n" + cached,
+		"access logs":              "log\nlog_append x {http.request.uri}\nlog_skip /b\n" + cached,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := validate(t, laneConfig(t, "", site)); err != nil {

@@ -49,14 +49,20 @@ func startTwins(t *testing.T) *twins {
 	for _, p := range c {
 		p.config = fmt.Sprintf("{\n\tadmin %s\n\tauto_https off\n\tpersist_config off\n}\nhttp://%s {\n\tgroupcache\n\trespond ok\n}\n", p.admin, p.http)
 		p.gossip = ""
+		p.overTLS() // the certificate
 		p.start()
 	}
 	return w
 }
 
-// load has both take a config. servers are options of the server, CACHE in site the directive.
-func (w *twins) load(t *testing.T, servers, options, site string) {
+// load has both take a config. servers are options of the server, CACHE in site the directive,
+// global are more global options.
+func (w *twins) load(t *testing.T, servers, options, site string, global ...string) {
 	t.Helper()
+	more := strings.Join(global, "")
+	if !strings.Contains(more, "servers {") {
+		more += "servers {\n" + servers + "\n}\n"
+	}
 	for _, p := range []*process{w.with, w.without} {
 		lane, express := "", ""
 		if p == w.with {
@@ -67,8 +73,11 @@ func (w *twins) load(t *testing.T, servers, options, site string) {
 		if site == "" {
 			site = onlyLane
 		}
-		config := strings.NewReplacer("LANE", lane, "SITES", "http://:"+port+" {\nbind "+host, "PORT", port, "CACHE", cache, "UPSTREAM", w.origin.addr(), "DIR", p.dir).Replace(
-			fmt.Sprintf("{\nadmin %s\nauto_https off\npersist_config off\nstorage file_system %s\nservers {\n%s\n}\n}\n%s", p.admin, p.dir, servers, site))
+		config := strings.NewReplacer(
+			"LANE", lane, "CACHE", cache, "UPSTREAM", w.origin.addr(), "DIR", p.dir, "SITES", "http://:"+port+" {\nbind "+host,
+			"SECURE", fmt.Sprintf("https://:%s {\nbind %s\ntls %s %s", port, host, filepath.Join(p.dir, "cert"), filepath.Join(p.dir, "key")),
+		).Replace(
+			fmt.Sprintf("{\nadmin %s\nauto_https off\npersist_config off\nstorage file_system %s\n%s}\n%s", p.admin, p.dir, more, site))
 		if status, body := p.load(config); status != http.StatusOK {
 			t.Fatalf("%d %s\n%s", status, body, config)
 		}
@@ -122,15 +131,18 @@ func readLane(in *bufio.Reader, n int, head bool) (got []string, lane int) {
 			return append(got, err.Error()), lane
 		}
 		body, err := io.ReadAll(resp.Body)
-		if i := slices.IndexFunc(order, func(line string) bool { return strings.HasPrefix(line, "Age:") }); i > 0 && order[i-1] > "B" {
+		if i := slices.IndexFunc(order, func(line string) bool { return strings.HasPrefix(line, "Age:") }); i > 0 && order[i-1] > order[i] {
 			lane++ // net/http sorts
 		}
 		slices.Sort(order)
-		order = slices.DeleteFunc(order, func(line string) bool { return strings.HasPrefix(line, "Age:") || strings.HasPrefix(line, "Date:") })
+		order = slices.DeleteFunc(order, func(line string) bool { return ofItsTime.MatchString(line) })
 		got = append(got, fmt.Sprintf("%s %s %q %d %.60q %v", resp.Proto, resp.Status, seconds.ReplaceAllString(strings.Join(order, "|"), "ttl=N"), len(body), body, err))
 	}
 	return got, lane
 }
+
+// ofItsTime are fields that tell when a response was made, or how its body came.
+var ofItsTime = regexp.MustCompile(`^(Age|Date|Content-Length|Transfer-Encoding):`)
 
 var seconds = regexp.MustCompile(`ttl=\d+`)
 

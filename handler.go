@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/express"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/front"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
@@ -40,6 +41,12 @@ const maxLookUps = 3
 // A local hit is receive, look up, hit; a remote hit receive, look up, join, lead,
 // follow; a miss receive, look up, join, lead, fetch. docs/design.md tells the three.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if h.Express {
+		if sending := express.SendingOf(r); sending != nil {
+			sending.Send(w, r)
+			return nil
+		}
+	}
 	h.route().Cut(h.Cookies, r)
 	if h.Purge != nil && slices.Contains(h.Purge.Methods, r.Method) {
 		return h.servePurge(w, r)

@@ -31,7 +31,7 @@ func TestSession(t *testing.T) {
 	// In so short a run both nodes of a pair may hold all of so few URLs.
 	b.remoteURLs, b.remoteShare = 100, 0
 	err := f.Parse([]string{
-		"-only", "throughput,memory,ring,cost", "-sizes", "1KiB", "-connections", "4",
+		"-only", "throughput,connections,entries,memory,ring,cost", "-sizes", "1KiB", "-connections", "4",
 		"-rounds", "1", "-seconds", "0.05", "-entries", "1000", "-o", page,
 	})
 	if err != nil {
@@ -45,7 +45,7 @@ func TestSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"### 1KiB, HTTP/1.1", "### 1KiB, HTTP/2", "| ceiling handler ", "| local hit ", "| local hit, 17 fields ", "| hot hit ", "| remote hit ",
+		"### 1KiB, HTTP/1.1\n", "### 1KiB, HTTP/1.1 over TLS", "### 1KiB, HTTP/2\n", "### 1KiB, HTTP/2 over TLS", "## By number of connections", "## By number of entries", "| local hit, express lane ", "| ceiling handler ", "| local hit ", "| local hit, 17 fields ", "| hot hit ", "| remote hit ",
 		"| remote hit, secret ", "| 304 ", "| range, a quarter ", "| miss ", "| pass-through, private ", "| 1,000 ", "| ranges ",
 		"(performance/cpu-1kib-http1.svg)", "(performance/entries.svg)", "(performance/ring.svg)",
 	} {
@@ -57,7 +57,7 @@ func TestSession(t *testing.T) {
 		t.Error("a plot has no file")
 	}
 	plots, err := filepath.Glob(filepath.Join(strings.TrimSuffix(page, ".md"), "*.svg"))
-	if err != nil || len(plots) != 6 {
+	if err != nil || len(plots) != 10 {
 		t.Errorf("%d plots, %v", len(plots), err)
 	}
 	for _, name := range plots {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,7 @@ var requestFields = [...][2]string{
 type target struct {
 	addr   string
 	http2  bool
+	tls    bool
 	path   func(n int64) string // of the n-th request
 	fields [][2]string          // more request fields
 	status int
@@ -90,8 +92,12 @@ func (t *target) dial() (wire, error) {
 	if err := c.SetDeadline(time.Now().Add(longest)); err != nil {
 		return nil, err
 	}
+	if t.tls {
+		protocol := map[bool]string{false: "http/1.1", true: "h2"}[t.http2]
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{protocol}})
+	}
 	if t.http2 {
-		return newH2(c)
+		return newH2(c, map[bool]string{false: "http", true: "https"}[t.tls])
 	}
 	return &h1{conn: c, in: bufio.NewReaderSize(c, 64<<10)}, nil
 }
@@ -180,8 +186,7 @@ func field(line []byte, name string) ([]byte, bool) {
 	return line[len(name):], true
 }
 
-// h2 is a connection with HTTP/2 without TLS, which would hide what it is that
-// costs.
+// h2 is a connection with HTTP/2. Without TLS, it shows what it is that costs.
 type h2 struct {
 	conn   net.Conn
 	out    *bufio.Writer
@@ -189,6 +194,7 @@ type h2 struct {
 	block  bytes.Buffer
 	enc    *hpack.Encoder
 	dec    *hpack.Decoder
+	scheme string
 	stream uint32
 	unread int // bytes of the connection's window that the server has used
 
@@ -199,8 +205,8 @@ type h2 struct {
 // window is so large that the generator never holds up a server.
 const window = 1 << 30
 
-func newH2(conn net.Conn) (*h2, error) {
-	c := &h2{conn: conn, out: bufio.NewWriter(conn), stream: 1}
+func newH2(conn net.Conn, scheme string) (*h2, error) {
+	c := &h2{conn: conn, out: bufio.NewWriter(conn), scheme: scheme, stream: 1}
 	c.framer = http2.NewFramer(c.out, bufio.NewReaderSize(conn, 64<<10))
 	c.framer.SetReuseFrames()
 	c.enc = hpack.NewEncoder(&c.block)
@@ -229,7 +235,7 @@ func (c *h2) do(path string, more [][2]string) (answer, error) {
 	c.block.Reset()
 	c.length = -1
 	c.cache = c.cache[:0]
-	for _, f := range [...][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", host}} {
+	for _, f := range [...][2]string{{":method", "GET"}, {":scheme", c.scheme}, {":authority", host}} {
 		_ = c.enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) // a Buffer takes all
 	}
 	_ = c.enc.WriteField(hpack.HeaderField{Name: ":path", Value: path, Sensitive: true}) // paths don't come again

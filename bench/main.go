@@ -12,8 +12,8 @@
 // takes turns, round by round, so whatever else the machine does meets all alike. Every answer is checked: its status, its
 // length, and that Cache-Status says what the case is about.
 //
-// It needs Linux, whose /proc tells processor times. nginx and varnishd join in
-// if they are installed. Everything listens on loopback.
+// It needs Linux, whose /proc tells processor times. nginx, varnishd and traffic_server
+// join in if they are installed. Everything listens on loopback.
 package main
 
 import (
@@ -75,6 +75,8 @@ var parts = []struct {
 	run  func(*bench, context.Context) error
 }{
 	{"throughput", (*bench).throughput},
+	{"connections", (*bench).byConnections},
+	{"entries", (*bench).byEntries},
 	{"latency", (*bench).latency},
 	{"firstbyte", (*bench).firstByte},
 	{"scale", (*bench).scale},
@@ -95,9 +97,9 @@ func newBench(f *flag.FlagSet) *bench {
 	f.StringVar(&b.only, "only", strings.Join(names, ","), "what to measure")
 	f.StringVar(&b.cases, "cases", "", "a regular expression for the cases of throughput and latency; what they are compared with is measured too")
 	f.StringVar(&b.sizes, "sizes", "1KiB,10KiB,1MiB", "sizes of bodies")
-	f.StringVar(&b.http, "http", "1,2", "versions of HTTP")
+	f.StringVar(&b.http, "http", "1,1s,2,2s", "versions of HTTP; with an s over TLS")
 	f.IntVar(&b.rate, "rate", 2000, "requests a second where latency is measured")
-	f.IntVar(&b.entries, "entries", 100_000, "up to how many entries memory is measured with; a million needs 8 GiB of memory")
+	f.IntVar(&b.entries, "entries", 100_000, "up to how many entries memory and caches are measured with; a million needs 8 GiB of memory, and 5 GiB of disk")
 	f.StringVar(&b.page, "o", "", "write the report to this Markdown file, and its plots to a directory of the same name")
 	f.StringVar(&b.profiles, "profiles", "", "write a CPU profile of each case of throughput to this directory, taken in one more round")
 	return b
@@ -119,6 +121,9 @@ func (b *bench) run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(b.lab.dir)
 	if err := os.Chmod(b.lab.dir, 0o755); err != nil { // other caches drop root's rights
+		return err
+	}
+	if err := b.lab.makeCertificate(); err != nil {
 		return err
 	}
 	origin, err := b.lab.startOrigin(ctx)

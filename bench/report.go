@@ -34,7 +34,7 @@ func (r *report) begin(b *bench) {
 	r.printf("generator share the machine. CPU is the servers' processor time for one request (of all nodes that take part, not of upstream and generator).\n")
 	r.printf("Numbers are medians; with ratios, quartiles are in parentheses. Each round of throughput is measured side by side with one of what it is compared\n")
 	r.printf("with, and ratios are of these pairs: what a machine does within a minute varies by more than what is to be told apart.\n")
-	r.printf("HTTP/2 is without TLS.%s\n", othersMark)
+	r.printf("HTTP/2 is without TLS, unless it says otherwise.%s\n", othersMark)
 }
 
 func (r *report) printf(format string, args ...any) { fmt.Fprintf(&r.text, format, args...) }

@@ -2,16 +2,22 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/harness"
 
@@ -19,11 +25,14 @@ import (
 )
 
 // A site is what one port of a Caddy process serves, with HTTP/1.1 and HTTP/2.
-type site struct{ addr string }
+type site struct {
+	addr   string
+	secure bool // it speaks TLS
+}
 
 // target returns a target at the site for answers of 200 with a body of a size.
 func (s site) target(http2 bool, size int, path func(int64) string) *target {
-	return &target{addr: s.addr, http2: http2, path: path, status: http.StatusOK, length: int64(size)}
+	return &target{addr: s.addr, http2: http2, tls: s.secure, path: path, status: http.StatusOK, length: int64(size)}
 }
 
 // always is a path that does not change.
@@ -46,6 +55,9 @@ type node struct {
 	encoded site // groupcache, and behind it encode and reverse_proxy
 	encode  site // these two alone
 
+	// The same over TLS.
+	cacheTLS, laneTLS, ceilingTLS site
+
 	costly   site // groupcache with options that look at requests, and a handler
 	costless site // the handler alone
 }
@@ -63,6 +75,36 @@ type lab struct {
 	dir    string // for configs, logs and files
 	origin string
 	count  int // of clusters started
+}
+
+// certificate returns the files of a certificate and its key.
+func (l *lab) certificate() string {
+	return filepath.Join(l.dir, "cert.pem") + " " + filepath.Join(l.dir, "key.pem")
+}
+
+// makeCertificate writes these files.
+func (l *lab) makeCertificate() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{host},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	certFile, keyFile, _ := strings.Cut(l.certificate(), " ")
+	return errors.Join( // other caches read them as somebody else
+		os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o644),
+		os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o644),
+	)
 }
 
 // startOrigin starts the upstream.
@@ -133,12 +175,15 @@ func (l *lab) node(at *harness.Node, c cluster) (*node, error) {
 			return err
 		}
 		n.addrs = append(n.addrs, s.addr)
-		lane := ""
-		if s == &n.lane {
+		lane, scheme, certificate, protocols := "", "http", "", "h1 h2c"
+		if s.secure {
+			scheme, certificate, protocols = "https", "tls "+l.certificate()+"\n\t", "h1 h2"
+		}
+		if s == &n.lane || s == &n.laneTLS {
 			lane = "\t\tlistener_wrappers {\n\t\t\tgroupcache\n\t\t}\n"
 		}
-		at.Global += fmt.Sprintf("\tservers %s {\n\t\tprotocols h1 h2c\n%s\t}\n", s.addr, lane)
-		at.Sites += fmt.Sprintf("\nhttp://:%s {\n\tbind 127.0.0.1\n\t%s\n}\n", port(s.addr), body)
+		at.Global += fmt.Sprintf("\tservers %s {\n\t\tprotocols %s\n%s\t}\n", s.addr, protocols, lane)
+		at.Sites += fmt.Sprintf("\n%s://:%s {\n\tbind 127.0.0.1\n\t%s%s\n}\n", scheme, port(s.addr), certificate, body)
 		return nil
 	}
 	proxy := "reverse_proxy " + l.origin
@@ -163,7 +208,11 @@ func (l *lab) node(at *harness.Node, c cluster) (*node, error) {
 			return nil, err
 		}
 	}
+	n.cacheTLS.secure, n.laneTLS.secure, n.ceilingTLS.secure = true, true, true
 	return n, errors.Join(err,
+		add(&n.cacheTLS, "groupcache {\n\t\tgroup secure\n\t}\n\t"+proxy),
+		add(&n.laneTLS, "groupcache {\n\t\tgroup secure-lane\n\t\texpress\n\t}\n\t"+proxy),
+		add(&n.ceilingTLS, "bench_ceiling"),
 		add(&n.ceiling, "bench_ceiling"),
 		add(&n.full, "bench_ceiling full"),
 		add(&n.respond, setting("Content-Length")+strings.Join(responses, "\n\t")),

@@ -61,6 +61,7 @@ type arena struct {
 	b      *bench
 	size   size
 	http2  bool
+	tls    bool
 	alone  *node
 	rivals []*rival
 	plain  *pair
@@ -193,9 +194,12 @@ func (a *arena) newPath(int64) string {
 // contestants returns all cases. Those that need a pair are left out if there is
 // none.
 func (a *arena) contestants() []*contestant {
+	if a.tls {
+		return slices.Concat(a.hitsOverTLS(), a.rivalHits())
+	}
 	all := slices.Concat(a.ceilings(), a.hits(), a.remoteHits(), a.fetches(), a.rivalHits())
 	for _, c := range all {
-		c.closely = !a.http2 && slices.Contains(closely, c.name)
+		c.closely = c.closely || !a.http2 && slices.Contains(closely, c.name)
 	}
 	return all
 }
@@ -334,15 +338,38 @@ func (a *arena) fetches() []*contestant {
 	}
 }
 
+// hitsOverTLS are the hits of which TLS is a part.
+func (a *arena) hitsOverTLS() []*contestant {
+	n := a.alone
+	all := []*contestant{a.rival(ceilingName, "", a.at(n.ceilingTLS, a.fixed()))}
+	local := a.at(n.cacheTLS, a.fixed(), "detail=local")
+	c := a.contestant(localName, ceilingName, local, n.Process)
+	c.prepare = until(local)
+	if all = append(all, c); a.http2 {
+		return all
+	}
+	lane := a.at(n.laneTLS, a.fixed(), "detail=local")
+	c = a.contestant(laneName, localName, lane, n.Process)
+	c.prepare = until(lane)
+	return append(all, c)
+}
+
 // rivalHits are served from other caches' memory.
 func (a *arena) rivalHits() (all []*contestant) {
 	for _, r := range a.rivals {
-		if a.http2 {
-			break // they would need TLS for it
+		t := &target{addr: r.addr, http2: a.http2, tls: a.tls, path: a.fixed(), status: http.StatusOK, length: int64(a.size.bytes), claims: []string{"HIT"}}
+		switch {
+		case a.tls && r.secure == "", a.http2 && !a.tls:
+			continue // it does not speak that
+		case a.tls:
+			t.addr = r.secure
 		}
-		t := &target{addr: r.addr, path: a.fixed(), status: http.StatusOK, length: int64(a.size.bytes), claims: []string{"HIT"}}
-		c := a.contestant(r.Name+" hit", ceilingName, t, r.Process)
-		c.rival, c.prepare = true, until(t)
+		against := laneName
+		if a.http2 {
+			against = localName
+		}
+		c := a.contestant(r.Name+" hit", against, t, r.Process)
+		c.rival, c.prepare, c.closely = true, until(t), true
 		all = append(all, c)
 	}
 	return all
@@ -480,7 +507,8 @@ func (b *bench) inArena(ctx context.Context, a *arena, secret string, f func(*ar
 		defer a.secret.end()
 	}
 	for _, v := range strings.Split(b.http, ",") {
-		a.http2 = v == "2"
+		version, secure := strings.CutSuffix(v, "s")
+		a.http2, a.tls = version == "2", secure
 		if err := f(a); err != nil {
 			return fmt.Errorf("HTTP/%s: %w", v, err)
 		}
@@ -507,10 +535,19 @@ func (b *bench) throughput(ctx context.Context) error {
 }
 
 func (a *arena) version() string {
+	version := "1.1"
 	if a.http2 {
-		return "2"
+		version = "2"
 	}
-	return "1.1"
+	if a.tls {
+		version += " over TLS"
+	}
+	return version
+}
+
+// fileName is the size and the version in the names of files.
+func (a *arena) fileName() string {
+	return strings.ToLower(a.size.name) + "-http" + a.version()[:1] + map[bool]string{true: "-tls"}[a.tls]
 }
 
 func (b *bench) standings(a *arena, all []*contestant) {
@@ -539,7 +576,7 @@ func (b *bench) standings(a *arena, all []*contestant) {
 		speed = append(speed, bar(median(perSecond), thousands(median(perSecond))+"/s"))
 	}
 	b.report.table(rows)
-	name := strings.ToLower(a.size.name) + "-http" + a.version()[:1]
+	name := a.fileName()
 	b.report.plot("cpu-"+name, "CPU per request, "+a.size.name, bars(fmt.Sprintf("CPU µs per request, %s, HTTP/%s", a.size.name, a.version()), cost))
 	b.report.plot("rate-"+name, "requests a second, "+a.size.name, bars(fmt.Sprintf("Requests a second, %s, HTTP/%s", a.size.name, a.version()), speed))
 }
@@ -588,7 +625,7 @@ func (b *bench) takeProfiles(ctx context.Context, a *arena, all []*contestant) e
 			if admins[p] == "" {
 				continue
 			}
-			name := fmt.Sprintf("%s-%s-http%s-%d.pprof", strings.NewReplacer(" ", "-", ",", "").Replace(c.name), a.size.name, a.version()[:1], i)
+			name := fmt.Sprintf("%s-%s-%d.pprof", strings.NewReplacer(" ", "-", ",", "").Replace(c.name), a.fileName(), i)
 			taken.Go(func() {
 				errs <- download("http://"+admins[p]+"/debug/pprof/profile?seconds=10", filepath.Join(b.profiles, name))
 			})

@@ -31,7 +31,7 @@ func Find(routes caddyhttp.RouteList, r *http.Request, is func(caddyhttp.Middlew
 				return Find(sub.Routes, r, is)
 			} else if is(handler) {
 				return handler
-			} else if !tells(moduleID(handler)) {
+			} else if !tells(strings.TrimPrefix(moduleID(handler), "http.handlers.")) {
 				return nil
 			}
 		}
@@ -53,8 +53,9 @@ func Has(routes caddyhttp.RouteList, handler caddyhttp.MiddlewareHandler) bool {
 	})
 }
 
-// tells reports whether a handler only sets variables, which handlers behind it read.
-func tells(id string) bool { return id == "http.handlers.vars" }
+// tells reports whether a handler only sets variables, which handlers behind it read, or says
+// what is logged.
+func tells(name string) bool { return name == "vars" || name == "log_append" }
 
 // matchesSimply reports whether matchers match a request, and whether that is sure.
 func matchesSimply(sets caddyhttp.MatcherSets, r *http.Request) (matched, sure bool) {
@@ -143,7 +144,7 @@ func inTheWay(routes []laneRoute) (what string, has bool) {
 			if found && what == "" {
 				what = cmp.Or(inFront, matcher, inside)
 			}
-			if has = has || found; !found && h.Handler != "vars" {
+			if has = has || found; !found && !tells(h.Handler) {
 				inFront = cmp.Or(inFront, "the handler "+h.Handler)
 			}
 		}

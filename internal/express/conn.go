@@ -27,7 +27,7 @@ import (
 
 // Sizes in bytes.
 const (
-	bufferSize = 3 << 10 // for what comes in, and so of the largest request that is answered
+	bufferSize = 2 << 10 // of a buffer of ours, and so of the largest request that is answered from it
 	maxHeader  = 8 << 10 // up to which a request that is handed on is followed
 )
 
@@ -242,39 +242,63 @@ const leastRequest = 4
 
 // readRequest answers what it can, and hands on the first bytes of what it can't.
 func (c *Conn) readRequest(p []byte) (int, error) {
-	// A buffer of its own: what net/http reads at first is no more than an HTTP/2 preface.
-	buffer, n := c.buffer, c.early
-	c.buffer, c.early = nil, 0
-	if buffer == nil {
-		buffer = buffers.Get().(*[bufferSize]byte)
-	}
+	b, own, n := c.roomFor(p)
 	c.idleSet = time.Time{}
 	for answered := false; ; {
 		if n < leastRequest && (answered || n == 0) {
-			m, err := c.readMore(buffer[n:], answered)
+			m, err := c.readMore(b[n:], answered)
 			if n += m; m == 0 && err != nil { // or it comes again
 				c.stopLooking()
 				n = 0
 			}
 			if n == 0 {
-				buffers.Put(buffer)
+				release(own)
 				return 0, err
 			}
 		}
-		left, whole, err := c.answer(buffer[:n])
+		left, whole, err := c.answer(b[:n])
 		if err != nil {
+			release(own)
 			return 0, err
 		}
 		answered = answered || left < n
 		if n = left; n >= leastRequest || n > 0 && !answered {
 			if !whole { // or the next byte begins another one
-				c.follow(buffer[:n])
+				c.follow(b[:n])
 			}
 			c.restoreDeadlines()
-			c.buffer, c.rest = buffer, buffer[:n]
+			if own == nil {
+				return n, nil
+			}
+			c.buffer, c.rest = own, own[:n]
 			return c.handRest(p), nil
 		}
 		c.waitForNext()
+	}
+}
+
+// roomFor returns what is read into, with what has come already: net/http's own buffer, so that
+// a connection that waits has one only. What net/http looks for at first can be no more than an
+// HTTP/2 preface; then it is a buffer of ours.
+func (c *Conn) roomFor(p []byte) (b []byte, own *[bufferSize]byte, n int) {
+	own, n = c.buffer, c.early
+	c.buffer, c.early = nil, 0
+	if len(p) >= bufferSize {
+		if own != nil {
+			copy(p, own[:n])
+			release(own)
+		}
+		return p, nil, n
+	}
+	if own == nil {
+		own = buffers.Get().(*[bufferSize]byte)
+	}
+	return own[:], own, n
+}
+
+func release(own *[bufferSize]byte) {
+	if own != nil {
+		buffers.Put(own)
 	}
 }
 

@@ -151,6 +151,8 @@ func TestWhoAnswers(t *testing.T) {
 		"hits one after the other":   {get("/page") + get("/page"), page + ", " + page},
 		"other pages":                {get("/page1") + get("/page2"), "lane a.example/page1?, lane a.example/page2?"},
 		"a query, fields":            {get("/page?a=b", "Accept: x", "X-Any: y"), "lane a.example/page?a=b"},
+		"a long header":              {get("/page", "Cookie: "+strings.Repeat("a", 3500)), "lane a.example/page?"},
+		"a longer one":               {get("/page", "Cookie: "+strings.Repeat("a", 4500)), "server a.example/page?"},
 		"not a hit":                  {get("/other"), "server a.example/other?"},
 		"a part":                     {get("/page", "Range: bytes=0-1"), "server a.example/page?"},
 		"a condition":                {get("/page", `If-None-Match: "a"`), "server a.example/page?"},

@@ -52,16 +52,23 @@ func inField(name, path, field, separator, item string) dimension {
 	}}
 }
 
+// manyFields returns a dimension that is the number of fields.
+func manyFields(name, field string) dimension {
+	return dimension{name, func(bytes int) (string, [][2]string) {
+		var fields [][2]string
+		for i := range bytes / 16 {
+			fields = append(fields, [2]string{fmt.Sprintf(field, i), "v"})
+		}
+		return "/plain", fields
+	}}
+}
+
 // dimensions are all those of a request.
 var dimensions = []dimension{
 	inField("a field that nothing selects by", "/plain", "X-Any", "", "x"),
-	{"many fields", func(bytes int) (string, [][2]string) {
-		var fields [][2]string
-		for i := range bytes / 16 {
-			fields = append(fields, [2]string{fmt.Sprintf("X-Any-%04d", i), "v"})
-		}
-		return "/plain", fields
-	}},
+	manyFields("many fields", "X-Any-%04d"),
+	manyFields("many fields with dots", "X.Any.%04d"),
+	manyFields("many fields of the key", "X-Now-%04d"),
 	inField("members of Accept-Encoding", "/vary", "Accept-Encoding", ", ", "x%d;q=0.5"),
 	inField("members of Accept-Language", "/vary", "Accept-Language", ", ", "x-%d;q=0.5"),
 	inField("members of a Vary field", "/vary", "X-Variant", ", ", "x%d"),

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -72,6 +73,47 @@ func TestReadTellsPagesApart(t *testing.T) {
 		if _, err := read("/news/1", body); err == nil {
 			t.Errorf("%s is taken for the page", what)
 		}
+	}
+}
+
+func TestReadPartTellsPartsApart(t *testing.T) {
+	whole := page("/large/1", 7)
+	header := func(tag, of string) http.Header {
+		return http.Header{"Etag": {tag}, "Content-Range": {"bytes 10-19/" + of}}
+	}
+	size := strconv.Itoa(len(whole))
+	if version, err := readPart("/large/1", header(`"7"`, size), whole[10:20]); version != 7 || err != nil {
+		t.Errorf("version %d, %v", version, err)
+	}
+	for what, one := range map[string]struct {
+		header http.Header
+		part   []byte
+	}{
+		"another place":   {header(`"7"`, size), whole[11:21]},
+		"less":            {header(`"7"`, size), whole[10:19]},
+		"another edition": {header(`"8"`, size), whole[10:20]},
+		"another size":    {header(`"7"`, "20"), whole[10:20]},
+		"no tag":          {header("", size), whole[10:20]},
+	} {
+		if _, err := readPart("/large/1", one.header, one.part); err == nil {
+			t.Errorf("%s is taken for the part", what)
+		}
+	}
+}
+
+func TestPacketsThatBeginAConnection(t *testing.T) {
+	packet := func(protocol, flags byte) []byte {
+		p := make([]byte, 40)
+		p[0], p[9], p[33] = 0x45, protocol, flags
+		return p
+	}
+	for flags, want := range map[byte]bool{0x02: true, 0x12: false, 0x10: false, 0x18: false} {
+		if begins(packet(6, flags)) != want {
+			t.Errorf("flags %#x: begins %v", flags, !want)
+		}
+	}
+	if begins(packet(17, 0x02)) || begins(packet(6, 0x02)[:30]) {
+		t.Error("UDP, or less than a header of TCP")
 	}
 }
 

@@ -2,7 +2,6 @@ package inbound
 
 import (
 	"net/http"
-	"net/textproto"
 	"slices"
 	"strings"
 
@@ -49,26 +48,105 @@ var ofTheClient = []string{
 
 var isOverriding, isOfTheClient = setOf(overriding), setOf(ofTheClient)
 
-func setOf(names []string) map[string]bool {
-	set := make(map[string]bool, len(names))
+// third are the third bytes of overriding names, by their length, and of families for all.
+// Clients may send a thousand fields in each request, and this is all that most of them take.
+var third = func() (all [maxName + 2]uint32) {
+	for _, name := range overriding {
+		all[len(name)] |= thirdOf(name)
+	}
+	for i := range all {
+		for _, family := range overridingFamilies {
+			all[i] |= thirdOf(family)
+		}
+	}
+	return all
+}()
+
+// thirdOf returns a bit for the third byte of a name, the same for all spellings.
+func thirdOf(name string) uint32 {
+	c := name[2]
+	if c == '_' || c == '.' {
+		c = '-'
+	}
+	return 1 << (c & 31)
+}
+
+// A nameSet is names by their length.
+type nameSet [maxName + 1][]string
+
+// maxName is the length of the longest name.
+const maxName = 32
+
+func setOf(names []string) *nameSet {
+	set := new(nameSet)
 	for _, name := range names {
-		set[name] = true
+		set[len(name)] = append(set[len(name)], name)
 	}
 	return set
+}
+
+// has reports whether a name is in the set. It has three bytes at least.
+func (s *nameSet) has(name string) bool {
+	if len(name) >= len(s) {
+		return false
+	}
+	for _, one := range s[len(name)] {
+		if one[2] == name[2] && one == name {
+			return true
+		}
+	}
+	return false
 }
 
 // OverridesURL reports whether the field with a name, in canonical form, is one of those.
 // CGI, and all that has learned from it, knows no difference between "-" and "_" in a
 // name, and PHP none to a dot.
 func OverridesURL(name string) bool {
-	if strings.IndexByte(name, '_') >= 0 || strings.IndexByte(name, '.') >= 0 {
-		name = textproto.CanonicalMIMEHeaderKey(strings.NewReplacer("_", "-", ".", "-").Replace(name))
+	if len(name) < 3 || third[min(len(name), maxName+1)]&thirdOf(name) == 0 {
+		return false
 	}
-	if isOverriding[name] {
+	for i := range len(name) { // which takes less than to call IndexByte twice
+		if c := name[i]; c == '_' || c == '.' {
+			var folded [maxName]byte // of a longer name the beginning, which is a family's or none
+			return overridesURL(string(foldName(folded[:], name)), len(name))
+		}
+	}
+	return overridesURL(name, len(name))
+}
+
+// foldName writes the canonical form of the beginning of a name, with dashes alone.
+func foldName(to []byte, name string) []byte {
+	to = to[:min(len(to), len(name))]
+	start := true
+	for i := range to {
+		c := name[i]
+		switch {
+		case c == '_' || c == '.':
+			c = '-'
+		case start && 'a' <= c && c <= 'z':
+			c -= 'a' - 'A'
+		case !start && 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		}
+		to[i], start = c, c == '-'
+	}
+	return to
+}
+
+// overridesURL is OverridesURL for the beginning of a name of a length.
+func overridesURL(name string, length int) bool {
+	if length == len(name) && isOverriding.has(name) {
 		return true
 	}
-	return strings.HasPrefix(name, "X-") &&
-		slices.ContainsFunc(overridingFamilies, func(family string) bool { return strings.HasPrefix(name, family) }) && !isOfTheClient[name]
+	if name[0] != 'X' || name[1] != '-' {
+		return false
+	}
+	for _, family := range overridingFamilies {
+		if family[2] == name[2] && strings.HasPrefix(name, family) {
+			return length != len(name) || !isOfTheClient.has(name)
+		}
+	}
+	return false
 }
 
 // Overriding returns the names of the overriding fields of a request, sorted.

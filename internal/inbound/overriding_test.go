@@ -3,6 +3,7 @@ package inbound
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -44,6 +45,29 @@ func TestForwardedCountsWithoutItsAddresses(t *testing.T) {
 	} {
 		if key(other[0]) == key(other[1]) {
 			t.Errorf("%q and %q are taken for one", other[0], other[1])
+		}
+	}
+}
+
+// TestWhichNamesOverride: in each spelling that upstreams take for the same, and no other.
+func TestWhichNamesOverride(t *testing.T) {
+	plain := func(name string) bool { // without what makes it quick
+		name = http.CanonicalHeaderKey(strings.NewReplacer("_", "-", ".", "-").Replace(name))
+		of := func(family string) bool { return strings.HasPrefix(name, family) }
+		return slices.Contains(overriding, name) || slices.ContainsFunc(overridingFamilies, of) && !slices.Contains(ofTheClient, name)
+	}
+	names := []string{"", "X", "X-", "Xy", "X--", "Accept", "X-Any", strings.Repeat("x", 100), "X-Forwarded-" + strings.Repeat("a", 100), "X-F", "X.f", "X_forwarded"}
+	for _, name := range slices.Concat(overriding, overridingFamilies, ofTheClient) {
+		names = append(names, name, name+"a", name+"-A", name[:len(name)-1], "A"+name, name+strings.Repeat("b", 40))
+	}
+	for _, name := range names {
+		for _, other := range []string{"-", "_", "."} {
+			for _, spelling := range []string{name, strings.ToLower(name), strings.Replace(name, "-", "_", 1)} {
+				spelling = http.CanonicalHeaderKey(strings.ReplaceAll(spelling, "-", other))
+				if got, want := OverridesURL(spelling), plain(spelling); got != want {
+					t.Errorf("%s: %v, want %v", spelling, got, want)
+				}
+			}
 		}
 	}
 }

@@ -279,7 +279,7 @@ func (h *Handler) check() error {
 	case h.Stale != nil && h.Stale.After >= h.FillTimeout:
 		return fmt.Errorf("stale after %s has no effect beside fill_timeout %s, which ends the wait before: it has to be shorter", time.Duration(h.Stale.After), time.Duration(h.FillTimeout))
 	}
-	if err := cmp.Or(checkTargeted(h.Targeted), rules.Check(h.Response)); err != nil {
+	if err := cmp.Or(checkTargeted(h.Targeted), rules.Check(h.Response, h.Targeted)); err != nil {
 		return err
 	}
 	if h.Purge != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -175,6 +176,9 @@ func (x *exchange) hitHeader(w http.ResponseWriter, s *storedResponse) {
 	header["Age"] = lines[0:1:1]
 	if x.r.Method == http.MethodHead {
 		rfc9111.OtherContent(header)
+	}
+	for name, own := range x.leftOut {
+		header[name] = append(slices.Clip(header[name]), own...)
 	}
 	before := header["Cache-Status"]
 	switch {

@@ -65,6 +65,7 @@ type exchange struct {
 	original *routes.Original       // nil until the handlers behind the cache are to run
 	waited   rfc9111.Reason         // why what it waited for is not for it
 	answered func(store.Generation) // see endValidation; nil: no request can wait for its validation
+	leftOut  http.Header            // fields of the 304 that has confirmed Validated, for this client alone
 	failed   bool                   // the upstream has failed, and the entry that was to be confirmed stands in
 	mended   bool                   // the first chunk that it needs came from the upstream
 	slow     bool                   // the upstream is, and what is stored stands in

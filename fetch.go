@@ -555,12 +555,12 @@ func (x *fetch) publish(t *recorder) {
 
 func (x *fetch) decideNotModified(t *recorder) recorderState {
 	stale, own := x.decision.Stale, t.before.Own(t.header)
-	received := time.Now()
-	fields, fresh, why := x.h.policy.Revalidated(rfc9111.Exchange{
+	answer := rfc9111.Exchange{
 		Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials,
 		Status: http.StatusNotModified, Response: own,
-		Sent: x.sent, Received: received,
-	}, stale.Status, stale.Header(), stale.Groups())
+		Sent: x.sent, Received: time.Now(),
+	}
+	fields, fresh, why := x.h.policy.Revalidated(answer, stale.Status, stale.Header(), stale.Groups())
 	if routes.MadeOf(replacer(x.r), own, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
 		why = rfc9111.StrayNotModified
 	}
@@ -568,6 +568,7 @@ func (x *fetch) decideNotModified(t *recorder) recorderState {
 		renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
 		if tooBig == rfc9111.None && x.retag(renewed, own) {
 			x.renewed, x.given = renewed, true
+			x.leftOut = x.h.policy.LeftOut(answer, stale.Status, stale.Header(), stale.Groups())
 			x.Validated = renewed.Generation
 			x.flight.Refresh(&x.Lookup, x.decision, renewed)
 			x.finishFlight(node.Ending{})

@@ -147,11 +147,13 @@ func TestHeadUpdatesTheStoredResponse(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		tag     string // of the response to HEAD
-		fetches int64  // by the GET after it
+		vary    string
+		fetches int64 // by the GET after it
 	}{
-		{"the same", `"1"`, 0},
-		{"another", `"2"`, 1},
-		{"unclear", "", 1},
+		{"the same", `"1"`, "", 0},
+		{"another", `"2"`, "", 1},
+		{"unclear", "", "", 1},
+		{"varies by now", `"1"`, "X-User", 1},
 	} {
 		for asked := range 2 { // the owner, and another node
 			t.Run(fmt.Sprintf("%s, node %d", tt.name, asked), func(t *testing.T) {
@@ -161,7 +163,7 @@ func TestHeadUpdatesTheStoredResponse(t *testing.T) {
 				up := func(w http.ResponseWriter, r *http.Request) error {
 					fields := []string{"Cache-Control", "max-age=0", "Etag", `"1"`}
 					if r.Method == http.MethodHead {
-						fields = []string{"Cache-Control", "max-age=60", "Etag", tt.tag, "X-New", "1"}
+						fields = []string{"Cache-Control", "max-age=60", "Etag", tt.tag, "X-New", "1", "Vary", tt.vary}
 					}
 					if r.Header.Get("If-None-Match") != "" {
 						validations.Add(1)
@@ -178,7 +180,7 @@ func TestHeadUpdatesTheStoredResponse(t *testing.T) {
 					if calls.Load() != tt.fetches*int64(i+1) || w.Body.String() != "hello" || tt.fetches == 0 && w.Header().Get("X-New") != "1" {
 						t.Errorf("node %d: %d fetches, want %d for each; %v", i, calls.Load(), tt.fetches, w.Header())
 					}
-					if i == 0 && (validations.Load() > 0) != (tt.name == "unclear") {
+					if i == 0 && (validations.Load() > 0) != (tt.name == "unclear" || tt.vary != "") {
 						t.Errorf("%d validations", validations.Load())
 					}
 				}

@@ -147,6 +147,35 @@ func TestRuleOutlivesValidation(t *testing.T) {
 	}
 }
 
+// TestCookieOfAValidationIsItsClients: a page that is validated for each client is stored
+// without the cookie, and each client gets the one that the upstream has set for it.
+func TestCookieOfAValidationIsItsClients(t *testing.T) {
+	for _, nodes := range []int{1, 3} {
+		o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Etag", `"1"`)
+			w.Header().Set("Set-Cookie", "session="+r.Header.Get("X-User"))
+			w.Header().Set("Cache-Control", "no-cache")
+			if r.Header.Get("If-None-Match") == `"1"` {
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+			fmt.Fprint(w, "body")
+		})
+		c := startCluster(t, nodes, o, "@cookies header Set-Cookie *\nresponse @cookies {\nstore_without Set-Cookie\n}")
+		for i := range 6 {
+			user := fmt.Sprint("user", i)
+			fields := []string{"X-User", user}
+			if i > 3 {
+				fields = append(fields, "If-None-Match", `"1"`)
+			}
+			a := c[i%nodes].get("/a", fields...)
+			if got := a.header.Values("Set-Cookie"); len(got) != 1 || got[0] != "session="+user {
+				t.Errorf("%d nodes, %s: %d %q, %s", nodes, user, a.status, got, a.cacheStatus())
+			}
+		}
+	}
+}
+
 func TestExplainNamesTheRule(t *testing.T) {
 	c := startCluster(t, 1, startOrigin(t, saying(404, "none")), ruled)
 	c[0].get("/a")

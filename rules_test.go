@@ -49,6 +49,25 @@ func TestRuleOfOneHandlerIsNotAnothers(t *testing.T) {
 	}
 }
 
+// TestRuleBeforeAnotherCounts: what one handler stores by a rule that stands before no_store,
+// a handler without that rule does not serve.
+func TestRuleBeforeAnotherCounts(t *testing.T) {
+	n := newLoneNode(t)
+	nothing := &rules.Rule{NoStore: true}
+	first := &rules.Rule{Match: &caddyhttp.ResponseMatcher{StatusCode: []int{200}}, TTL: caddy.Duration(time.Hour)}
+	some := newHandler(t, n, func(h *Handler) { h.Response = []*rules.Rule{first, nothing} })
+	none := newHandler(t, n, withRule(nothing))
+	var calls atomic.Int64
+	up := fixed(&calls, "hello", "Cache-Control", "max-age=600")
+	for range 2 {
+		do(some, up, request(t.Context(), "/"))
+		do(none, up, request(t.Context(), "/"))
+	}
+	if calls.Load() != 3 {
+		t.Errorf("%d fetches, want one of the handler that stores and two of the other", calls.Load())
+	}
+}
+
 // TestRuleOfParts: a part far into a response is stored as the block says, like the whole.
 func TestRuleOfParts(t *testing.T) {
 	body := bytes.Repeat([]byte("0123456789"), 300_000)

@@ -124,11 +124,16 @@ func Resolve(all []*Rule, matchers map[string]caddyhttp.ResponseMatcher) error {
 	return nil
 }
 
-// Check checks all rules.
-func Check(all []*Rule) error {
+// Check checks all rules of a handler, to which some response fields are targeted.
+func Check(all []*Rule, targeted []string) error {
 	for i, r := range all {
 		if err := r.check(); err != nil {
 			return err
+		}
+		for _, name := range r.StoreWithout {
+			if name = http.CanonicalHeaderKey(name); slices.Contains(targeted, name) {
+				return fmt.Errorf("store_without %s: what it says is not forgotten, but ttl <duration> force goes before it; targeted names the fields that speak to this cache", name)
+			}
 		}
 		if r.Match == nil && i < len(all)-1 {
 			return errors.New("a response block without a matcher is about all responses, so those after it have no effect: put it last")
@@ -208,13 +213,15 @@ func Of(all []*Rule) []storing.Rule {
 }
 
 // Terms returns what of the rules decides whether a response is stored at all, for the keys
-// of a handler: another handler of its group may store what this one would not.
+// of a handler: another handler of its group may store what this one would not. A rule that
+// decides nothing keeps those after it from the responses that it is about.
 func Terms(all []*Rule) string {
-	var terms []byte
+	var terms, decided []byte
 	for _, r := range all {
+		terms = append(terms, caddyconfig.JSON(Rule{Match: r.Match, Force: r.Force, NoStore: r.NoStore, StoreWithout: r.StoreWithout}, nil)...)
 		if r.Force || r.NoStore || len(r.StoreWithout) > 0 {
-			terms = append(terms, caddyconfig.JSON(Rule{Match: r.Match, Force: r.Force, NoStore: r.NoStore, StoreWithout: r.StoreWithout}, nil)...)
+			decided = terms
 		}
 	}
-	return string(terms)
+	return string(decided)
 }

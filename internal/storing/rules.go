@@ -97,10 +97,7 @@ func (p *Policy) by(r *Rule, status int) *Policy {
 // Revalidated is rfc9111.Revalidated by the rule about the stored response, whose cache
 // groups are given.
 func (p *Policy) Revalidated(x rfc9111.Exchange, status int, stored http.Header, groups []string) (http.Header, rfc9111.Freshness, rfc9111.Reason) {
-	r := p.ruleNamed(RuleOf(groups))
-	if r == nil {
-		r = p.ruleAbout(status, rfc9111.Refresh(stored, x.Response, p.Options))
-	}
+	r := p.ruleOfStored(x, status, stored, groups)
 	switch {
 	case r == nil:
 		return rfc9111.Revalidated(x, status, stored, p.Options)
@@ -109,6 +106,34 @@ func (p *Policy) Revalidated(x rfc9111.Exchange, status int, stored http.Header,
 	}
 	x.Response = r.seen(x.Response)
 	return rfc9111.Revalidated(x, status, r.seen(stored), p.by(r, status).Options)
+}
+
+func (p *Policy) ruleOfStored(x rfc9111.Exchange, status int, stored http.Header, groups []string) *Rule {
+	if r := p.ruleNamed(RuleOf(groups)); r != nil {
+		return r
+	}
+	return p.ruleAbout(status, rfc9111.Refresh(stored, x.Response, p.Options))
+}
+
+// LeftOut returns the fields of a validation that its rule keeps from being stored: they are
+// for the client alone whose request was validated.
+func (p *Policy) LeftOut(x rfc9111.Exchange, status int, stored http.Header, groups []string) (apart http.Header) {
+	if len(p.Rules) == 0 {
+		return nil
+	}
+	r := p.ruleOfStored(x, status, stored, groups)
+	if r == nil {
+		return nil
+	}
+	for _, name := range r.Without {
+		if lines := x.Response[name]; len(lines) > 0 {
+			if apart == nil {
+				apart = make(http.Header)
+			}
+			apart[name] = lines
+		}
+	}
+	return apart
 }
 
 // ruleNamed returns the rule with a name; nil: the config has none.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 )
 
 // An element is one thing that a composition may have. All lines are those of a
@@ -29,9 +30,14 @@ type element struct {
 	paths    []string // further paths that are asked for
 	methods  []string // further methods
 
-	ordered bool // makes sense only where the shape has an order of its own
-	auth    bool // gives requests a user
-	ttl     bool // the operator says that all responses may be stored
+	ordered bool   // makes sense only where the shape has an order of its own
+	auth    bool   // gives requests a user
+	ttl     bool   // the operator says that all responses may be stored
+	forced  bool   // also those that say no-cache, and how long they are fresh
+	open    bool   // and those to requests with a user
+	more    bool   // is documented to ask the upstream more often than its twin is asked
+	lacks   string // a response field that is not stored
+	but     string // the element that it contradicts
 }
 
 // notYet switches off what still differs, by the cases of issue 20. An entry goes
@@ -71,7 +77,7 @@ var guards = []struct {
 
 // catalogue returns all elements.
 func catalogue() []*element {
-	all := append(handlers(), upstreams()...)
+	all := slices.Concat(handlers(), cacheOptions(), aroundCache(), upstreams())
 	for i, m := range clientMatchers {
 		for j, g := range guards {
 			name := fmt.Sprintf("@g%d%d", i, j)
@@ -131,6 +137,72 @@ func handlers() []*element {
 	}
 }
 
+// cacheOptions are those of the cache, with what of the upstream or of the requests makes
+// them count.
+func cacheOptions() []*element {
+	return []*element{
+		{name: "response ttl", chance: 80, cache: "@rttl status 200 404\nresponse @rttl {\n\tttl 1m\n}", ttl: true},
+		{name: "response force", chance: 80, cache: "@rforce header Content-Type text/*\nresponse @rforce {\n\tttl 1m force\n}", ttl: true, forced: true},
+		{name: "response of a status", chance: 60, cache: "@rmissing status 4xx\nresponse @rmissing {\n\tttl 1m force\n}", ttl: true, forced: true, flags: []string{"statuses"}},
+		{name: "store_without Set-Cookie", chance: 80, cache: "@rcookie header Set-Cookie *\nresponse @rcookie {\n\tstore_without Set-Cookie\n}", lacks: "Set-Cookie", flags: []string{"set cookie"}},
+		{name: "store_without X-Line", chance: 60, cache: "@rline header X-Line *\nresponse @rline {\n\tttl 1m force\n\tstore_without X-Line\n\ttags +line\n}", ttl: true, forced: true, lacks: "X-Line", flags: []string{"line"}},
+		{name: "no_store", chance: 60, cache: "@rno header X-Line *\nresponse @rno {\n\tno_store\n}", flags: []string{"line"}},
+		{name: "second with rules", chance: 30, second: "@r2 status 2xx\nresponse @r2 {\n\tttl 2m force\n}", ttl: true, forced: true},
+		{name: "second with no_store", chance: 30, second: "response {\n\tno_store\n}"},
+		{name: "second with cookies", chance: 30, second: "cookies only who", flags: []string{"jar", "cookie"}},
+		{name: "cookies only", chance: 60, cache: "cookies only who theme", but: "cookies ignore", flags: []string{"jar", "cookie"}},
+		{name: "cookies ignore", chance: 60, cache: "cookies ignore _ga* other", but: "cookies only", flags: []string{"jar", "cookie", "theme"}, proxy: "header_up X-Theme {http.request.cookie.theme}"},
+		{name: "ignored cookie in front", chance: 60, cache: "cookies ignore other", but: "cookies only", flags: []string{"jar"},
+			matchers: "@other header Cookie *other=1*", before: "request_header @other X-Tenant other"},
+		{name: "ignored cookie behind", chance: 60, cache: "cookies ignore other", but: "cookies only", flags: []string{"jar"},
+			matchers: "@other header Cookie *other=1*", behind: "respond @other denied 403"},
+		{name: "stale if_error", chance: 60, cache: "stale if_error 10m"},
+		{name: "stale after", chance: 100, cache: "stale after 30ms", flags: []string{"slow", "stale error"}, more: true},
+		{name: "stale after, versions", chance: 60, cache: "stale while_revalidate 10m\nstale if_error 10m\nstale after 20ms", flags: []string{"slow", "stale error", "version"}, methods: []string{"PUT"}, more: true},
+		{name: "fill_timeout", chance: 30, cache: "fill_timeout 70ms", flags: []string{"slow"}, more: true},
+		{name: "targeted", chance: 80, flags: []string{"targeted"}},
+		{name: "targeted option", chance: 40, cache: "targeted X-Own-Control", flags: []string{"targeted"}},
+		{name: "header_down targeted", chance: 60, proxy: "header_down Groupcache-Cache-Control max-age=60", flags: []string{"overruled"}},
+		{name: "No-Vary-Search", chance: 60, flags: []string{"no-vary-search"}, paths: []string{"/p/n?a=1&utm=1", "/p/n?utm=2&a=1", "/p/n?a=2", "/p/n?utm=3&a=2"}, more: true},
+		{name: "query ignore", chance: 40, cache: "query ignore utm", paths: []string{"/p/n?a=1&utm=1", "/p/n?utm=2&a=1", "/p/n"}},
+		{name: "query only", chance: 40, cache: "query only a x", paths: []string{"/p/n?a=1&utm=1", "/p/n?a=1&utm=2", "/p/n?utm=5"}},
+		{name: "key", chance: 40, cache: "key \"{scheme}://{host}{uri}\""},
+		{name: "key of a user", chance: 40, cache: "key \"{uri} {header.X-User}\""},
+		{name: "authorization ignore", chance: 60, cache: "authorization ignore", open: true},
+		{name: "set_cookie store", chance: 60, cache: "set_cookie store", flags: []string{"set cookie"}},
+		{name: "request_directives ignore", chance: 40, cache: "request_directives ignore", flags: []string{"directives"}},
+		{name: "request directives", chance: 60, flags: []string{"directives"}},
+		{name: "express", chance: 80, servers: "listener_wrappers {\n\tgroupcache\n}", cache: "express"},
+		{name: "QUERY", chance: 120, methods: []string{"QUERY"}},
+		{name: "query_method off", chance: 30, cache: "query_method off", methods: []string{"QUERY"}},
+		{name: "purge", chance: 100, cache: "purge {\n\ttoken " + purgeToken + "\n}", but: "purge from", flags: []string{"version"}, methods: []string{"CHANGE"}},
+		{name: "purge of slow pages", chance: 60, cache: "purge {\n\ttoken " + purgeToken + "\n}\nstale while_revalidate 10m", but: "purge from", flags: []string{"version", "slow", "stale error"}, methods: []string{"CHANGE"}, more: true},
+		{name: "POST with the page", chance: 60, flags: []string{"version", "content location"}, methods: []string{"POST"}},
+		{name: "overriding fields", chance: 60, flags: []string{"overriding"}},
+	}
+}
+
+// aroundCache are more of Caddy's handlers around the cache.
+func aroundCache() []*element {
+	return []*element{
+		{name: "encode in front", chance: 80, ordered: true, before: "encode gzip"},
+		{name: "default Cache-Control in front", chance: 40, before: "header ?Cache-Control max-age=60"},
+		{name: "Cache-Control behind", chance: 40, ordered: true, behind: "header Cache-Control \"public, max-age=60\""},
+		{name: "deferred Cache-Control behind", chance: 40, ordered: true, behind: "header >Cache-Control \"private, max-age=60\""},
+		{name: "header_down", chance: 40, proxy: "header_down X-Line replaced"},
+		{name: "flush_interval", chance: 40, proxy: "flush_interval -1"},
+		{name: "proxy rewrite", chance: 40, proxy: "rewrite {path}?{query}&proxied"},
+		{name: "request_body", chance: 60, before: "request_body {\n\tmax_size 6B\n}"},
+		{name: "request_body behind", chance: 60, ordered: true, behind: "request_body {\n\tmax_size 6B\n}"},
+		{name: "errors of the proxy", chance: 60, proxy: "@gone status 404 500\nhandle_response @gone {\n\terror 503\n}", errors: "respond \"error {err.status_code}\""},
+		{name: "two handles", chance: 60, behind: "@staff header X-Role staff\nhandle @staff {\n\theader X-Staff yes\n\t%upstream\n}"},
+		{name: "file server errors", chance: 40, cache: "ttl 1m 404", behind: "handle /files/* {\n\tfile_server\n}", paths: []string{"/files/a.txt", "/files/none"}},
+	}
+}
+
+// purgeToken is what requests need that purge.
+const purgeToken = "0123456789abcdef0123456789abcdef"
+
 // upstreams are what the upstream's script may do; script.go says how.
 func upstreams() []*element {
 	var all []*element
@@ -141,6 +213,9 @@ func upstreams() []*element {
 		all = append(all, &element{name: "upstream: " + flag, chance: 200, flags: []string{flag}})
 	}
 	return append(all,
+		&element{name: "upstream: slow", chance: 40, flags: []string{"slow"}},
+		&element{name: "upstream: large", chance: 40, flags: []string{"large"}, more: true},
+		&element{name: "upstream: trailer", chance: 60, flags: []string{"trailer"}},
 		&element{name: "upstream: address", known: 6, flags: []string{"address"}},
 		&element{name: "upstream: Last-Modified alone", known: 12, flags: []string{"heuristic"}},
 		&element{name: "upstream: stale", known: 8, chance: 120, flags: []string{"stale"},

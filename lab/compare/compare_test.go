@@ -105,7 +105,8 @@ func TestShareable(t *testing.T) {
 		{"public", "*", false, false, false},
 	} {
 		h := http.Header{"Cache-Control": {c.limits}, "Vary": {c.vary}}
-		if got := shareable(h, c.authenticated, c.ttl); got != c.want {
+		site := &composition{elements: []*element{{ttl: c.ttl}}}
+		if got := site.shareable(h, c.authenticated); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}

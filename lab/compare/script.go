@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,6 +33,13 @@ func (u *upstream) play(run string, c *composition) {
 	u.calls.Store(0)
 }
 
+// change has a URL change without a request.
+func (u *upstream) change(uri string, by int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.versions[uri] += by
+}
+
 // lastModified is that of all responses and files that have one.
 var lastModified = time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
 
@@ -39,7 +49,7 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get(runField) != u.run {
 		c = nil
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != "PURGE" {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != "PURGE" && r.Method != "QUERY" {
 		u.versions[page]++
 	}
 	version := u.versions[page]
@@ -54,14 +64,28 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != "PURGE" {
 		u.calls.Add(1)
 	}
-	p := c.pageAt(r.URL.RequestURI())
+	p := c.pageAt(withoutTracking(r.URL.RequestURI()))
 	p.flags["version"] = p.flags["version"] && strings.HasPrefix(page, versioned)
 	if !p.flags["version"] {
 		version = 0
 	} else {
 		p.flags["statuses"] = false // only a success invalidates
 	}
+	if c.has("overruled") || p.flags["targeted"] { // or what is one user's would be said to be everybody's
+		p.flags["error of one user"], p.flags["accel"] = false, false
+	}
+	p.flags["no-vary-search"] = c.has("no-vary-search") && strings.HasPrefix(p.uri, "/p/n")
 	p.serve(w, r, version)
+}
+
+// withoutTracking returns a URL without the parameter utm.
+func withoutTracking(uri string) string {
+	path, query, _ := strings.Cut(uri, "?")
+	all := slices.DeleteFunc(strings.Split(query, "&"), func(one string) bool { return strings.HasPrefix(one, "utm=") })
+	if query = strings.Join(all, "&"); query == "" {
+		return path
+	}
+	return path + "?" + query
 }
 
 // authenticate gives the user of the cookie, as an authentication service would.
@@ -102,6 +126,16 @@ func (p *page) serve(w http.ResponseWriter, r *http.Request, version int) {
 	if p.flags["delay"] {
 		time.Sleep(time.Duration(draw(p.seed, p.uri, "ms")%4) * time.Millisecond)
 	}
+	if p.flags["slow"] {
+		time.Sleep(time.Duration(30+draw(p.seed, p.uri, "ms")%90) * time.Millisecond)
+	}
+	if p.flags["no-vary-search"] {
+		h.Set("No-Vary-Search", `params=("utm")`)
+	}
+	if p.flags["targeted"] {
+		h.Set(p.pick("targeted", "Groupcache-Cache-Control", "CDN-Cache-Control", "Surrogate-Control", "X-Own-Control"),
+			p.pick("aim", "max-age=60", "no-store", "private", "no-cache", "max-age=0", "s-maxage=60", "max-age=60, must-revalidate"))
+	}
 	id := p.identity(h, r)
 	status, done := p.refuse(w, r)
 	if done {
@@ -118,10 +152,27 @@ func (p *page) serve(w http.ResponseWriter, r *http.Request, version int) {
 		h.Add("Vary", "Accept-Language")
 		language = r.Header.Get("Accept-Language")
 	}
+	if p.flags["overriding"] {
+		for _, name := range []string{"X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "Rsc", "X-Forwarded-Prefix"} {
+			language += r.Header.Get(name)
+		}
+	}
+	if r.Method == "QUERY" {
+		content, _ := io.ReadAll(r.Body)
+		language += " content=" + string(content)
+	}
+	if p.flags["content location"] && strings.HasPrefix(r.Header.Get(pageField), versioned) {
+		h.Set("Content-Location", r.Header.Get(pageField))
+	}
 	body := fmt.Appendf(nil, "<p>uri=%s site=%s tenant=%s page=%s version=%d language=%s id=%s;</p>\n",
 		p.uri, r.Header.Get("X-Site"), r.Header.Get("X-Tenant"), r.Header.Get("X-Page"), version, language, id)
 	if p.flags["long"] {
 		body = append(body, bytes.Repeat([]byte("long "), int(draw(p.seed, p.uri, "length")%4000))...)
+	}
+	if p.flags["large"] {
+		for i := range 100_000 + draw(p.seed, p.uri, "size")%150_000 {
+			body = fmt.Appendf(body, "%010d\n", i)
+		}
 	}
 	tag := fmt.Sprintf(`"%x"`, draw(p.seed, string(body)))
 	if p.flags["validators"] {
@@ -144,7 +195,12 @@ func (p *page) send(w http.ResponseWriter, r *http.Request, status int, body []b
 		_, _ = w.Write(body[:len(body)/2])
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
-	case p.flags["ranges"] && status == http.StatusOK && r.Method != http.MethodPost:
+	case p.flags["trailer"] && p.pick("trailers", "yes", "no") == "yes":
+		w.Header().Set("Trailer", "X-Sum")
+		w.WriteHeader(status)
+		_, _ = w.Write(body)
+		w.Header().Set("X-Sum", fmt.Sprint(len(body)))
+	case (p.flags["ranges"] || p.flags["large"]) && status == http.StatusOK && r.Method != http.MethodPost:
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
 	case status == http.StatusNoContent:
 		w.WriteHeader(status)
@@ -167,6 +223,14 @@ func (p *page) identity(h http.Header, r *http.Request) string {
 		state("max-age=50, stale-while-revalidate=1000")
 		h.Set("Age", "60")
 		return "-"
+	case p.flags["stale error"]:
+		state("max-age=50, stale-if-error=1000")
+		h.Set("Age", "60")
+		return "-"
+	case p.flags["theme"]:
+		state("max-age=60")
+		h.Add("Vary", "Cookie")
+		return cmp.Or(r.Header.Get("X-Theme"), "-")
 	case p.flags["geo"]:
 		state("max-age=60")
 		h.Add("Vary", "X-Geo")

@@ -36,6 +36,9 @@ func compose(seed uint64, all []*element, requests int, wanted func(known int) b
 		if e.known != 0 && !wanted(e.known) || e.ordered && c.shape != routed || draw(seed, e.name)%1000 >= uint64(chance) {
 			continue
 		}
+		if e.but != "" && slices.ContainsFunc(c.elements, func(other *element) bool { return strings.HasPrefix(other.name, e.but) }) {
+			continue
+		}
 		c.elements = append(c.elements, e)
 	}
 	c.requests = c.drawRequests(requests)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -177,6 +178,7 @@ func (g *rig) tryOnce(c *composition) (o outcome, err error) {
 		u.play(run, c)
 	}
 	tags := make(map[string]string)
+	more := c.any(func(e *element) bool { return e.more })
 	broken := false // net/http asks again over a connection that was cut, so requests don't count
 	for i := 0; i < len(c.requests) && o.differs == nil; {
 		n := 1
@@ -191,7 +193,7 @@ func (g *rig) tryOnce(c *composition) (o outcome, err error) {
 	for i, u := range g.upstreams {
 		o.upstream[i] = u.calls.Load()
 	}
-	if o.differs == nil && !broken && o.upstream[0] > o.upstream[1] {
+	if o.differs == nil && !broken && !more && o.upstream[0] > o.upstream[1] {
 		o.differs = differs("requests", "%d upstream requests, twin %d", o.upstream[0], o.upstream[1])
 	}
 	return o, nil
@@ -200,6 +202,12 @@ func (g *rig) tryOnce(c *composition) (o outcome, err error) {
 // askBoth sends requests to the site at the same time, then to its twin. It reports
 // whether the twin has failed one.
 func (g *rig) askBoth(c *composition, host string, requests []request, tags map[string]string) (d *difference, failed bool) {
+	if requests[0].method == "CHANGE" {
+		return g.change(host, requests[0]), false
+	}
+	for i := range requests {
+		requests[i].tag = tags[requests[i].uri]
+	}
 	var answers [2][]*answer
 	for lane := range answers {
 		answers[lane] = make([]*answer, len(requests))
@@ -209,8 +217,8 @@ func (g *rig) askBoth(c *composition, host string, requests []request, tags map[
 			if r.second {
 				end = g.lanes[lane][1]
 			}
-			end, tag := end.at(g.addressOf(r.node)), tags[r.uri]
-			wg.Go(func() { answers[lane][i] = g.visitors[r.user].ask(end.listen, host, fmt.Sprint(g.runs), r, tag) })
+			end = end.at(g.addressOf(r.node))
+			wg.Go(func() { answers[lane][i] = g.visitors[r.user].ask(end.listen, host, fmt.Sprint(g.runs), r, r.tag) })
 		}
 		wg.Wait()
 	}
@@ -227,6 +235,28 @@ func (g *rig) askBoth(c *composition, host string, requests []request, tags map[
 		}
 	}
 	return nil, failed
+}
+
+// change has a page change at both upstreams, and purges it where there is a cache. If
+// the site's guards let no user purge, the page stays as it was.
+func (g *rig) change(host string, r request) *difference {
+	for _, u := range g.upstreams {
+		u.change(r.uri, 1)
+	}
+	r.method = "PURGE"
+	end := g.lanes[0][0].at(g.addressOf(r.node))
+	for _, v := range g.visitors {
+		switch a := v.ask(end.listen, host, fmt.Sprint(g.runs), r, ""); {
+		case a.status == http.StatusOK && bytes.Contains(a.body, []byte("purged")):
+			return nil
+		case a.status >= 500:
+			return differs("purge", "%v: %d %s %v", r, a.status, a.body, a.err)
+		}
+	}
+	for _, u := range g.upstreams {
+		u.change(r.uri, -1)
+	}
+	return nil
 }
 
 // shrink returns the smallest composition that still shows the kind of difference,

@@ -66,7 +66,7 @@ func (p *process) memberChanged(was, is gossip.Member) {
 	if is.State == gossip.StateLeft {
 		p.node.Members.Left(is.Name)
 	}
-	p.events.member(was, is)
+	p.events.Member(was, is)
 }
 
 // onReach tells of a member that is not put into the ring because it does not answer,

@@ -169,7 +169,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.process.accepts(a); err != nil {
 		return err
 	}
-	if err := a.process.subscribe(ctx); err != nil {
+	if err := a.process.events.Subscribe(ctx, a.process.configRuns, a.process.configStops); err != nil {
 		return err
 	}
 	return registerMetrics(ctx.GetMetricsRegistry(), a.process)

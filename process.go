@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/caddy-groupcache/caddy-groupcache/events"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/explain"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
@@ -59,26 +60,26 @@ type process struct {
 
 	handlers atomic.Pointer[handlersByGroup] // of the running config
 	app      atomic.Pointer[App]             // of the running config
-	events   *events
+	events   *events.Events
 	quiet    *gossip.LimitedLog // for its limit on lines about others
 }
 
 func newProcess(name string, cacheSize int64) *process {
-	p := &process{node: node.New(name, cacheSize), cacheSize: cacheSize, started: time.Now(), events: newEvents()}
+	p := &process{node: node.New(name, cacheSize), cacheSize: cacheSize, started: time.Now(), events: events.New()}
 	p.quiet = gossip.NewLimitedLog(p.logger())
 	p.node.Purger.OnPurge = func(one store.Purge, asked bool) {
 		if len(one.Selectors) == 0 {
 			return // a marker
 		}
 		if !asked {
-			logPurge(p.logger(), one)
+			events.LogPurge(p.logger(), one)
 		}
-		p.events.purged(one)
+		p.events.Purged(one)
 	}
 	p.node.OnCall, p.node.OnReach = observeCall, p.onReach
 	p.node.Client.OnHealth(p.onHealth)
 	guard.Report(p.onPanic)
-	guard.Go(func() { p.events.run(p.node.Over) })
+	guard.Go(func() { p.events.Run(p.node.Over) })
 	guard.Go(func() { p.samples.Keep(p.node.Over, p.sample) })
 	guard.Go(func() { node.KeepMemory(p.node.Over, cacheSize) })
 	return p
@@ -95,11 +96,11 @@ func (p *process) onHealth(addr string, degraded bool) {
 	data := map[string]any{"member": name, "peers": addr}
 	fields := []zap.Field{zap.String("member", name), zap.String("peers", addr)}
 	if degraded {
-		p.events.emit(eventDegraded, data)
+		p.events.Emit(events.Degraded, data)
 		p.quiet.Write(zapcore.WarnLevel, "degraded "+name, "peer unreachable, circuit open", fields...)
 		return
 	}
-	p.events.emit(eventRecovered, data)
+	p.events.Emit(events.Recovered, data)
 	p.quiet.Write(zapcore.InfoLevel, "recovered "+name, "peer reachable again, circuit closed", fields...)
 }
 
@@ -197,6 +198,25 @@ func (p *process) change(c gossip.Cluster) error {
 	defer p.mu.Unlock()
 	p.running = &c
 	return nil
+}
+
+// logger returns a logger that follows the running config: what outlives a reload must not
+// go on writing to the files of the config before.
+func (p *process) logger() *zap.Logger {
+	return events.NewLog(func() *zap.Logger {
+		if a := p.app.Load(); a != nil {
+			return a.logger
+		}
+		return nil
+	})
+}
+
+// configStops notes until when a config's requests are to have ended.
+func (p *process) configStops(grace time.Duration) {
+	p.stopBy.Store(nil)
+	if grace > 0 {
+		p.stopBy.Store(new(time.Now().Add(grace)))
+	}
 }
 
 // configRuns takes over what the last process has kept, when the first config has

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-groupcache/caddy-groupcache/events"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
@@ -41,7 +42,7 @@ func (p *process) servePurge(w http.ResponseWriter, r *http.Request) error {
 // purgeAll applies purges in the whole cluster.
 func purgeAll(n *node.Node, purges []store.Purge, logger *zap.Logger) PurgeResult {
 	result := purging.Everywhere(&n.Purger, purges)
-	var named kindCounts
+	var named events.KindCounts
 	for _, one := range purges {
 		named = append(named, one.Selectors...)
 	}

@@ -134,11 +134,11 @@ func (l *lab) buildSkewed() (string, error) {
 import "syscall"
 
 func labEnv(name string, none int64) int64 {
-	value, _ := syscall.Getenv(name)
-	n, err := atoi(value)
-	if err != nil {
+	value, ok := syscall.Getenv(name)
+	if !ok {
 		return none
 	}
+	n, _ := atoi(value)
 	return int64(n)
 }
 

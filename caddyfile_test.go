@@ -180,7 +180,7 @@ func TestWrongResponseBlocksAreRefused(t *testing.T) {
 		"response with a bad option": {directive("response {\n\t\t\tcache 1m\n\t\t}"), []string{"Caddyfile:7", "cache", "store_without"}},
 		"response with a bad ttl":    {directive("response {\n\t\t\tttl 1m 200\n\t\t}"), []string{"Caddyfile:7", "ttl 10m force"}},
 		"response without Vary":      {directive("response {\n\t\t\tstore_without vary\n\t\t}"), []string{"Caddyfile", "Vary", "made for others"}},
-		"response without a target":  {directive("response {\n\t\t\tstore_without cdn-cache-control\n\t\t}"), []string{"cdn-cache-control", "force"}},
+		"response without a target":  {directive("response {\n\t\t\tstore_without cdn-cache-control\n\t\t}"), []string{"Cdn-Cache-Control", "force"}},
 		"response without a length":  {directive("response {\n\t\t\tstore_without Content-Length\n\t\t}"), []string{"Content-Length", "body"}},
 		"response that sets tags":    {directive("response {\n\t\t\ttags page\n\t\t}"), []string{"Caddyfile:7", "tags +page"}},
 		"response stored and not":    {directive("response {\n\t\t\tno_store\n\t\t\tttl 1m\n\t\t}"), []string{"nothing to do"}},

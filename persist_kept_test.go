@@ -154,6 +154,29 @@ func TestFilesOfOthersAreNotRead(t *testing.T) {
 	}
 }
 
+// TestLockOfADirectoryWritesOverNothing: who can write to the directory may have given the
+// name of the lock to something else of Caddy's own.
+func TestLockOfADirectoryWritesOverNothing(t *testing.T) {
+	for name, plant := range map[string]func(other, lock string) error{"another name": os.Link, "a link": os.Symlink} {
+		dir := t.TempDir()
+		other := filepath.Join(dir, "other")
+		if err := os.WriteFile(other, []byte("precious"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := plant(other, filepath.Join(dir, "cache.lock")); err != nil {
+			t.Fatal(err)
+		}
+		p := node.NewPersistence(newLoneNode(t), dir)
+		if p.Prepare() == nil {
+			t.Errorf("%s: the directory is taken", name)
+			p.Release()
+		}
+		if b, err := os.ReadFile(other); err != nil || string(b) != "precious" {
+			t.Errorf("%s: it was written over: %q, %v", name, b, err)
+		}
+	}
+}
+
 func TestDirectoryOfAnotherProcess(t *testing.T) {
 	dir := t.TempDir()
 	one := newLife(t, dir)

@@ -123,9 +123,6 @@ func (b *bench) run(ctx context.Context) error {
 	if err := os.Chmod(b.lab.dir, 0o755); err != nil { // other caches drop root's rights
 		return err
 	}
-	if err := b.lab.makeCertificate(); err != nil {
-		return err
-	}
 	origin, err := b.lab.startOrigin(ctx)
 	if err != nil {
 		return err

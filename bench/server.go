@@ -107,8 +107,11 @@ func (l *lab) makeCertificate() error {
 	)
 }
 
-// startOrigin starts the upstream.
+// startOrigin starts the upstream, and makes the certificate of all servers.
 func (l *lab) startOrigin(ctx context.Context) (*harness.Process, error) {
+	if err := l.makeCertificate(); err != nil {
+		return nil, err
+	}
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err

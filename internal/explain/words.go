@@ -25,7 +25,7 @@ var reasonWords = map[rfc9111.Reason]struct{ because, change string }{
 	rfc9111.RequestNoCache:   {"the client wants a validated answer", "request_directives ignore, if clients shall have no say"},
 	rfc9111.Authorization:    {"the request has credentials, and the response does not allow sharing", "send public, s-maxage or must-revalidate in the response's Cache-Control, or set authorization ignore if responses do not depend on who asks"},
 	rfc9111.OnlyIfCached:     {"the client wants nothing fetched, and nothing is stored", "ask once without only-if-cached"},
-	rfc9111.BadRequestTarget: {"no key can be made of the host and the target", "a shorter target, or a host"},
+	rfc9111.BadRequestTarget: {"no key can be made of the host, the target and the fields that override them", "a host, a shorter target, or fewer such fields"},
 	rfc9111.Status:           {"responses of this status are not stored", "a ttl that names the status, or Cache-Control with max-age in the response"},
 	rfc9111.NoStore:          {"the response says no-store", "leave no-store out of the response, or send Groupcache-Cache-Control to speak to this cache only"},
 	rfc9111.Private:          {"the response says private", "leave private out of the response, or send Groupcache-Cache-Control to speak to this cache only"},

@@ -39,7 +39,7 @@ func (s *Addressing) Of(r *http.Request, fields Fields, uri string) (a Address, 
 		a.Unkeyed = len(normal) < len(uri) // sorting drops nothing
 		uri = normal
 	}
-	if r.Host == "" && r.ProtoAtLeast(1, 1) {
+	if r.Host == "" && r.ProtoAtLeast(1, 1) || fields.Has(OverridingFields) && overridesTooMuch(r.Header) {
 		return Address{}, false
 	}
 	// Most are no longer. What a hit takes of the stack fits in what net/http and

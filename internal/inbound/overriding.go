@@ -149,6 +149,23 @@ func overridesURL(name string, length int) bool {
 	return false
 }
 
+// maxOverriding is more overriding fields than a chain of proxies sets. A request with more
+// has no key: to sort and hash what a client makes up would cost more than all the rest.
+const maxOverriding = 32
+
+// overridesTooMuch reports whether a request has more than maxOverriding such fields.
+func overridesTooMuch(header http.Header) bool {
+	n := 0
+	for name := range header {
+		if OverridesURL(name) {
+			if n++; n > maxOverriding {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Overriding returns the names of the overriding fields of a request, sorted.
 func Overriding(header http.Header) (names []string) {
 	for name := range header {

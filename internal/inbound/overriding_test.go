@@ -1,10 +1,14 @@
 package inbound
 
 import (
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // TestNamesAreCanonical: others are in no header that net/http has read.
@@ -50,6 +54,23 @@ func TestForwardedCountsWithoutItsAddresses(t *testing.T) {
 }
 
 // TestWhichNamesOverride: in each spelling that upstreams take for the same, and no other.
+func TestTooManyOverridingFieldsHaveNoKey(t *testing.T) {
+	r := httptest.NewRequest(http.MethodGet, "http://a.test/", nil)
+	n := store.New(1<<20, 1<<20)
+	defer n.Close()
+	for i := range maxOverriding + 1 {
+		a := &Addressing{Store: n}
+		if _, ok := a.Of(r, FieldsOf(r.Header), "/"); !ok {
+			t.Fatalf("no key with %d of them", i)
+		}
+		r.Header.Set(fmt.Sprintf("X-Now-%d", i), "x")
+	}
+	a := &Addressing{Store: n}
+	if _, ok := a.Of(r, FieldsOf(r.Header), "/"); ok {
+		t.Error("a key of too many")
+	}
+}
+
 func TestWhichNamesOverride(t *testing.T) {
 	plain := func(name string) bool { // without what makes it quick
 		name = http.CanonicalHeaderKey(strings.NewReplacer("_", "-", ".", "-").Replace(name))

@@ -254,3 +254,43 @@ func TestNodeThatWasGivenUpIsToldWhatItCannotKnow(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatMovesIsNoOlderThanAPurge: a node that was apart hands keys to the one that owns
+// them again, and has not heard of a purge that is too long ago for the other to compare
+// what comes in with.
+func TestWhatMovesIsNoOlderThanAPurge(t *testing.T) {
+	// What is said at once arrives in any order, as by these lags, in microseconds.
+	lags := []int{4, 0, 264, 7, 380, 1428, 3000, 3000, 2, 3000, 813, 766, 512, 3, 41, 0}
+	for first := range lags {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBubble(t, 2, nil)
+			next := first
+			b.net.slow(func() time.Duration {
+				next++
+				return time.Duration(lags[next%len(lags)]) * time.Microsecond
+			})
+			apart, owner := b.nodes[0], b.nodes[1]
+			s := &shop{asked: make(map[string]int)}
+			up, url := s.handler(), b.urlOf(owner)
+			b.net.part(apart.addr.Addr, owner.addr.Addr, true)
+			for _, m := range b.nodes {
+				m.SetRing([]peer.Node{m.addr})
+			}
+			apart.get(t, up, url)
+			if code, result := owner.purge(t, `{"tags": ["all"]}`); code != 200 {
+				t.Fatal(code, result)
+			}
+			time.Sleep(130 * time.Second) // longer than a purge is compared with what comes in
+			b.net.part(apart.addr.Addr, owner.addr.Addr, false)
+			for _, m := range b.nodes {
+				m.SetRing(b.addrs())
+			}
+			time.Sleep(10 * time.Second)
+			for _, m := range b.nodes {
+				if body, status := m.get(t, up, url); strings.HasSuffix(body, " 1") {
+					t.Errorf("lags from %d: %s serves %q from before the purge: %s", first, m.Name, body, status)
+				}
+			}
+		})
+	}
+}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -70,6 +71,8 @@ func (n *Node) HandOver() {
 	h.all(copies)
 }
 
+var errBehind = errors.New("this node may have missed purges")
+
 // all hands over the share of each node.
 func (h *handOver) all(d division) {
 	slots := make(chan struct{}, maxReceivers)
@@ -93,6 +96,9 @@ func (h *handOver) to(to peer.Node, s *share) {
 
 func (h *handOver) once(to peer.Node, s *share) error {
 	start := time.Now()
+	if !h.node.Purger.UpToDate(h.ctx, start, catchUpFor) {
+		return errBehind
+	}
 	err := h.node.Client.HandOver(h.ctx, to, func(receiver *peer.Query, gift *peer.Gift) error {
 		return h.give(s, receiver, gift)
 	})

@@ -58,7 +58,13 @@ func (m move) run() {
 		if len(gift.keys)+len(gift.chunks) == 0 || !slices.Contains(n.Others(), m.to) {
 			return
 		}
-		if h.once(m.to, gift) == nil || !pause(n.Over, retryMove) {
+		// It may know of purges that this node has missed, and that are too long ago for it to
+		// compare what comes in with them.
+		err := n.Purger.ask(n.Over, m.to)
+		if err == nil {
+			err = h.once(m.to, gift)
+		}
+		if err == nil || !pause(n.Over, retryMove) {
 			return
 		}
 	}

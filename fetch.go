@@ -480,6 +480,9 @@ func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry
 func (x *fetch) open(t *recorder) recorderState {
 	f := x.flight
 	if f.IsOver() { // the header has come after the deadline
+		if t.aside() {
+			return x.again(rfc9111.FillTimeout)
+		}
 		x.out.detail = rfc9111.FillTimeout.String()
 		x.giveUp(rfc9111.FillTimeout)
 		return direct

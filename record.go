@@ -116,6 +116,19 @@ func (t *recorder) adoptHeader() {
 	}
 }
 
+// adoptTrailers gives the client the fields that came after the body.
+func (t *recorder) adoptTrailers() {
+	if !t.x.discards || t.state != direct && t.state != filling {
+		return
+	}
+	dst := t.ResponseWriter.Header()
+	for name, values := range t.header {
+		if rfc9111.IsTrailer(t.header, name) {
+			dst[name] = values
+		}
+	}
+}
+
 // sated reports whether the response is the client's alone, and what is left of it
 // not for the client either.
 func (t *recorder) sated() bool {
@@ -299,6 +312,7 @@ func (t *recorder) sendHeader() {
 // finishClient returns when the client has all of a fill, or is gone. What a
 // client does is not the fetch's business, so it has no result.
 func (t *recorder) finishClient() {
+	t.adoptTrailers()
 	if t.body == nil || t.finished {
 		return
 	}

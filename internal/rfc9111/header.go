@@ -137,3 +137,19 @@ func HasTrailers(h http.Header) bool {
 	}
 	return false
 }
+
+// IsTrailer reports whether a field in the header of net/http comes after the body: one that
+// Trailer names (RFC 9110 §6.6.2), or that has http.TrailerPrefix.
+func IsTrailer(h http.Header, name string) bool {
+	if strings.HasPrefix(name, http.TrailerPrefix) {
+		return true
+	}
+	for _, line := range h["Trailer"] {
+		for declared := range strings.SplitSeq(line, ",") {
+			if http.CanonicalHeaderKey(trimOWS(declared)) == name {
+				return true
+			}
+		}
+	}
+	return false
+}

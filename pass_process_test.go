@@ -196,6 +196,12 @@ func passesTrailers(t *testing.T, c cluster) {
 		if a.trailer.Get("X-Sum") != "42" || a.shared() {
 			t.Errorf("%s: announced trailer %v, %s", p.name, a.trailer, a.cacheStatus())
 		}
+		// The upstream is asked for a part of what is cold, and answers with the whole.
+		for _, path := range []string{"/trailer?cold=" + p.name, "/late-trailer/cold-" + p.name} {
+			if a := p.get(path, "Range", "bytes=0-3"); a.status == http.StatusOK && (a.body != "with a trailer" || a.trailer.Get("X-Sum") != "42") {
+				t.Errorf("%s, %s: %q, trailer %v, %s", p.name, path, a.body, a.trailer, a.cacheStatus())
+			}
+		}
 		// That there is one shows too late for who follows; who asked gets it.
 		a = p.get("/late-trailer/" + p.name)
 		a.is(t, p.name+" not announced", "with a trailer")

@@ -63,12 +63,22 @@ func manyFields(name, field string) dimension {
 	}}
 }
 
+// fieldsOfTheKey are as many as a request may have that has a key, and ever longer.
+func fieldsOfTheKey(bytes int) (string, [][2]string) {
+	const most = 32
+	var fields [][2]string
+	for i := range most {
+		fields = append(fields, [2]string{fmt.Sprintf("X-Now-%04d", i), strings.Repeat("v", bytes/most)})
+	}
+	return "/plain", fields
+}
+
 // dimensions are all those of a request.
 var dimensions = []dimension{
 	inField("a field that nothing selects by", "/plain", "X-Any", "", "x"),
 	manyFields("many fields", "X-Any-%04d"),
 	manyFields("many fields with dots", "X.Any.%04d"),
-	manyFields("many fields of the key", "X-Now-%04d"),
+	{"fields of the key, as many as it may have", fieldsOfTheKey},
 	inField("members of Accept-Encoding", "/vary", "Accept-Encoding", ", ", "x%d;q=0.5"),
 	inField("members of Accept-Language", "/vary", "Accept-Language", ", ", "x-%d;q=0.5"),
 	inField("members of a Vary field", "/vary", "X-Variant", ", ", "x%d"),

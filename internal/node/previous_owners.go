@@ -125,9 +125,11 @@ func (p *previousOwners) ask(q *Lookup, found *Result) {
 	}
 	for _, from := range nodes {
 		if time.Since(now) < PreviousTimeout && p.askOne(q, from, found) {
-			p.node.Find(q, time.Now(), found)
-			return
+			break
 		}
+	}
+	if len(nodes) > 0 { // if none had anything, it may have come meanwhile (move.go)
+		p.node.Find(q, time.Now(), found)
 	}
 }
 

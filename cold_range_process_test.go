@@ -67,7 +67,7 @@ func (a answer) isPart(t *testing.T, what string, start, length int64) {
 // TestColdRangesCostNoWhole: what an upstream sends for small ranges of large bodies.
 func TestColdRangesCostNoWhole(t *testing.T) {
 	const requests, mib = 20, 1 << 20
-	for _, nodes := range []int{1, 3} {
+	for _, nodes := range someOf(1, 3) {
 		var sent atomic.Int64
 		o := startParts(t, &sent)
 		c := newCluster(t, nodes, o, patient)
@@ -111,7 +111,7 @@ func TestColdRangesCostNoWhole(t *testing.T) {
 // TestColdRangesAtTheSameTime: clients that want other ranges of a cold body, or all of it,
 // get these, and what they cost the upstream is not more than without the first chunk.
 func TestColdRangesAtTheSameTime(t *testing.T) {
-	for _, nodes := range []int{1, 3} {
+	for _, nodes := range someOf(1, 3) {
 		var sent atomic.Int64
 		o := startParts(t, &sent)
 		c := newCluster(t, nodes, o, patient)

@@ -35,6 +35,9 @@ func (p *process) inUse(t *testing.T) (all int64) {
 // TestIdleLaneConnections: what each connection takes that has had a hit and waits.
 func TestIdleLaneConnections(t *testing.T) {
 	const connections, wanted, limit = 2000, 4 << 10, 6 << 10
+	if raceEnabled() {
+		t.Skip("the race detector takes memory of its own for each goroutine")
+	}
 	w := startTwins(t)
 	for name, secure := range map[string]bool{"HTTP": false, "HTTPS": true} {
 		t.Run(name, func(t *testing.T) {

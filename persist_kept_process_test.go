@@ -133,7 +133,11 @@ func TestPersistThroughManyLives(t *testing.T) {
 		{"killed amid a stop", false, func() { p.start(); moment(50); p.signal(syscall.SIGTERM); moment(40); p.kill() }},
 	}
 	came := make(map[string]int)
-	for i := range *lives {
+	n := *lives
+	if raceEnabled() {
+		n = (n + 2) / 3 // each start takes the race detector seconds
+	}
+	for i := range n {
 		one := endings[random.IntN(len(endings))]
 		one.live()
 		what := one.name + ", lost"

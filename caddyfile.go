@@ -165,6 +165,7 @@ func (a *App) unmarshalAdvertise(d *caddyfile.Dispenser) error {
 //		fill_timeout       <duration>
 //		peer_timeout       <duration>
 //		query_method       on|off
+//		express
 //		cache_status       <name>|off
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -227,8 +228,10 @@ func unmarshalHandlerOption(d *caddyfile.Dispenser, h *Handler, option string) e
 		return stringArg(d, &h.QueryMethod)
 	case "cache_status":
 		return stringArg(d, &h.CacheStatus)
+	case "express":
+		return flagArg(d, &h.Express)
 	}
-	return d.Errf("unknown option %q of groupcache: one of group, key, query, cookies, ttl, stale, max_body_size, tags, expose_tags, targeted, purge, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, query_method, cache_status", option)
+	return d.Errf("unknown option %q of groupcache: one of group, key, query, cookies, ttl, stale, max_body_size, tags, expose_tags, targeted, purge, request_directives, set_cookie, authorization, fill_timeout, peer_timeout, query_method, cache_status, express", option)
 }
 
 func unmarshalQuery(d *caddyfile.Dispenser, h *Handler) error {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/cachestatus"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/express"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
@@ -134,6 +135,10 @@ type Handler struct {
 	// Default: groupcache.
 	CacheStatus string `json:"cache_status,omitempty"`
 
+	// Whether hits are answered by the express lane of the server, before Caddy's HTTP
+	// server sees the request. Needs the listener wrapper groupcache. Default: false.
+	Express bool `json:"express,omitempty"`
+
 	logger     *zap.Logger
 	app        *App   // whose group this is one of; nil: it is alone in it
 	terms      string // what of the settings is part of the key
@@ -148,6 +153,7 @@ type Handler struct {
 	loopMember string // what it adds to CDN-Loop
 	hits       *cachestatus.Hits
 	purgers    purging.Senders
+	front      *express.Front // what Caddy sets in each response
 }
 
 // Cookies says which cookies of a request the upstream gets.
@@ -190,7 +196,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.policy, h.terms = h.options(), h.keyTerms()
-	h.around = &lazyRoute{ctx: ctx}
+	h.around, h.front = &lazyRoute{ctx: ctx}, new(express.Front)
 	app, err := ctx.App("groupcache")
 	if err != nil {
 		return fmt.Errorf("loading the groupcache app: %w", err)
@@ -201,6 +207,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	a := app.(*App)
+	if err := h.checkExpress(ctx, a); err != nil {
+		return err
+	}
 	a.join(h)
 	h.node, h.denials, h.unnamed = a.process.node, &a.process.denials, &a.process.unnamed
 	h.named()

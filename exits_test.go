@@ -50,6 +50,7 @@ var doors = map[string]int{
 type exit struct{ doors, decided string }
 
 var exits = map[string]exit{
+	"Handler.Answer":          {"Body", "Node.Find"},
 	"Handler.serve":           {"deliverWhole", "Node.Find"},
 	"exchange.hit":            {"deliver", "Node.Find"},
 	"exchange.deliver":        {"answerNotModified deliverParts deliverWhole hitHeader newHeader", byCaller},

@@ -61,6 +61,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	case front.Forbids(w.Header(), h.policy.Options):
 		return h.bypass(w, r, next, rfc9111.InFront)
 	}
+	if h.Express && r.ProtoMajor < 3 {
+		h.front.Learn(w.Header())
+	}
 	h.node.HotKeys.Note(h.Group, x.Key, r, urlOf)
 	at := x.lookUp()
 	switch at {

@@ -91,6 +91,8 @@ type App struct {
 	process *process
 	cluster gossip.Cluster
 
+	lanes sync.Map // of servers: *Express
+
 	mu     sync.Mutex // guards groups and distinct
 	groups handlersByGroup
 
@@ -183,6 +185,9 @@ func (a *App) Start() error {
 }
 
 func (a *App) start() error {
+	if err := a.checkLanes(); err != nil {
+		return err
+	}
 	a.replaced, a.before = a.process.handlers.Swap(&a.groups), a.process.app.Swap(a)
 	a.process.node.HotKeys.Show.Store(a.ShowKeys)
 	if !a.cluster.Enabled {

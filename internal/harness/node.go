@@ -19,6 +19,10 @@ import (
 	"time"
 )
 
+// ExpressVariable is the variable of the environment with which each node has the express
+// lane.
+const ExpressVariable = "GROUPCACHE_EXPRESS"
+
 // A Node is a Caddy with the cache, and how it is configured. Start runs it, and
 // again after it has ended.
 type Node struct {
@@ -33,6 +37,11 @@ type Node struct {
 	// them, of the site before the cache and of the directive, and more sites.
 	Global, App, Before, Options, Sites string
 	Config                              string // instead of all of these
+
+	// The site has the express lane in front, if nothing stands before the cache. All
+	// nodes have with ExpressVariable in the environment: to run the tests of the normal
+	// path with the lane.
+	Express bool
 
 	Binary string   // the Caddy; default: this program in the role Caddy
 	Env    []string // beside this program's
@@ -52,8 +61,13 @@ func (n *Node) Caddyfile() string {
 		return n.Config
 	}
 	var b strings.Builder
+	global, options := n.Global, n.Options
+	if n.Before == "" && (n.Express || os.Getenv(ExpressVariable) != "") && !strings.Contains(global, "servers") && !strings.Contains(options, "key ") {
+		global += "\n\tservers {\n\t\tlistener_wrappers {\n\t\t\tgroupcache\n\t\t}\n\t}"
+		options += "\n\t\texpress"
+	}
 	fmt.Fprintf(&b, "{\n\tadmin %s\n\tauto_https off\n\tpersist_config off\n\tstorage file_system %s\n\t%s\n\tgroupcache {\n",
-		n.Admin, filepath.Join(n.Dir, "storage"), n.Global)
+		n.Admin, filepath.Join(n.Dir, "storage"), global)
 	if n.Gossip != "" {
 		fmt.Fprintf(&b, "\t\tname %s\n\t\tgossip %s\n\t\tpeers %s\n\t\tjoin %s\n", n.Name, n.Gossip, n.Peers, n.Join)
 	}
@@ -73,7 +87,7 @@ http://:%s {
 		reverse_proxy %s
 	}
 }
-`, port, host, n.Before, n.Options, n.Upstream)
+`, port, host, n.Before, options, n.Upstream)
 	}
 	return b.String() + n.Sites
 }

@@ -1,0 +1,191 @@
+package caddygroupcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/express"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/routes"
+)
+
+func init() { caddy.RegisterModule(new(Express)) }
+
+// Express is the express lane of a server: a listener wrapper, to be named after `tls`, that
+// answers hits of handlers with the option express before Caddy's HTTP server sees the
+// request. docs/express.md says which requests, and what a hit has no more.
+type Express struct {
+	server *caddyhttp.Server
+	open   express.Open
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Express) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "caddy.listeners.groupcache", New: func() caddy.Module { return new(Express) }}
+}
+
+// UnmarshalCaddyfile sets up the wrapper, which has no options.
+func (e *Express) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // its name
+	if d.NextArg() || d.NextBlock(0) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// Provision checks the sites of its server that have the option express.
+func (e *Express) Provision(ctx caddy.Context) error {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return errors.New("the listener wrapper groupcache is for servers of the http app")
+	}
+	e.server = server
+	app, err := ctx.App("groupcache")
+	if err != nil {
+		return fmt.Errorf("loading the groupcache app: %w", err)
+	}
+	app.(*App).lanes.Store(server, e)
+	what, has, err := routes.InTheWay(server.Routes)
+	switch {
+	case err != nil:
+		return fmt.Errorf("looking for handlers with express: %w", err)
+	case has && what != "":
+		return fmt.Errorf("express: %s is in the way: in front of the cache, in its site, only matchers of host, path and method may stand; move it behind the cache with a route block, or leave express out", what)
+	case has:
+		return e.checkServer()
+	}
+	return nil
+}
+
+// checkServer refuses what the lane would leave out.
+func (e *Express) checkServer() error {
+	s := e.server
+	for option, set := range map[string]bool{
+		"log (access logs)": s.Logs != nil, "read_timeout": s.ReadTimeout > 0, "write_timeout": s.WriteTimeout > 0,
+		"write_min_rate": s.WriteMinRate > 0, "client authentication, or strict_sni_host,": s.StrictSNIHost != nil && *s.StrictSNIHost,
+	} {
+		if set {
+			return fmt.Errorf("express: %s of the same server has no effect on what the lane answers: leave one of them out", option)
+		}
+	}
+	return nil
+}
+
+// WrapListener puts the lane in front of a listener's connections.
+func (e *Express) WrapListener(ln net.Listener) net.Listener {
+	is := func(handler caddyhttp.MiddlewareHandler) bool {
+		h, ok := handler.(*Handler)
+		return ok && h.Express && h.route().ByURL()
+	}
+	return express.NewListener(ln, express.Options{
+		Find: func(r *http.Request) express.Site {
+			if h, ok := routes.Find(e.server.Routes, r, is).(*Handler); ok {
+				return h
+			}
+			return nil
+		},
+		Context:       context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
+		IdleTimeout:   time.Duration(e.server.IdleTimeout),
+		HeaderTimeout: time.Duration(e.server.ReadHeaderTimeout),
+		WriteTimeout:  time.Duration(e.server.WriteIdleTimeout),
+	}, &e.open)
+}
+
+// maxGrace is how long responses may go on after their server has stopped, if Caddy has
+// no grace period.
+const maxGrace = 10 * time.Second
+
+// Cleanup waits for responses that are still being written.
+func (e *Express) Cleanup() error {
+	e.open.Wait(maxGrace)
+	return nil
+}
+
+// checkExpress refuses the option express where no lane can answer.
+func (h *Handler) checkExpress(ctx caddy.Context, a *App) error {
+	if !h.Express {
+		return nil
+	}
+	if h.Key != "" {
+		return errors.New("express: a key template can have anything of a request: leave one of them out")
+	}
+	if _, has := a.lanes.Load(ctx.Value(caddyhttp.ServerCtxKey)); !has {
+		return errors.New("express: its server has no express lane: write `servers { listener_wrappers { groupcache } }` into the global options")
+	}
+	return nil
+}
+
+// checkLanes refuses the option express where what stands behind the cache looks at the
+// client: that shows when all of the config is provisioned.
+func (a *App) checkLanes() error {
+	for _, group := range a.groups {
+		for _, h := range group {
+			switch {
+			case !h.Express:
+			case !a.hasLaneFor(h):
+				return fmt.Errorf("express, in group %s: the lane does not look for the cache in a named route, nor in handle_errors or handle_response: leave express out there", h.Group)
+			case !h.route().ByURL():
+				return fmt.Errorf("express, in group %s: handlers or matchers around the cache look at more of a request than its URL: leave express out, or move them to another site", h.Group)
+			}
+		}
+	}
+	return nil
+}
+
+func (a *App) hasLaneFor(h *Handler) (has bool) {
+	a.lanes.Range(func(_, lane any) bool {
+		has = routes.Has(lane.(*Express).server.Routes, h)
+		return !has
+	})
+	return has
+}
+
+// Answer answers a request of the express lane if it is a plain hit: the steps receive,
+// look up and hit of ServeHTTP.
+func (h *Handler) Answer(w *express.Writer, r *http.Request) bool {
+	h.Cookies.Cut(r.Header)
+	x := exchange{h: h, r: r}
+	if x.receive() != rfc9111.None || x.lookUp() != stepHit {
+		return false
+	}
+	s := x.takeFound()
+	e := s.entry
+	if s.status != statusHit || e.Failed || e.Large() || e.Appends {
+		return false
+	}
+	pin, ok := h.node.Pins.Body(x.Key, e, s.body)
+	if !ok {
+		return false
+	}
+	defer h.node.Pins.Release(pin)
+	body := pin.Of(s.body)
+	if !w.Header(e, h.front) {
+		return false
+	}
+	age, member := h.hitFields(e, s.status, s.detail.(string), s.now)
+	w.Field("Age", age)
+	if h.cacheName != "" {
+		w.Field("Cache-Status", member)
+	}
+	h.node.HotKeys.Note(h.Group, x.Key, r, urlOf)
+	h.counters.requests[statusHit].Add(1)
+	h.logDecision(r, statusHit, "", s.detail.(string), false)
+	w.Send(body)
+	return true
+}
+
+// Interface guards
+var (
+	_ caddy.ListenerWrapper = (*Express)(nil)
+	_ caddy.Provisioner     = (*Express)(nil)
+	_ caddy.CleanerUpper    = (*Express)(nil)
+	_ caddyfile.Unmarshaler = (*Express)(nil)
+)

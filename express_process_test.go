@@ -1,0 +1,149 @@
+//go:build unix
+
+package caddygroupcache_test
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// startLane runs a node whose site has the express lane, over HTTP and over TLS.
+func startLane(t *testing.T, handler http.HandlerFunc, options string) *process {
+	t.Helper()
+	o := startOrigin(t, handler)
+	p := newCluster(t, 1, o, options+"\n\t\texpress")[0]
+	p.overTLS()
+	p.config = "{\n\tservers {\n\t\tlistener_wrappers {\n\t\t\tgroupcache\n\t\t}\n\t}" + p.caddyfile("")[1:]
+	p.start()
+	return p
+}
+
+// A laneClient is a connection of HTTP/1.1 of which the order of fields shows.
+type laneClient struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func dialLane(t *testing.T, p *process, secure bool) *laneClient {
+	t.Helper()
+	var conn net.Conn
+	var err error
+	if secure {
+		conn, err = tls.Dial("tcp", p.https, &tls.Config{InsecureSkipVerify: true, ServerName: clientHost, NextProtos: []string{"http/1.1"}})
+	} else {
+		conn, err = net.Dial("tcp", p.http)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(time.Minute)) // a test that hangs fails
+	return &laneClient{conn, bufio.NewReader(conn)}
+}
+
+// get sends a request, and returns the lines of the header of the response, sorted, without
+// Age and Date, its body, and whether the lane has answered: it writes Age last but one.
+func (c *laneClient) get(t *testing.T, path string, fields ...string) (header []string, body string, lane bool) {
+	t.Helper()
+	request := append([]string{"GET " + path + " HTTP/1.1", "Host: " + clientHost}, fields...)
+	if _, err := io.WriteString(c, strings.Join(request, "\r\n")+"\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	length := 0
+	for {
+		line, err := c.in.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if line = strings.TrimSpace(line); line == "" {
+			break
+		}
+		if name, value, _ := strings.Cut(line, ": "); name == "Content-Length" {
+			_, err = fmt.Sscan(value, &length)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		header = append(header, line)
+	}
+	content := make([]byte, length)
+	if _, err := io.ReadFull(c.in, content); err != nil {
+		t.Fatal(err)
+	}
+	lane = !slices.IsSorted(header[1:])
+	slices.Sort(header)
+	return slices.DeleteFunc(header, func(line string) bool { return strings.HasPrefix(line, "Age:") || strings.HasPrefix(line, "Date:") }), string(content), lane
+}
+
+// beside is a field for which the lane hands a request on, and nobody else cares.
+const beside = "TE: trailers"
+
+// TestExpressLane: the lane's hits are Caddy's, field by field, and follow purges at once.
+func TestExpressLane(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		t.Run(map[bool]string{false: "HTTP", true: "HTTPS"}[secure], func(t *testing.T) {
+			var version int
+			p := startLane(t, func(w http.ResponseWriter, r *http.Request) {
+				version++ // requests come one after the other
+				w.Header().Set("Vary", "Accept-Language, X-Role")
+				w.Header().Set("Content-Type", "text/plain")
+				w.Header().Set("X-Version", fmt.Sprint(version))
+				fmt.Fprintf(w, "version %d of %s for %s %s", version, r.URL, r.Header.Get("Accept-Language"), r.Header.Get("X-Role"))
+			}, "ttl 1h")
+			c := dialLane(t, p, secure)
+			for _, role := range []string{"admin", "guest"} {
+				for _, path := range []string{"/a", "/a?b=%2F", "/large"} {
+					_, first, lane := c.get(t, path, "X-Role: "+role, beside)
+					if lane || !strings.HasSuffix(first, role) {
+						t.Errorf("the first for %s of %s, by the lane: %v: %s", role, path, lane, first)
+					}
+					header, body, lane := c.get(t, path, "X-Role: "+role)
+					if !lane || body != first {
+						t.Errorf("%s as %s, by the lane: %v: %s, want %s", path, role, lane, body, first)
+					}
+					normal, _, lane := c.get(t, path, "X-Role: "+role, beside)
+					if lane || strings.Split(fmt.Sprint(header), "ttl=")[0] != strings.Split(fmt.Sprint(normal), "ttl=")[0] {
+						t.Errorf("%s by the lane\n%q\nwithout\n%q", path, header, normal)
+					}
+				}
+			}
+			_, before, _ := c.get(t, "/a", "X-Role: admin")
+			if status, body := p.purge(`{"urls":["` + map[bool]string{false: "http://", true: "https://"}[secure] + clientHost + `/a"]}`); status != http.StatusOK {
+				t.Fatalf("%d %v", status, body)
+			}
+			if _, after, lane := c.get(t, "/a", "X-Role: admin"); lane || after == before {
+				t.Errorf("after a purge, by the lane: %v: %s", lane, after)
+			}
+		})
+	}
+}
+
+// TestLaneThatWouldAnswerNobody: the config is refused when it starts.
+func TestLaneThatWouldAnswerNobody(t *testing.T) {
+	const cached = "groupcache {\nexpress\n}\n"
+	for name, site := range map[string][2]string{
+		"a named route":           {"&(lane) {\n" + cached + "}\n", "invoke lane\n"},
+		"matchers of the client":  {"", "@guest header X-Role guest\nroute {\n" + cached + "respond @guest denied 403\n}\n"},
+		"fields that are set":     {"", "route {\n" + cached + "header X-Any {http.request.header.X-Role}\n}\n"},
+		"an error's route":        {"", "handle_errors {\n" + cached + "}\n"},
+		"an answer's route, also": {"", "reverse_proxy 127.0.0.1:9 {\nhandle_response {\n" + cached + "}\n}\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := startLane(t, func(http.ResponseWriter, *http.Request) {}, "")
+			host, port, _ := net.SplitHostPort(p.http)
+			global, _, _ := strings.Cut(p.config, "\nhttp://:")
+			status, body := p.load(fmt.Sprintf("%s\n%shttp://:%s {\nbind %s\n%s}\n", global, site[0], port, host, site[1]))
+			if status == http.StatusOK || !strings.Contains(body, "express") {
+				t.Errorf("%d %s", status, body)
+			}
+		})
+	}
+}

@@ -2,8 +2,15 @@ package caddygroupcache
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/express"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 )
 
 // TestWrongLaneIsRefused: the option express where the lane would leave something out.
@@ -56,4 +63,86 @@ func laneConfig(t *testing.T, server, site string) string {
 		server += "listener_wrappers {\ngroupcache\n}\n"
 	}
 	return fmt.Sprintf("{\n\tstorage file_system %s\n\tservers {\n%s}\n}\nhttp://a.test:8080 {\n\t%s}\n", t.TempDir(), server, site)
+}
+
+// A repeated is a connection on which a client sends the same request again and again.
+type repeated struct {
+	net.Conn
+	request string
+	left    int // how often it still does
+	written int64
+}
+
+func (c *repeated) Read(p []byte) (int, error) {
+	if c.left--; c.left < 0 {
+		return 0, io.EOF
+	}
+	return copy(p, c.request), nil
+}
+
+func (c *repeated) Write(p []byte) (int, error) {
+	c.written += int64(len(p))
+	return len(p), nil
+}
+
+func (*repeated) SetReadDeadline(time.Time) error { return nil }
+
+// accepting is a listener that has one connection.
+type accepting struct {
+	net.Listener
+	conn net.Conn
+}
+
+func (a accepting) Accept() (net.Conn, error) { return a.conn, nil }
+
+// lane returns a connection with the lane of a handler in front.
+func lane(tb testing.TB, h *Handler, conn net.Conn) net.Conn {
+	tb.Helper()
+	ln := express.NewListener(accepting{conn: conn}, express.Options{
+		Find: func(*http.Request) express.Site { return h }, Context: tb.Context(),
+	}, new(express.Open))
+	c, err := ln.Accept()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// TestLaneHitAllocations: a hit of the lane allocates nothing, but the pin of a large body.
+func TestLaneHitAllocations(t *testing.T) {
+	const hits = 1000
+	for _, size := range sizes {
+		h := newHandler(t, newLoneNode(t), nil)
+		h.Express, h.front = true, new(express.Front)
+		do(h, typical(size), request(t.Context(), "/a"))
+		r := request(t.Context(), "/a")
+		conn := &repeated{request: "GET /a HTTP/1.1\r\nHost: " + r.Host + "\r\nAccept: */*\r\n\r\n"}
+		p := make([]byte, 4<<10)
+		n := testing.AllocsPerRun(10, func() {
+			conn.left, conn.written = hits, 0
+			if n, err := lane(t, h, conn).Read(p); n > 0 || err != io.EOF {
+				t.Errorf("%q was handed on, %v", p[:n], err)
+			}
+		})
+		limit := 0.1
+		if size > node.PartSize {
+			limit++
+		}
+		if n /= hits; n > limit && !raceDetector || conn.written < hits*int64(size) {
+			t.Errorf("%d bytes: %g allocations for each hit, %d bytes written", size, n, conn.written)
+		}
+	}
+}
+
+func BenchmarkLaneHit(b *testing.B) {
+	h := newHandler(b, newLoneNode(b), nil)
+	h.Express, h.front = true, new(express.Front)
+	do(h, typical(1<<10), request(b.Context(), "/a"))
+	conn := &repeated{request: "GET /a HTTP/1.1\r\nHost: " + request(b.Context(), "/a").Host + "\r\nAccept: */*\r\n\r\n", left: b.N}
+	c := lane(b, h, conn)
+	b.ReportAllocs()
+	b.ResetTimer()
+	if n, err := c.Read(make([]byte, 4<<10)); n > 0 || err != io.EOF {
+		b.Errorf("%d bytes were handed on, %v", n, err)
+	}
 }

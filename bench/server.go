@@ -36,6 +36,7 @@ type node struct {
 	addrs []string // of all sites
 
 	cache   site // groupcache and reverse_proxy
+	lane    site // the same with the express lane
 	inside  site // groupcache and a handler in the same process
 	ceiling site
 	full    site // the ceiling with three more header fields
@@ -128,7 +129,11 @@ func (l *lab) node(at *harness.Node, compare bool) (*node, error) {
 			return err
 		}
 		n.addrs = append(n.addrs, s.addr)
-		at.Global += fmt.Sprintf("\tservers %s {\n\t\tprotocols h1 h2c\n\t}\n", s.addr)
+		lane := ""
+		if s == &n.lane {
+			lane = "\t\tlistener_wrappers {\n\t\t\tgroupcache\n\t\t}\n"
+		}
+		at.Global += fmt.Sprintf("\tservers %s {\n\t\tprotocols h1 h2c\n%s\t}\n", s.addr, lane)
 		at.Sites += fmt.Sprintf("\nhttp://:%s {\n\tbind 127.0.0.1\n\t%s\n}\n", port(s.addr), body)
 		return nil
 	}
@@ -137,6 +142,7 @@ func (l *lab) node(at *harness.Node, compare bool) (*node, error) {
 	// group that stands at several listeners only by equal ports.
 	err := errors.Join(
 		add(&n.cache, "groupcache\n\t"+proxy),
+		add(&n.lane, "groupcache {\n\t\tgroup lane\n\t\texpress\n\t}\n\t"+proxy),
 		add(&n.inside, "groupcache {\n\t\tgroup inside\n\t}\n\tbench_ceiling"),
 	)
 	at.HTTP = n.cache.addr

@@ -43,12 +43,15 @@ const (
 	fullHitName = "local hit, 17 fields"
 	proxyName   = "reverse_proxy"
 	localName   = "local hit"
+	laneName    = "local hit, express lane"
 
 	remoteName       = "remote hit"
 	remoteSecretName = "remote hit, secret"
 	missName         = "miss"
 	privateName      = "pass-through, private"
 	noStoreName      = "pass-through, no-store"
+
+	behindLane = ", behind the lane"
 
 	filesName = "file_server"
 )
@@ -198,7 +201,7 @@ func (a *arena) contestants() []*contestant {
 }
 
 // closely are the cases that are looked at so, with HTTP/1.1.
-var closely = []string{localName, remoteName, remoteSecretName, missName, privateName, noStoreName}
+var closely = []string{missName + behindLane, privateName + behindLane, noStoreName + behindLane, localName, remoteName, remoteSecretName, missName, privateName, noStoreName}
 
 func (a *arena) contestant(name, against string, t *target, servers ...*harness.Process) *contestant {
 	return &contestant{name: name, against: against, load: &load{
@@ -246,6 +249,10 @@ func (a *arena) hits() (all []*contestant) {
 		all = append(all, c)
 	}
 	hit(localName, ceilingName, local, until(local))
+	if !a.http2 { // the lane does not look at it
+		lane := a.at(n.lane, a.fixed(), "detail=local")
+		hit(laneName, localName, lane, until(lane))
+	}
 	full := a.at(n.cache, always(fullPrefix+a.size.path("/fixed")), "detail=local")
 	hit(fullHitName, ceilingName, full, until(full))
 
@@ -320,6 +327,10 @@ func (a *arena) fetches() []*contestant {
 		a.contestant(privateName, proxyPrivate, private(n.cache, "fwd=uri-miss; fwd-status=200; detail=private"), n.Process),
 		a.rival(proxyNoStore, "", noStore(n.proxy)),
 		a.contestant(noStoreName, proxyNoStore, noStore(n.cache, "fwd=bypass"), n.Process),
+		// What the lane does not serve is compared with the same without it.
+		a.contestant(missName+behindLane, missName, a.at(n.lane, a.newPath, "fwd=uri-miss; fwd-status=200; stored"), n.Process),
+		a.contestant(privateName+behindLane, privateName, private(n.lane, "fwd=uri-miss; fwd-status=200; detail=private"), n.Process),
+		a.contestant(noStoreName+behindLane, noStoreName, noStore(n.lane, "fwd=bypass"), n.Process),
 	}
 }
 

@@ -31,7 +31,7 @@ func TestImportsGoDown(t *testing.T) {
 		"internal/storing":           {"internal/inbound", "internal/node", "internal/store", "internal/rfc9111"},
 		"internal/span":              nil,
 		"routes":                     {"internal/inbound", "internal/store"},
-		".":                          {"command", "routes", "internal/gossip", "internal/peer", "internal/store", "internal/rfc9111", "internal/fill", "internal/inbound", "internal/front", "internal/explain", "internal/report", "internal/cachestatus", "internal/storing", "internal/purging", "internal/warm", "internal/dashboard", "internal/guard", "internal/node", "internal/span", "internal/delivery"},
+		".":                          {"command", "routes", "internal/gossip", "internal/peer", "internal/store", "internal/rfc9111", "internal/fill", "internal/inbound", "internal/front", "internal/explain", "internal/report", "internal/cachestatus", "internal/storing", "internal/purging", "internal/warm", "internal/dashboard", "internal/guard", "internal/node", "internal/span", "internal/delivery", "internal/express"},
 		"internal/delivery":          {"internal/node", "internal/peer", "internal/store", "internal/rfc9111", "internal/fill"},
 		"internal/explain":           {"internal/node", "internal/peer", "internal/store", "internal/rfc9111", "internal/guard"},
 		"internal/gossip":            {"internal/peer", "internal/guard"},
@@ -46,6 +46,7 @@ func TestImportsGoDown(t *testing.T) {
 		"internal/dashboard":         nil,
 		"internal/purging":           {"internal/node", "internal/peer", "internal/inbound", "internal/store", "internal/rfc9111"},
 		"internal/warm":              {"internal/guard"},
+		"internal/express":           {"internal/store"},
 		"internal/harness":           nil,
 		"internal/seed":              nil,
 	}

@@ -375,7 +375,7 @@ func unmarshalStale(d *caddyfile.Dispenser, h *Handler) error {
 	return d.Errf("stale %q: while_revalidate, if_error or after", d.Val())
 }
 
-// unmarshalPurgers reads an option that says who may purge.
+// unmarshalPurgers reads an option that names the senders of purges.
 func unmarshalPurgers(d *caddyfile.Dispenser, option string, tokens, from *[]string) error {
 	what, dst := "a secret that whoever purges sends as Authorization: Bearer", tokens
 	if option == "from" {

@@ -287,7 +287,7 @@ func (x *exchange) outcome() *outcome {
 
 // answered returns what the policy is asked about a response that has just come, with all
 // that tells whose it may become: every way into the store begins here. The rest is the
-// caller's to say, among it who has asked.
+// caller's to say: the request, and whether it has credentials.
 func (h *Handler) answered(repl *caddy.Replacer, status int, own http.Header) rfc9111.Exchange {
 	origin := routes.MadeOf(repl, own, h.Targeted)
 	return rfc9111.Exchange{

@@ -46,7 +46,7 @@ type emitter struct {
 }
 
 // Events hands what happens to the events app, on a goroutine of its own: its
-// handlers may take their time, and whoever tells of an event must not wait. A
+// handlers may take their time, and the caller of Emit must not wait. A
 // config's events app takes none before all of the config has started, so until
 // the first one has, events wait.
 type Events struct {

@@ -64,18 +64,24 @@ func (a answer) isPart(t *testing.T, what string, start, length int64) {
 	}
 }
 
+// clusterOfParts starts nodes with room for what startParts has.
+func clusterOfParts(t *testing.T, nodes int, sent *atomic.Int64) (cluster, *origin) {
+	o := startParts(t, sent)
+	c := newCluster(t, nodes, o, patient)
+	for _, p := range c {
+		p.app = "cache_size 256MiB"
+		p.start()
+	}
+	c.awaitMembers()
+	return c, o
+}
+
 // TestColdRangesCostNoWhole: what an upstream sends for small ranges of large bodies.
 func TestColdRangesCostNoWhole(t *testing.T) {
 	const requests, mib = 20, 1 << 20
 	for _, nodes := range someOf(1, 3) {
 		var sent atomic.Int64
-		o := startParts(t, &sent)
-		c := newCluster(t, nodes, o, patient)
-		for _, p := range c {
-			p.app = "cache_size 256MiB"
-			p.start()
-		}
-		c.awaitMembers()
+		c, o := clusterOfParts(t, nodes, &sent)
 		for kind, limits := range map[string]struct{ each, same int64 }{
 			"parts":   {requests * mib, mib},
 			"private": {requests * mib, 2 * mib},       // then the client's own ranges
@@ -113,13 +119,7 @@ func TestColdRangesCostNoWhole(t *testing.T) {
 func TestColdRangesAtTheSameTime(t *testing.T) {
 	for _, nodes := range someOf(1, 3) {
 		var sent atomic.Int64
-		o := startParts(t, &sent)
-		c := newCluster(t, nodes, o, patient)
-		for _, p := range c {
-			p.app = "cache_size 256MiB"
-			p.start()
-		}
-		c.awaitMembers()
+		c, o := clusterOfParts(t, nodes, &sent)
 		for _, kind := range []string{"parts", "private", "weak", "none"} {
 			for round := range 3 {
 				path := fmt.Sprintf("/%s/%d", kind, round)

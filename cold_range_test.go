@@ -216,7 +216,7 @@ func TestFirstChunkThatIsRefused(t *testing.T) {
 	}
 }
 
-// TestErrorOfARangeIsNotForAll: an upstream that fails on a Range does so for who sends one.
+// TestErrorOfARangeIsNotForAll: the failure of an upstream on a Range is for the client that sends one.
 func TestErrorOfARangeIsNotForAll(t *testing.T) {
 	for _, status := range []int{403, 404, 410, 500, 501} {
 		for _, part := range []string{"bytes=0-0", "bytes=2000000-2000009"} {

@@ -144,7 +144,7 @@ type visitor struct {
 	jar *cookiejar.Jar
 }
 
-// newVisitor returns somebody who visits the nodes, with cookies that scripts have set.
+// newVisitor returns a client of the nodes, with cookies that scripts have set.
 func newVisitor(t *testing.T, at []*recipe, cookies ...string) *visitor {
 	t.Helper()
 	jar, err := cookiejar.New(nil)

@@ -94,7 +94,7 @@ func startHostile(t *testing.T, nodes cluster, secret string) *hostileNode {
 	}
 	for i, name := range names {
 		cfg := gossip.Config{
-			Name: name, Gossip: "127.0.0.1:0", Peers: face, Version: caddygroupcache.ProtocolVersion + uint8(i), // nobody calls the forger
+			Name: name, Gossip: "127.0.0.1:0", Peers: face, Version: caddygroupcache.ProtocolVersion + uint8(i), // no node calls the forger
 			Join: []string{nodes[0].gossip}, Keys: keys, Identity: h.identity, Life: hostileLife + uint64(i),
 		}
 		members, err := gossip.Start(cfg)

@@ -101,7 +101,7 @@ func (l *lab) makeCertificate() error {
 		return err
 	}
 	certFile, keyFile, _ := strings.Cut(l.certificate(), " ")
-	return errors.Join( // other caches read them as somebody else
+	return errors.Join( // other caches read them as another user
 		os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o644),
 		os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o644),
 	)

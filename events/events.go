@@ -169,7 +169,7 @@ func (e *Events) Purged(one store.Purge) {
 }
 
 // LogPurge writes the line of a purge that another node has asked for. The node
-// that was asked itself writes one that says who has acknowledged it.
+// that was asked itself writes one that names the nodes which have acknowledged it.
 func LogPurge(logger *zap.Logger, one store.Purge) {
 	logger.Info("purged for another node", zap.String("id", one.ID.String()), zap.String("group", one.Group),
 		zap.Bool("soft", one.Soft), zap.Object("named", KindCounts(one.Selectors)))

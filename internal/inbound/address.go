@@ -39,13 +39,17 @@ func (s *Addressing) Of(r *http.Request, fields Fields, uri string) (a Address, 
 		a.Unkeyed = len(normal) < len(uri) // sorting drops nothing
 		uri = normal
 	}
-	if r.Host == "" && r.ProtoAtLeast(1, 1) || fields.Has(OverridingFields) && overridesTooMuch(r.Header) {
+	var overriding []string
+	if fields.Has(OverridingFields) {
+		overriding = Overriding(r.Header)
+	}
+	if r.Host == "" && r.ProtoAtLeast(1, 1) || len(overriding) > maxOverriding {
 		return Address{}, false
 	}
 	// Most are no longer. What a hit takes of the stack fits in what net/http and
 	// Caddy leave of it; after each garbage collection it would have to grow.
 	var buf [192]byte
-	b := s.appendOrigin(buf[:0], r, fields)
+	b := s.appendOrigin(buf[:0], r, overriding)
 	if r.Method != rfc9111.MethodQuery && s.Store.KnowsSearchVariances() {
 		if found, ok := s.searched(b, uri); ok {
 			found.Unkeyed = found.Unkeyed || a.Unkeyed
@@ -92,12 +96,10 @@ func (s *Addressing) searched(origin []byte, uri string) (a Address, ok bool) {
 	return a, true
 }
 
-// appendOrigin appends the part of a default key that stands before the path.
-func (s *Addressing) appendOrigin(b []byte, r *http.Request, fields Fields) []byte {
-	scheme := schemeOf(r)
-	if fields.Has(OverridingFields) {
-		scheme += OverridingKey(r.Header)
-	}
+// appendOrigin appends the part of a default key that stands before the path. It is given
+// the names of the overriding fields of the request.
+func (s *Addressing) appendOrigin(b []byte, r *http.Request, overriding []string) []byte {
+	scheme := schemeOf(r) + overridingKey(r.Header, overriding)
 	b = store.AppendPart(store.AppendPart(b, s.Group), s.Terms)
 	b = append(b, s.Around...)
 	return store.AppendPart(store.AppendPart(b, scheme), r.Host) // as it came: an upstream may answer with it
@@ -113,7 +115,7 @@ func schemeOf(r *http.Request) string {
 // Plain returns the default key of a request for a target, whatever is known of
 // equivalent queries.
 func (s *Addressing) Plain(r *http.Request, uri string) store.Key {
-	return sha256.Sum256(store.AppendPart(s.appendOrigin(nil, r, FieldsOf(r.Header)), uri))
+	return sha256.Sum256(store.AppendPart(s.appendOrigin(nil, r, Overriding(r.Header)), uri))
 }
 
 // Path returns the key that stands for all queries of a request's path: that of the URL

@@ -153,24 +153,14 @@ func overridesURL(name string, length int) bool {
 // has no key: to sort and hash what a client makes up would cost more than all the rest.
 const maxOverriding = 32
 
-// overridesTooMuch reports whether a request has more than maxOverriding such fields.
-func overridesTooMuch(header http.Header) bool {
-	n := 0
-	for name := range header {
-		if OverridesURL(name) {
-			if n++; n > maxOverriding {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// Overriding returns the names of the overriding fields of a request, sorted.
+// Overriding returns the names of the overriding fields of a request, sorted: of more than
+// maxOverriding, one more than that.
 func Overriding(header http.Header) (names []string) {
 	for name := range header {
 		if OverridesURL(name) {
-			names = append(names, name)
+			if names = append(names, name); len(names) > maxOverriding {
+				break
+			}
 		}
 	}
 	slices.Sort(names)
@@ -179,9 +169,11 @@ func Overriding(header http.Header) (names []string) {
 
 // OverridingKey returns the overriding fields of a request as one string, which belongs
 // into its cache key. It is "" if there are none.
-func OverridingKey(header http.Header) string {
+func OverridingKey(header http.Header) string { return overridingKey(header, Overriding(header)) }
+
+func overridingKey(header http.Header, names []string) string {
 	var b []byte
-	for _, name := range Overriding(header) {
+	for _, name := range names {
 		for _, value := range header[name] {
 			if name == "Forwarded" {
 				value = withoutAddresses(value)

@@ -26,7 +26,7 @@ func (x *exchange) follow(f *node.Flight, body *node.Follower) step {
 	}
 	use := x.h.node.Reuse(&x.Lookup, e, time.Now())
 	if use == rfc9111.Validate {
-		x.Alone, x.waited = true, rfc9111.MustValidate
+		x.Alone, x.StandInAfter, x.waited = true, 0, rfc9111.MustValidate
 		return stepLookUp
 	}
 	status := statusCollapsed
@@ -68,8 +68,8 @@ func (x *exchange) unanswered(err error) step {
 		x.waited = why
 	case rfc9111.FillTimeout: // it has waited for long enough
 		x.Alone, x.waited = true, why
-	default:
-		x.Alone = true
+	default: // the upstream has answered, with what each request needs for itself
+		x.Alone, x.StandInAfter = true, 0
 	}
 	return stepLookUp
 }

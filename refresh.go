@@ -25,11 +25,9 @@ func (x *exchange) refresh() {
 // awaitRefresh fetches a stale response anew in the background, and answers with what
 // comes. If that is slow, the stale one answers (RFC 5861 §4: a failure in all but name).
 func (x *exchange) awaitRefresh() step {
-	after := x.StandInAfter
-	x.StandInAfter = 0 // it does so once
 	f, body := x.beginRefresh()
 	defer body.Close()
-	if f.Answers(x.r.Context(), after) {
+	if x.lookUps <= maxLookUps && x.Answered(x.r.Context(), f) {
 		return x.follow(f, body)
 	}
 	e := *x.found.Entry

@@ -218,6 +218,28 @@ func TestHangingUpstream(t *testing.T) {
 	}
 }
 
+// TestWaitOutlastsItsFlight: a refresh whose leader is lost while a request waits for it
+// makes the request wait no longer.
+func TestWaitOutlastsItsFlight(t *testing.T) {
+	const after = 200 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		c := newClusterInBubble(t, 3)
+		c.staleAfter(after)
+		target := c.target(0)
+		do(c.handlers[0], fixed(new(atomic.Int64), "old", "Cache-Control", "max-age=1, stale-if-error=600"), request(t.Context(), target))
+		do(c.handlers[1], fixed(new(atomic.Int64), "other"), request(t.Context(), target)) // it has a copy now
+		time.Sleep(10 * time.Second)
+		do(c.handlers[0], hanging(new(atomic.Int64)), request(t.Context(), target)) // the owner leads
+		time.AfterFunc(after/2, func() { c.servers[0].Close() })
+		start := time.Now()
+		w := do(c.handlers[1], hanging(new(atomic.Int64)), request(t.Context(), target))
+		if took := time.Since(start); w.Body.String() != "old" || took > after {
+			t.Errorf("%d %q after %v, %s", w.Code, w.Body, took, w.Header().Get("Cache-Status"))
+		}
+		time.Sleep(2 * time.Minute)
+	})
+}
+
 // TestPurgeWhileWaitingHolds: what is purged while a request waits for a slow upstream does
 // not stand in any more.
 func TestPurgeWhileWaitingHolds(t *testing.T) {

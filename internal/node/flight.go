@@ -187,10 +187,17 @@ func (q *Lookup) AwaitHeader(ctx context.Context, f *Flight) (*store.Entry, erro
 	return f.Fill.Header(ctx)
 }
 
-// Answers waits until the flight's header is known, or the flight is over, and reports
-// whether that is so by the time that the flight has taken for so long.
-func (f *Flight) Answers(ctx context.Context, within time.Duration) bool {
-	ctx, cancel := context.WithDeadline(ctx, f.begun.Add(within))
+// Answered waits until the flight's header is known, or the flight is over, and reports
+// whether that is so by the time that what is stored is to stand in: when the flight has
+// taken for StandInAfter, or when the request has waited that long, for several.
+func (q *Lookup) Answered(ctx context.Context, f *Flight) bool {
+	if q.standInAt.IsZero() {
+		q.standInAt = time.Now().Add(q.StandInAfter)
+	}
+	if at := f.begun.Add(q.StandInAfter); at.Before(q.standInAt) {
+		q.standInAt = at
+	}
+	ctx, cancel := context.WithDeadline(ctx, q.standInAt)
 	defer cancel()
 	_, _ = f.Fill.Header(ctx) // the error is that of either end
 	_, known := f.Fill.Known()

@@ -30,6 +30,7 @@ type Lookup struct {
 	until           time.Time        // when it waits for others no more; zero: it has not begun to
 	FillTimeout     time.Duration    // for a fill
 	StandInAfter    time.Duration    // what is stored may answer it if the upstream takes longer; 0: it waits
+	standInAt       time.Time        // zero: it has not begun to wait for a refresh
 	vary            []string         // what is known of the response's Vary
 	// The body that the upstream has just confirmed for this request: to be
 	// served whatever its freshness.

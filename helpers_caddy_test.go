@@ -32,7 +32,9 @@ func load(t *testing.T, caddyfile string) error {
 			t.Error(err)
 		}
 	})
-	return caddy.Load(adapted, true)
+	err = caddy.Load(adapted, true)
+	poll(t, "the listeners of the config before are closed", harness.OneListenerEach)
+	return err
 }
 
 // A testSite is a cache in front of an upstream, which answers everything with
@@ -86,10 +88,8 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// fetchURL asks again when there was no answer at all: a reload returns
-// before Caddy has closed the old configuration's listeners, and a connection
-// in the queue of one of them is then reset, or closed if it was just taken,
-// whatever the handlers are.
+// fetchURL asks again when there was no answer at all: a connection that the listener of
+// the config before has just taken is closed, whatever the handlers are.
 func fetchURL(t *testing.T, url string) (body string, header http.Header) {
 	t.Helper()
 	unanswered := func(err error) bool { return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) }

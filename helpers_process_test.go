@@ -261,6 +261,7 @@ func (p *process) load(caddyfile string) (int, string) {
 	if err != nil {
 		p.t.Fatalf("%s: load: %v", p.name, err)
 	}
+	eventually(p.t, "the listeners of the config before are closed", harness.OneListenerEach)
 	return resp.StatusCode, string(answer)
 }
 

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -97,5 +99,28 @@ func isFree(addr string) bool {
 		return false
 	}
 	u.Close()
+	return true
+}
+
+// OneListenerEach reports whether no TCP address of IPv4 is listened on twice, or true
+// where the system does not tell. After a reload there may be two: Caddy says that the new
+// config runs, and closes the listeners of the one before after that.
+func OneListenerEach() bool {
+	sockets, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return true
+	}
+	const stateListen = "0A" // TCP_LISTEN
+	listening := make(map[string]bool)
+	for line := range strings.Lines(string(sockets)) {
+		f := strings.Fields(line)
+		if len(f) < 4 || f[3] != stateListen {
+			continue
+		}
+		if listening[f[1]] {
+			return false
+		}
+		listening[f[1]] = true
+	}
 	return true
 }

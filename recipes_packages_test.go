@@ -149,6 +149,56 @@ startStandaloneServer(new ApolloServer({ typeDefs, resolvers, plugins: [tags] })
 	differ(t, "after the purge", product, query("product"))
 }
 
+// TestRecipeNextJSItself builds a site with Next.js, and runs it: a page that is made again
+// each minute, one of each visitor's own, and a draft.
+func TestRecipeNextJSItself(t *testing.T) {
+	if raceEnabled() {
+		t.Skip("runs without the race detector: it takes npm a while")
+	}
+	const app = `
+require('child_process').execFileSync(process.execPath, ['node_modules/next/dist/bin/next', 'build'], { stdio: 'inherit' })
+const site = require('next')({ dev: false })
+site.prepare().then(() => {
+  const server = require('http').createServer(site.getRequestHandler())
+  server.listen(0, '127.0.0.1', () => console.log('port ' + server.address().port))
+})`
+	t.Setenv("NEXT_TELEMETRY_DISABLED", "1")
+	o := startNodeApplication(t, []string{"next@16.0.3", "react@19.2.0", "react-dom@19.2.0"}, app, map[string]string{
+		"app/layout.js": `export default function Layout({ children }) { return <html><body>{children}</body></html> }`,
+		"app/page/page.js": `import { draftMode } from 'next/headers'
+			export const revalidate = 60
+			export default async function Page() { return <p>page, draft: {String((await draftMode()).isEnabled)}</p> }`,
+		"app/personal/page.js": `import { cookies } from 'next/headers'
+			export default async function Page() { return <p>personal: {(await cookies()).get('user')?.value}</p> }`,
+		"app/draft/route.js": `import { draftMode } from 'next/headers'
+			export async function GET() { (await draftMode()).enable(); return new Response('draft') }`,
+	})
+	p := startRecipe(t, "nextjs.md", "www.example.com", o, "127.0.0.1:3000", o.addr())
+	visit := func(what, path, want string, fetches int, header ...string) answer {
+		t.Helper()
+		a := p.ask("GET", path, "", header...)
+		text := strings.ReplaceAll(a.body, "<!-- -->", "") // which React puts between texts
+		if found := strings.Contains(text, want); a.status != http.StatusOK || !found || o.fetches("") != fetches {
+			t.Errorf("%s: %d, with %q in it: %t, after %d fetches, not %d", what, a.status, want, found, o.fetches(""), fetches)
+		}
+		return a
+	}
+	visit("a page", "/page", "page, draft: false", 1)
+	visit("another visitor", "/page?utm_source=x", "page, draft: false", 1, "Cookie", "_ga=1")
+	visit("Next.js's router", "/page", "static/chunks", 2, "RSC", "1")
+	visit("the router again", "/page", "static/chunks", 2, "RSC", "1")
+	visit("a personal page", "/personal", "personal: alice", 3, "Cookie", "user=alice")
+	visit("another visitor's", "/personal", "personal: bob", 4, "Cookie", "user=bob")
+	draft, _, _ := strings.Cut(visit("a draft begins", "/draft", "draft", 5).header.Get("Set-Cookie"), ";")
+	visit("a draft", "/page", "page, draft: true", 6, "Cookie", draft)
+	visit("the page after it", "/page", "page, draft: false", 6)
+	if a := p.ask("POST", "/hooks/purge", `{"hosts": ["www.example.com"]}`, "Authorization", "Bearer "+exampleToken); a.status != 200 {
+		t.Errorf("purge: %d %s", a.status, a.body)
+	}
+	visit("after a deployment", "/page", "page, draft: false", 7)
+	visit("the router after it", "/page", "static/chunks", 8, "RSC", "1")
+}
+
 // packageFiles are a module for the go command and a package for npm, as registries have
 // them.
 func packageFiles(t *testing.T) map[string]string {

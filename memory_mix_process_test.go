@@ -95,7 +95,7 @@ func (h *hoard) hangUp() {
 func (p *process) forgetPeak() {
 	p.t.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0); err != nil {
-		p.t.Skip(err)
+		p.t.Skip("LEFT OUT: the peak of memory: ", err)
 	}
 }
 

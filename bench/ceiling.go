@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/rand"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -132,6 +133,11 @@ func serveOrigin(addr string) error {
 		return err
 	}
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == socketPath {
+			echo(w)
+			return
+		}
+		_, _ = io.Copy(io.Discard, r.Body) // an upload that breaks off gets no answer
 		path, private := strings.CutPrefix(r.URL.Path, privatePrefix)
 		path, full := strings.CutPrefix(path, fullPrefix)
 		size, body := bodyOf(path)
@@ -155,6 +161,20 @@ func serveOrigin(addr string) error {
 		_, _ = w.Write(body) // a client that is gone needs no error
 	})}
 	return server.Serve(listener)
+}
+
+// echo upgrades a connection, and sends back what comes.
+func echo(w http.ResponseWriter) {
+	conn, in, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer conn.Close()
+	_, err = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	if err == nil {
+		_, _ = io.Copy(conn, in) // until the client is gone
+	}
 }
 
 const (

@@ -41,6 +41,8 @@ type target struct {
 	tls    bool
 	path   func(n int64) string // of the n-th request
 	fields [][2]string          // more request fields
+	upload []byte               // content of a POST; nil: they are GETs. With HTTP/1.1 only
+	socket bool                 // messages over a connection that is upgraded first
 	status int
 	length int64 // of the body; -1: whatever
 	// What Cache-Status may contain; answers are counted by which it was. Nil:
@@ -99,7 +101,11 @@ func (t *target) dial() (wire, error) {
 	if t.http2 {
 		return newH2(c, map[bool]string{false: "http", true: "https"}[t.tls])
 	}
-	return &h1{conn: c, in: bufio.NewReaderSize(c, 64<<10)}, nil
+	h := &h1{conn: c, in: bufio.NewReaderSize(c, 64<<10), upload: t.upload}
+	if t.socket {
+		return newSocket(h, int(t.length))
+	}
+	return h, nil
 }
 
 // h1 is a connection with HTTP/1.1. It is cheaper than net/http's, which would
@@ -109,13 +115,18 @@ type h1 struct {
 	in    *bufio.Reader
 	out   []byte
 	cache []byte
+
+	upload []byte
 }
 
 func (c *h1) close() { c.conn.Close() }
 
 func (c *h1) do(path string, more [][2]string) (answer, error) {
-	b := append(c.out[:0], "GET "...)
-	b = append(b, path...)
+	method := "GET "
+	if c.upload != nil {
+		method = "POST "
+	}
+	b := append(append(c.out[:0], method...), path...)
 	b = append(b, " HTTP/1.1\r\nHost: "+host+"\r\n"...)
 	for _, fields := range [...][][2]string{requestFields[:], more} {
 		for _, f := range fields {
@@ -123,7 +134,10 @@ func (c *h1) do(path string, more [][2]string) (answer, error) {
 			b = append(append(b, f[1]...), "\r\n"...)
 		}
 	}
-	c.out = append(b, "\r\n"...)
+	if c.upload != nil {
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), int64(len(c.upload)), 10), "\r\n"...)
+	}
+	c.out = append(append(b, "\r\n"...), c.upload...)
 	if _, err := c.conn.Write(c.out); err != nil {
 		return answer{}, err
 	}
@@ -162,7 +176,7 @@ func (c *h1) read() (a answer, err error) {
 		}
 	}
 	switch {
-	case a.status == http.StatusNotModified:
+	case a.status == http.StatusNotModified, a.status == http.StatusSwitchingProtocols:
 		return a, nil // whatever its Content-Length says
 	case chunked:
 		if a.length, err = io.Copy(io.Discard, httputil.NewChunkedReader(c.in)); err == nil {
@@ -174,6 +188,42 @@ func (c *h1) read() (a answer, err error) {
 	}
 	n, err := io.CopyN(io.Discard, c.in, length)
 	a.length = n
+	return a, err
+}
+
+// A socket is a connection that was upgraded, as for WebSocket. What is sent over it comes
+// back.
+type socket struct {
+	*h1
+	message []byte
+}
+
+// socketPath is where the upstream takes upgrades.
+const socketPath = "/socket"
+
+var upgradeFields = [][2]string{
+	{"Connection", "Upgrade"}, {"Upgrade", "websocket"},
+	{"Sec-WebSocket-Version", "13"}, {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="},
+}
+
+func newSocket(c *h1, size int) (wire, error) {
+	a, err := c.do(socketPath, upgradeFields)
+	if err == nil && a.status != http.StatusSwitchingProtocols {
+		err = fmt.Errorf("status %d for an upgrade", a.status)
+	}
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return &socket{c, make([]byte, size)}, nil
+}
+
+func (c *socket) do(string, [][2]string) (a answer, err error) {
+	if _, err = c.conn.Write(c.message); err != nil {
+		return a, err
+	}
+	a.status = http.StatusOK
+	a.length, err = io.CopyN(io.Discard, c.in, int64(len(c.message)))
 	return a, err
 }
 

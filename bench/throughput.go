@@ -50,6 +50,8 @@ const (
 	missName         = "miss"
 	privateName      = "pass-through, private"
 	noStoreName      = "pass-through, no-store"
+	uploadName       = "upload"
+	socketName       = "message over WebSocket"
 
 	behindLane = ", behind the lane"
 
@@ -197,7 +199,7 @@ func (a *arena) contestants() []*contestant {
 	if a.tls {
 		return slices.Concat(a.hitsOverTLS(), a.rivalHits())
 	}
-	all := slices.Concat(a.ceilings(), a.hits(), a.remoteHits(), a.fetches(), a.rivalHits())
+	all := slices.Concat(a.ceilings(), a.hits(), a.remoteHits(), a.fetches(), a.streams(), a.rivalHits())
 	for _, c := range all {
 		c.closely = c.closely || !a.http2 && slices.Contains(closely, c.name)
 	}
@@ -205,7 +207,7 @@ func (a *arena) contestants() []*contestant {
 }
 
 // closely are the cases that are looked at so, with HTTP/1.1.
-var closely = []string{missName + behindLane, privateName + behindLane, noStoreName + behindLane, localName, remoteName, remoteSecretName, missName, privateName, noStoreName}
+var closely = []string{missName + behindLane, privateName + behindLane, noStoreName + behindLane, uploadName + behindLane, socketName + behindLane, localName, remoteName, remoteSecretName, missName, privateName, noStoreName}
 
 func (a *arena) contestant(name, against string, t *target, servers ...*harness.Process) *contestant {
 	return &contestant{name: name, against: against, load: &load{
@@ -253,10 +255,9 @@ func (a *arena) hits() (all []*contestant) {
 		all = append(all, c)
 	}
 	hit(localName, ceilingName, local, until(local))
-	if !a.http2 { // the lane does not look at it
-		lane := a.at(n.lane, a.fixed(), "detail=local")
-		hit(laneName, localName, lane, until(lane))
-	}
+	lane := a.at(n.lane, a.fixed(), "detail=local")
+	hit(a.laneCase(), localName, lane, until(lane))
+	all[len(all)-1].closely = a.http2
 	full := a.at(n.cache, always(fullPrefix+a.size.path("/fixed")), "detail=local")
 	hit(fullHitName, ceilingName, full, until(full))
 
@@ -288,6 +289,14 @@ func (a *arena) hits() (all []*contestant) {
 	encoded.length = -1
 	hit("hit, compressed once", localName, encoded, until(encoded))
 	return all
+}
+
+// laneCase names hits at a site with the lane, which does not look at HTTP/2.
+func (a *arena) laneCase() string {
+	if a.http2 {
+		return localName + behindLane
+	}
+	return laneName
 }
 
 // remoteHits are brought from another node.
@@ -338,6 +347,31 @@ func (a *arena) fetches() []*contestant {
 	}
 }
 
+// streams are what has no part in the cache, at a site without the lane and with it.
+func (a *arena) streams() (all []*contestant) {
+	if a.http2 {
+		return nil
+	}
+	for _, behind := range []string{"", behindLane} {
+		at := a.alone.cache
+		if behind != "" {
+			at = a.alone.lane
+		}
+		upload := a.at(at, a.newPath, "fwd=method")
+		upload.upload = make([]byte, a.size.bytes)
+		message := a.at(at, always(socketPath))
+		message.socket = true
+		for i, t := range []*target{upload, message} {
+			name, against := [...]string{uploadName, socketName}[i], ""
+			if behind != "" {
+				name, against = name+behind, name
+			}
+			all = append(all, a.contestant(name, against, t, a.alone.Process))
+		}
+	}
+	return all
+}
+
 // hitsOverTLS are the hits of which TLS is a part.
 func (a *arena) hitsOverTLS() []*contestant {
 	n := a.alone
@@ -345,12 +379,10 @@ func (a *arena) hitsOverTLS() []*contestant {
 	local := a.at(n.cacheTLS, a.fixed(), "detail=local")
 	c := a.contestant(localName, ceilingName, local, n.Process)
 	c.prepare = until(local)
-	if all = append(all, c); a.http2 {
-		return all
-	}
+	all = append(all, c)
 	lane := a.at(n.laneTLS, a.fixed(), "detail=local")
-	c = a.contestant(laneName, localName, lane, n.Process)
-	c.prepare = until(lane)
+	c = a.contestant(a.laneCase(), localName, lane, n.Process)
+	c.prepare, c.closely = until(lane), a.http2
 	return append(all, c)
 }
 

@@ -2,11 +2,17 @@ package caddygroupcache
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -254,6 +260,62 @@ func TestColdFarRangeOfAnUpstreamWithoutParts(t *testing.T) {
 			if w.Code != http.StatusPartialContent || !slices.Equal(up.asked, []string{fmt.Sprint("bytes=0-", store.ChunkSize-1)}) {
 				t.Errorf("%d, the upstream was asked for %q", w.Code, up.asked)
 			}
+		}
+	}
+}
+
+// TestRestThatNeverComes: the first MiB comes as it is asked for, and each part beyond it
+// wrongly. A client's request ends after a few requests to the upstream, with what the
+// upstream has sent or with an error, whether the client stays or goes away.
+func TestRestThatNeverComes(t *testing.T) {
+	const enough = 3 // requests to the upstream: for the first MiB, for the client's part of it, for the whole
+	body := randomBody(4 << 20)
+	wrong := maps.Clone(wrongParts)
+	wrong["unreachable from then on"] = nil
+	for name, change := range wrong {
+		for _, goes := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, the client goes: %t", name, goes), func(t *testing.T) {
+				h := newHandler(t, newLoneNode(t), nil)
+				ctx, leave := context.WithCancel(t.Context())
+				defer leave()
+				var calls atomic.Int64
+				var first atomic.Bool
+				parts := &answers{body: body, change: func(a *partAnswer) {
+					if a.start > 0 {
+						a.body = bytes.Repeat([]byte("x"), len(a.body)) // so that it shows who gets it
+						change(a)
+					}
+				}}
+				up := func(w http.ResponseWriter, r *http.Request) error {
+					if calls.Add(1) > enough {
+						t.Errorf("%d requests to the upstream", calls.Load())
+						runtime.Goexit()
+					}
+					if first.Swap(true) && goes {
+						leave()
+					}
+					if change == nil && calls.Load() > 1 {
+						return caddyhttp.Error(http.StatusBadGateway, errors.New("connection refused"))
+					}
+					return parts.ServeHTTP(w, r)
+				}
+				w := httptest.NewRecorder()
+				done := make(chan error, 1)
+				go func() {
+					defer close(done)
+					defer func() { _ = recover() }() // a connection that is cut
+					done <- h.ServeHTTP(w, request(ctx, "/", farPart...), caddyhttp.HandlerFunc(up))
+				}()
+				err, got := <-done, w.Body.Bytes()
+				switch {
+				case goes:
+				case change == nil && errorStatus(err) != http.StatusBadGateway:
+					t.Errorf("%v, %d", err, w.Code)
+				case change != nil && (w.Code != http.StatusPartialContent || !bytes.Equal(got, body[2500000:2500010])):
+					t.Errorf("%v, %d, %d bytes, %s", err, w.Code, len(got), w.Header().Get("Cache-Status"))
+				}
+				idle(t, h.node)
+			})
 		}
 	}
 }

@@ -55,8 +55,6 @@ func (x *fetch) after() step {
 	switch {
 	case x.first != nil:
 		next = stepDeliverPart
-	case x.retries && x.r.Context().Err() != nil:
-		return stepDone
 	case x.renewed != nil && body != nil && !x.background && !x.h.node.Purger.IsPurged(&x.Lookup, x.renewed):
 		next = x.deliver(&storedResponse{entry: x.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()})
 	case x.failed && stale.Size > 0 && body == nil:

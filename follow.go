@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
 	"github.com/caddy-groupcache/caddy-groupcache/internal/delivery"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
@@ -58,10 +56,6 @@ func (x *exchange) follow(f *node.Flight, body *node.Follower) step {
 
 // unanswered says what a request does that has followed a flight without a response.
 func (x *exchange) unanswered(err error) step {
-	if x.r.Context().Err() != nil {
-		x.err = caddyhttp.Error(statusClientClosed, err)
-		return stepDone
-	}
 	switch why := node.ReasonOf(err); why {
 	case rfc9111.None, rfc9111.LeaderLost, rfc9111.Memory, rfc9111.OnlyIfCached, rfc9111.NoVarySearch, rfc9111.Superseded, rfc9111.UpstreamFailed, rfc9111.Partial:
 	case rfc9111.MustValidate: // what needs to be validated is known by now

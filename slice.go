@@ -183,12 +183,15 @@ func (x *fetch) commitFirst(t *recorder) {
 	}
 }
 
-// deliverPart answers from a first chunk that has just been fetched.
+// deliverPart answers from a first chunk that has just been fetched. If the client's part
+// does not come, the upstream is asked for the whole.
 func (x *exchange) deliverPart() step {
-	defer x.first.release()
-	x.first.out.stored, x.first.out.fwdStatus = true, http.StatusPartialContent
-	return x.deliverParts(&x.first.storedResponse, func(w http.ResponseWriter) bool {
-		return x.newHeader(w, x.first.entry, x.first.out)
+	first := x.first
+	x.first, x.noParts = nil, true
+	defer first.release()
+	first.out.stored, first.out.fwdStatus = true, http.StatusPartialContent
+	return x.deliverParts(&first.storedResponse, func(w http.ResponseWriter) bool {
+		return x.newHeader(w, first.entry, first.out)
 	})
 }
 

@@ -35,7 +35,7 @@ func (x *exchange) deliver(s *storedResponse) step {
 	}
 	return x.deliverParts(s, func(w http.ResponseWriter) bool {
 		if x.mended {
-			out := &outcome{h: x.h, repl: replacer(x.r), fwd: "partial", fwdStatus: http.StatusPartialContent, stored: true, status: statusMiss}
+			out := &outcome{h: x.h, r: x.r, repl: replacer(x.r), fwd: "partial", fwdStatus: http.StatusPartialContent, stored: true, status: statusMiss}
 			return x.newHeader(w, s.entry, out)
 		}
 		x.hitHeader(w, s)
@@ -103,6 +103,7 @@ func (x *exchange) fail(s *storedResponse) step {
 // and reports whether that has answered the request.
 func (x *exchange) deliverParts(s *storedResponse, header func(http.ResponseWriter) bool) step {
 	e := s.entry
+	x.mended = false
 	if e.Large() { // of which the upstream may be asked for a chunk
 		x.keep()
 	}

@@ -49,28 +49,26 @@ func (x *exchange) fetchAlone() step {
 
 // after says what comes after the fetch.
 func (x *fetch) after() step {
-	stale, body := x.decision.Stale, x.decision.StaleBody
+	stale, body, err := x.decision.Stale, x.decision.StaleBody, x.err
 	x.decision.StaleBody = nil // what the client takes its time over, deliver counts
-	var next step
+	x.err = nil                // what is stored answers in its place
 	switch {
 	case x.first != nil:
-		next = stepDeliverPart
+		return stepDeliverPart
 	case x.renewed != nil && body != nil && !x.background && !x.h.node.Purger.IsPurged(&x.Lookup, x.renewed):
-		next = x.deliver(&storedResponse{entry: x.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()})
+		return x.deliver(&storedResponse{entry: x.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()})
 	case x.failed && stale.Size > 0 && body == nil:
 		x.Validated, x.exchange.failed = stale.Generation, true // the owner has the body, and it will do
-		next = stepLookUp
+		return stepLookUp
 	case x.failed && !x.background:
 		x.endValidation(0)
-		next = x.deliver(&storedResponse{entry: stale, body: body, status: statusStale, detail: detailLocal, now: time.Now()})
+		return x.deliver(&storedResponse{entry: stale, body: body, status: statusStale, detail: detailLocal, now: time.Now()})
 	case x.silenced:
 		x.Alone = x.Alone || x.renewed == nil && !x.retries
-		next = stepLookUp
-	default:
-		return stepDone
+		return stepLookUp
 	}
-	x.err = nil // what is stored answers in its place
-	return next
+	x.err = err
+	return stepDone
 }
 
 // A fetch is one run of the handlers behind the cache by the leader of a
@@ -142,14 +140,8 @@ func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 	t := &recorder{
 		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		x:                     x,
-		header:                header,
+		header:                header.Clone(),
 		before:                front.FieldsOf(header),
-	}
-	if x.discards {
-		t.header = header.Clone()
-		if t.header == nil {
-			t.header = make(http.Header)
-		}
 	}
 	upstream := x.original.ForUpstream(ctx, asked)
 	x.original.AddLoop(x.h.loopMember)
@@ -159,11 +151,6 @@ func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 
 // joinable reports whether others may follow.
 func (x *fetch) joinable() bool { return x.flight.Table != nil }
-
-// limit bounds how long a fill may take that nobody else waits for.
-func (x *fetch) limit() {
-	x.stops = append(x.stops, guard.AfterFunc(x.FillTimeout, x.expire).Stop)
-}
 
 // Wanted reports whether somebody on this node waits for the fetch beside its client, or
 // may make use of what has come.
@@ -215,22 +202,20 @@ func (x *fetch) run(w http.ResponseWriter) (err error) {
 	defer func() {
 		switch {
 		case !broke:
+		case x.failed: // what is stored may stand in for a failure that breaks off, too
+			x.giveUp(rfc9111.UpstreamFailed)
+			err = nil
+			unlessAborted(recover())
 		case t.sated(), t.aside(): // the handlers were ended, because the client has all that it asked for
-			p := recover()
 			result, err = fillNotStored, nil
 			x.silenced = t.turnAside()
+			defer unlessAborted(recover())
 			t.finishClient()
-			if p != nil && p != http.ErrAbortHandler {
-				panic(p)
-			}
 		default:
 			x.giveUp(rfc9111.Truncated)
 			x.finishFlight(node.Ending{Why: rfc9111.Truncated}) // if it was not to be given up any more
-			t.finishClient()
-			if delivery.Served(t.ResponseWriter) {
-				if p := recover(); p != nil && p != http.ErrAbortHandler {
-					panic(p)
-				}
+			if t.finishClient() || delivery.Served(t.ResponseWriter) {
+				unlessAborted(recover())
 			}
 		}
 	}()
@@ -247,6 +232,13 @@ func (x *fetch) run(w http.ResponseWriter) (err error) {
 	return err
 }
 
+// unlessAborted goes on with a panic of the handlers, unless they have ended a response by it.
+func unlessAborted(p any) {
+	if p != nil && p != http.ErrAbortHandler {
+		panic(p)
+	}
+}
+
 // finish ends the flight after the handlers have returned, and tells how it went.
 func (x *fetch) finish(t *recorder, err error) fillResult {
 	switch {
@@ -255,6 +247,7 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 		x.giveUp(rfc9111.UpstreamFailed)
 		return fillFailed
 	case t.state == undecided && err != nil && x.storeError(t, errorStatus(err)):
+		t.adoptHeader()
 		x.out.writeUnanswered(t.ResponseWriter.Header(), err)
 		return fillStored
 	case t.state == undecided:
@@ -268,8 +261,6 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 		x.giveUp(rfc9111.Aborted)
 	case t.state == filling:
 		x.complete(t)
-	case x.failed:
-		x.giveUp(rfc9111.UpstreamFailed)
 	}
 	switch {
 	case x.renewed != nil:
@@ -333,6 +324,9 @@ func (x *fetch) followed() bool {
 	return x.flight.Fill.Readers() > own
 }
 
+// finishFlight ends the flight, while the fetch goes on with its own client.
+func (x *fetch) finishFlight(e node.Ending) { x.flight.Finish(e) }
+
 // whyEnded names why a fill came to nothing.
 func (x *fetch) whyEnded(err error) rfc9111.Reason {
 	if errors.Is(err, fill.ErrTooLarge) {
@@ -366,10 +360,6 @@ func (x *fetch) giveUp(why rfc9111.Reason) {
 	}
 }
 
-// finishFlight ends the flight, and gives back a lease that is not used, while the fetch
-// goes on with its own client.
-func (x *fetch) finishFlight(e node.Ending) { x.flight.Finish(e) }
-
 // refuse notes why the response is not stored.
 func (x *fetch) refuse(why rfc9111.Reason) {
 	x.out.stored = false
@@ -385,6 +375,8 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 	}
 	if x.standsIn(status) {
 		x.failed = true
+		x.giveUp(rfc9111.UpstreamFailed) // who follows need not wait for the rest of it, nor its client for long
+		x.stops = append(x.stops, guard.AfterFunc(errorBodyTime, func() { x.cancel(errNotShared) }).Stop)
 		return silent
 	}
 	if x.r.Method == http.MethodHead && status == http.StatusOK && x.decision.Stale != nil && !x.Credentials {
@@ -418,6 +410,9 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 	t.entry = entry
 	return x.open(t)
 }
+
+// errorBodyTime is how long the body of an error may take that what is stored stands in for.
+const errorBodyTime = time.Second
 
 // failedRefresh names a failure of the upstream to answer a refresh, so that the next one
 // is tried a moment later and not by the next request; why names all else.
@@ -495,8 +490,8 @@ func (x *fetch) open(t *recorder) recorderState {
 			return direct
 		}
 	}
-	if x.stops == nil { // from here on it holds memory
-		x.limit()
+	if x.stops == nil { // nobody else waits for it, and from here on it holds memory
+		x.stops = append(x.stops, guard.AfterFunc(x.FillTimeout, x.expire).Stop)
 	}
 	x.out.stored = true
 	if t.aside() {
@@ -578,6 +573,7 @@ func (x *fetch) decideNotModified(t *recorder) recorderState {
 		}
 	}
 	x.h.node.Store.Drop(x.Key, stale)
+	x.Without = stale.Generation // or the owner would offer it again
 	x.giveUp(rfc9111.StrayNotModified)
 	return silent
 }

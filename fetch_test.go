@@ -92,6 +92,57 @@ func TestFillThatTakesTooLong(t *testing.T) {
 	})
 }
 
+// TestPartOfAFillThatTakesTooLong: a client that wants a part which has not come when the
+// fill ends gets that part, and not what comes next.
+func TestPartOfAFillThatTakesTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), func(h *Handler) { h.FillTimeout = caddy.Duration(10 * time.Second) })
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Set("Content-Length", "10")
+			for i := range 10 {
+				io.WriteString(w, strconv.Itoa(i))
+				time.Sleep(3 * time.Second)
+			}
+			return nil
+		}
+		for part, want := range map[string]string{"bytes=7-8": "78", "bytes=2-8": "2345678", "bytes=0-1": "01"} {
+			w := do(h, up, request(t.Context(), "/"+part, "Range", part))
+			if w.Code != http.StatusPartialContent || w.Body.String() != want {
+				t.Errorf("%s: %d %q", part, w.Code, w.Body)
+			}
+		}
+	})
+}
+
+// TestValidationThatIsOfNoUse: a 304 that is about another response is asked for once, on
+// whichever node.
+func TestValidationThatIsOfNoUse(t *testing.T) {
+	for asked := range 2 {
+		synctest.Test(t, func(t *testing.T) {
+			c := newClusterInBubble(t, 2)
+			target := c.target(0)
+			do(c.handlers[0], fixed(new(atomic.Int64), "old", "Cache-Control", "max-age=1", "Etag", `"1"`), request(t.Context(), target))
+			time.Sleep(10 * time.Second)
+			var calls atomic.Int64
+			w := do(c.handlers[asked], func(w http.ResponseWriter, r *http.Request) error {
+				calls.Add(1)
+				w.Header().Set("Cache-Control", "max-age=60")
+				w.Header().Set("Etag", `"2"`)
+				if r.Header.Get("If-None-Match") != "" {
+					w.WriteHeader(http.StatusNotModified)
+					return nil
+				}
+				_, err := io.WriteString(w, "new")
+				return err
+			}, request(t.Context(), target))
+			if w.Body.String() != "new" || calls.Load() != 2 {
+				t.Errorf("node %d: %q after %d requests to the upstream", asked, w.Body, calls.Load())
+			}
+		})
+	}
+}
+
 func TestUpstreamThatNeverAnswersDoesNotOutliveItsClientForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(t, newLoneNode(t), nil)
@@ -117,10 +168,33 @@ func TestStaleIfError(t *testing.T) {
 		for name, up := range map[string]caddyhttp.HandlerFunc{
 			"error":  func(http.ResponseWriter, *http.Request) error { return caddyhttp.Error(502, io.ErrUnexpectedEOF) },
 			"answer": func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(503); return nil },
+			"answer that breaks off": func(w http.ResponseWriter, _ *http.Request) error {
+				w.WriteHeader(503)
+				io.WriteString(w, "down for main")
+				panic(http.ErrAbortHandler)
+			},
+			"answer that hangs": func(w http.ResponseWriter, r *http.Request) error {
+				w.WriteHeader(503)
+				io.WriteString(w, "down for main")
+				<-r.Context().Done()
+				panic(http.ErrAbortHandler)
+			},
 		} {
-			w := do(h, up, request(t.Context(), "/a"))
-			if w.Code != 200 || w.Body.String() != "hello" {
-				t.Errorf("%s: %d %q", name, w.Code, w.Body)
+			time.Sleep(2 * time.Second) // for as long as the failure before is remembered
+			start, n := time.Now(), calls.Load()
+			wait := followers(3, func(int) *httptest.ResponseRecorder {
+				return do(h, func(w http.ResponseWriter, r *http.Request) error {
+					calls.Add(1)
+					return up(w, r)
+				}, request(t.Context(), "/a"))
+			})
+			for _, w := range wait() {
+				if w.Code != 200 || w.Body.String() != "hello" {
+					t.Errorf("%s: %d %q", name, w.Code, w.Body)
+				}
+			}
+			if took := time.Since(start); took > errorBodyTime || calls.Load() != n+1 {
+				t.Errorf("%s: %d requests to the upstream, in %v", name, calls.Load()-n, took)
 			}
 		}
 		time.Sleep(time.Hour)

@@ -14,6 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -245,6 +248,7 @@ func TestUpstreamsThatDoNotAnswerWithParts(t *testing.T) {
 func TestChunkThatWasEvictedIsFetchedAgain(t *testing.T) {
 	n := newLoneNode(t)
 	h := newHandler(t, n, nil)
+	h.logger = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.DebugLevel))
 	up := &file{body: randomBody(4 << 20), tag: `"1"`, ranges: true}
 	getLarge(t, h, up, "/")
 	forget(t, n, h, "/", 2)

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"runtime"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -34,7 +36,7 @@ import (
 type recorder struct {
 	caddyhttp.ResponseWriterWrapper
 	x      *fetch
-	header http.Header  // what the handlers set; the client's own map unless x.discards
+	header http.Header  // what the handlers set; the client's writer may change its own at any time
 	before front.Fields // what stood there before: not part of the response
 	state  recorderState
 	status int
@@ -100,25 +102,26 @@ func (t *recorder) interim(status int) {
 		t.passHeader(status)
 		return
 	}
+	dst := t.ResponseWriter.Header()
+	was := dst.Clone()
 	t.adoptHeader()
 	t.ResponseWriter.WriteHeader(status)
+	clear(dst) // the final one may be another's, which has none of these fields
+	maps.Copy(dst, was)
 }
 
 // adoptHeader makes the client's header what the handlers made of it.
 func (t *recorder) adoptHeader() {
-	if !t.x.discards {
-		return // it is the same map
-	}
 	dst := t.ResponseWriter.Header()
 	clear(dst)
 	for name, values := range t.header {
-		dst[name] = values
+		dst[name] = slices.Clip(values) // what is appended to one is not the other's
 	}
 }
 
 // adoptTrailers gives the client the fields that came after the body.
 func (t *recorder) adoptTrailers() {
-	if !t.x.discards || t.state != direct && t.state != filling {
+	if t.state != direct && t.state != filling {
 		return
 	}
 	dst := t.ResponseWriter.Header()
@@ -270,7 +273,8 @@ func (t *recorder) overflow(why rfc9111.Reason) error {
 	end := <-t.pumped
 	t.pumped <- end
 	t.state = direct
-	if end.panicked != nil { // which finishClient has go on in the handler's own goroutine
+	delivery.Reached(t.ResponseWriter, t.x.flight.Fill.Size()) // the pump may have waited for what is further on
+	if end.panicked != nil {                                   // which finishClient has go on in the handler's own goroutine
 		return errPanicked
 	}
 	if errors.As(end.err, new(node.Ended)) {
@@ -309,12 +313,13 @@ func (t *recorder) sendHeader() {
 	}
 }
 
-// finishClient returns when the client has all of a fill, or is gone. What a
-// client does is not the fetch's business, so it has no result.
-func (t *recorder) finishClient() {
-	t.adoptTrailers()
+// finishClient returns when the client has all of a fill, or is gone, and reports whether
+// it has got the rest from another response. What else a client does is not the fetch's
+// business.
+func (t *recorder) finishClient() (resumed bool) {
 	if t.body == nil || t.finished {
-		return
+		t.adoptTrailers()
+		return false
 	}
 	t.finished = true
 	defer t.body.Close()
@@ -328,12 +333,15 @@ func (t *recorder) finishClient() {
 	case !t.answered && !t.aside():
 		err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
 	}
+	t.adoptTrailers() // not while the client's writer sends, which may look at its header
 	if errors.Is(err, fill.ErrGone) {
 		t.x.resume(t.ResponseWriter, t.entry, t.given)
+		resumed = true
 	}
 	if rfc9111.HasTrailers(t.header) {
 		// They are sent only after a chunked body, and net/http chunks a
 		// short one only if it was flushed.
 		_ = http.NewResponseController(t.ResponseWriter).Flush()
 	}
+	return resumed
 }

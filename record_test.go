@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 func TestWhatOtherHandlersSetBeforeIsNotStored(t *testing.T) {
@@ -96,5 +98,81 @@ func TestWhatNamesFieldsInConnectionIsNotStored(t *testing.T) {
 	w := do(h, up, request(t.Context(), "/a", "Accept-Language", "de"))
 	if w.Body.String() != "in de" {
 		t.Errorf("%s: %s", w.Body, w.Header().Get("Cache-Status"))
+	}
+}
+
+// A finalWriter is a client that takes no notice of interim responses.
+type finalWriter struct{ *httptest.ResponseRecorder }
+
+func (w finalWriter) WriteHeader(status int) {
+	if status >= 200 {
+		w.ResponseRecorder.WriteHeader(status)
+	}
+}
+
+// TestFieldsOfAnInterimResponse are not those of the response after it, wherever that comes
+// from.
+func TestFieldsOfAnInterimResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		status := http.StatusOK
+		up := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Link", "</old.css>; rel=preload")
+			w.WriteHeader(http.StatusEarlyHints)
+			w.Header().Del("Link") // as reverse_proxy does
+			w.Header().Set("Cache-Control", "max-age=1, stale-if-error=600")
+			w.Header().Set("Etag", `"1"`)
+			w.WriteHeader(status)
+			return nil
+		})
+		for _, status = range []int{http.StatusOK, http.StatusNotModified, http.StatusServiceUnavailable} {
+			w := finalWriter{httptest.NewRecorder()}
+			w.Header().Set("X-Front", "1")
+			if err := h.ServeHTTP(w, request(t.Context(), "/a"), up); err != nil {
+				t.Error(err)
+			}
+			if w.Code != http.StatusOK || w.Header().Get("Link") != "" || w.Header().Get("X-Front") != "1" {
+				t.Errorf("after %d: %d %v", status, w.Code, w.Header())
+			}
+			time.Sleep(2 * time.Second)
+		}
+	})
+}
+
+// A lateWriter changes its header when the body comes, as encode and HTTP/3 do.
+type lateWriter struct {
+	*httptest.ResponseRecorder
+	began chan struct{}
+}
+
+func (w lateWriter) Write(p []byte) (int, error) {
+	select {
+	case w.began <- struct{}{}:
+	default:
+	}
+	w.Header().Set("Content-Encoding", "none")
+	w.Header().Del("Content-Length")
+	return w.ResponseRecorder.Write(p)
+}
+
+// TestHeaderIsItsWritersOwn: what the client's writer does to its header while a body comes
+// in, and what the handlers do to theirs, do not meet.
+func TestHeaderIsItsWritersOwn(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	w := lateWriter{httptest.NewRecorder(), make(chan struct{}, 1)}
+	up := caddyhttp.HandlerFunc(func(to http.ResponseWriter, r *http.Request) error {
+		to.Header().Set("Cache-Control", "max-age=60")
+		to.Header().Set("Trailer", "X-Sum")
+		_, _ = io.WriteString(to, "0123456789")
+		<-w.began
+		to.Header().Set("X-Sum", "1")
+		to.Header().Set(http.TrailerPrefix+"X-More", "2")
+		return nil
+	})
+	if err := h.ServeHTTP(w, request(t.Context(), "/"), up); err != nil {
+		t.Fatal(err)
+	}
+	if w.Body.String() != "0123456789" || w.Header().Get("X-Sum") != "1" || w.Header().Get(http.TrailerPrefix+"X-More") != "2" {
+		t.Errorf("%q, %v", w.Body, w.Header())
 	}
 }

@@ -108,6 +108,13 @@ func NewPartWriter(w http.ResponseWriter, at, end, size int64) *PartWriter {
 	return &PartWriter{ResponseWriter: w, start: at, end: end, at: at, size: size}
 }
 
+// Reached tells the writer of a part where in the body the next byte is that it gets.
+func Reached(w http.ResponseWriter, at int64) {
+	if p, ok := w.(*PartWriter); ok {
+		p.at = at
+	}
+}
+
 // Served reports whether a client needs no more of a body.
 func Served(w http.ResponseWriter) bool {
 	p, ok := w.(*PartWriter)

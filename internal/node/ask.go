@@ -247,9 +247,7 @@ func (l remoteLookup) copyFromOwner(reply *peer.Reply) Ending {
 		if !n.credible(e) {
 			return Ending{Why: rfc9111.PeerError}
 		}
-		if size, ok := e.ContentLength(); ok {
-			err = f.Fill.Expect(size)
-		}
+		err = f.expect(e)
 		f.Fill.Unlimit() // what becomes too large to be stored goes on for its followers
 		f.Begin(q, e)
 	}

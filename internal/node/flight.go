@@ -474,6 +474,19 @@ func (f *Flight) Begin(q *Lookup, e *store.Entry) {
 	f.Fill.SetHeader(e)
 }
 
+// expect announces the bytes of an entry's body that another node is about to send, if their
+// number is known. Of a body that is large beforehand only the first chunk comes.
+func (f *Flight) expect(e *store.Entry) error {
+	size, known := e.ContentLength()
+	if e.Large() {
+		size, known = store.ChunkSize, true
+	}
+	if !known {
+		return nil
+	}
+	return f.Fill.Expect(size)
+}
+
 // Commit stores the complete response of a flight, and returns how the flight ends by
 // that.
 func (f *Flight) Commit(q *Lookup, e *store.Entry) Ending {

@@ -231,20 +231,15 @@ func (o Owner) take(q *Lookup, f *Flight, p *peer.Publication) (taken, Ending) {
 	if p.Entry.Matches(q.Header) {
 		q.vary = p.Entry.Vary()
 	}
-	size, ok := p.Entry.ContentLength()
-	if p.Entry.Large() { // only its first chunk comes
-		size = store.ChunkSize
-	}
 	switch {
 	case !o.credible(p.Entry):
 		return refused(rfc9111.TooLarge)
 	case p.Refresh:
 		o.Store.PutEntry(q.Namespace, q.Key, p.Entry)
 		return taken{generation: p.Entry.Generation}, Ending{}
-	case ok:
-		if err := f.Fill.Expect(size); err != nil {
-			return refused(ReasonOf(err))
-		}
+	}
+	if err := f.expect(p.Entry); err != nil {
+		return refused(ReasonOf(err))
 	}
 	f.Begin(q, p.Entry)
 	f.onFollow.Store(new(p.Followed))

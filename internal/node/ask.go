@@ -261,13 +261,13 @@ func (l remoteLookup) copyFromOwner(reply *peer.Reply) Ending {
 	if err != nil {
 		return Ending{Why: brokenReason(err)}
 	}
+	if e.Generation != 0 && generation != e.Generation { // a first chunk, which the owner has refused
+		return Ending{Why: rfc9111.Superseded}
+	}
 	body := f.Fill.Bytes()
-	if generation != e.Generation || generation == 0 { // it was not stored before
+	if e.Generation == 0 { // it was not stored before
 		final := *e
-		final.Generation = generation
-		if e.Generation == 0 {
-			final.Size, final.Digest = f.Fill.Size(), f.Fill.Digest()
-		}
+		final.Generation, final.Size, final.Digest = generation, f.Fill.Size(), f.Fill.Digest()
 		e = &final
 	}
 	if generation != 0 && n.credible(e) {

@@ -2,9 +2,11 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -59,5 +61,19 @@ func TestFollowedSliceOfAnyBody(t *testing.T) {
 	if f.Landed == nil || f.Landed.Generation != 7 || f.Landed.Size != 3<<20 {
 		_, why := f.Fill.Header(t.Context())
 		t.Errorf("it ended with %+v, %v", f.Landed, why)
+	}
+}
+
+// TestFirstChunkThatTheOwnerRefuses: its entry is stored nowhere, and names no chunk.
+func TestFirstChunkThatTheOwnerRefuses(t *testing.T) {
+	f, err := followFirst(t, 3<<19, func(owner *Node) {
+		owner.Purger.apply([]store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.All}}}}, false)
+	})
+	var refused peer.Broken
+	if !errors.As(err, &refused) || refused.Reason != rfc9111.Superseded {
+		t.Fatalf("the owner says %v", err)
+	}
+	if f.Landed != nil {
+		t.Errorf("it ended with an entry of generation %d", f.Landed.Generation)
 	}
 }

@@ -75,7 +75,7 @@ func (c *Chunks) owner(id peer.ChunkID) (peer.Node, bool) {
 // owner, which may be silent for so long, or, as a last resort, from wherever mend gets
 // it (nil: from nowhere).
 func (c *Chunks) Get(ctx context.Context, id peer.ChunkID, length int64, silence time.Duration, mend func() ([]byte, error)) ([]byte, error) {
-	if b, err := c.node.Store.Chunk(id.Key, id.Generation, id.Index); err == nil {
+	if b := c.here(id, length); b != nil {
 		return b, nil
 	}
 	c.mu.Lock()
@@ -147,6 +147,16 @@ func (c *Chunks) Missing(id peer.ChunkID, first, last int, timeout time.Duration
 	return missing
 }
 
+// here returns a chunk of so many bytes from this node's memory, or nil. One of another length
+// is of no use: other nodes put chunks here before anybody knows how long the body is.
+func (c *Chunks) here(id peer.ChunkID, length int64) []byte {
+	b, err := c.node.Store.Chunk(id.Key, id.Generation, id.Index)
+	if err != nil || int64(len(b)) != length {
+		return nil
+	}
+	return b
+}
+
 // First returns the first chunk of a body, from this node's memory.
 func (c *Chunks) First(id peer.ChunkID) ([]byte, error) {
 	chunk, err := c.node.Store.Chunk(id.Key, id.Generation, id.Index)
@@ -159,7 +169,7 @@ func (c *Chunks) First(id peer.ChunkID) ([]byte, error) {
 // obtain does not end with the request that it is for: others wait too.
 func (c *Chunks) obtain(id peer.ChunkID, length int64, silence time.Duration, mend func() ([]byte, error)) ([]byte, error) {
 	// Another transfer may have ended between the look and the win.
-	if b, err := c.node.Store.Chunk(id.Key, id.Generation, id.Index); err == nil {
+	if b := c.here(id, length); b != nil {
 		return b, nil
 	}
 	err := ErrChunkGone

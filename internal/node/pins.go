@@ -86,7 +86,7 @@ func (p *Pins) Release(pin *Pin) {
 // then release is nil. get gets the chunk, which may be the first, of index 0.
 func (p *Pins) Part(id peer.ChunkID, offset int64, get func() ([]byte, error)) (part []byte, release func(), err error) {
 	if pin := p.again(id); pin != nil {
-		return pin.chunk[offset:], func() { p.Release(pin) }, nil
+		return p.from(pin, offset)
 	}
 	chunk, err := get()
 	switch {
@@ -98,12 +98,22 @@ func (p *Pins) Part(id peer.ChunkID, offset int64, get func() ([]byte, error)) (
 		return bytes.Clone(chunk[offset:]), nil, nil
 	}
 	if pin := p.pin(id, chunk); pin != nil {
-		return pin.chunk[offset:], func() { p.Release(pin) }, nil
+		return p.from(pin, offset)
 	}
 	// It will be asked for again soon, and must not come from another node, or the
 	// upstream, for each part.
 	p.node.Store.PutChunk(id.Key, id.Generation, id.Index, chunk, true)
 	return bytes.Clone(chunk[offset:min(offset+PartSize, int64(len(chunk)))]), nil, nil
+}
+
+// from returns the bytes of a pinned chunk from an offset on, until release. The pinned copy
+// may be shorter than the caller's, if another node has sent either.
+func (p *Pins) from(pin *Pin, offset int64) (part []byte, release func(), err error) {
+	if offset >= int64(len(pin.chunk)) {
+		p.Release(pin)
+		return nil, nil, ErrChunkGone
+	}
+	return pin.chunk[offset:], func() { p.Release(pin) }, nil
 }
 
 // Pinnable reports whether a body is so large that it is pinned while it is served.

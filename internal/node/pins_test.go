@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
@@ -19,7 +20,7 @@ func newLone(t *testing.T) *Node {
 // TestReadersOfAChunkShareIt: also where each has brought it from another node.
 func TestReadersOfAChunkShareIt(t *testing.T) {
 	n := newLone(t)
-	id := peer.ChunkID{Key: store.Key{1}, Generation: 1, Index: 1}
+	id := peer.ChunkID{Key: store.Key{1}, Generation: store.NewGeneration(), Index: 1}
 	brought := 0
 	bring := func() ([]byte, error) {
 		brought++
@@ -64,7 +65,7 @@ func TestReadersOfAChunkShareIt(t *testing.T) {
 func TestPartWithoutMemoryIsACopy(t *testing.T) {
 	n := newLone(t)
 	n.Pins.Limit = 0
-	id := peer.ChunkID{Key: store.Key{1}, Generation: 1, Index: 1}
+	id := peer.ChunkID{Key: store.Key{1}, Generation: store.NewGeneration(), Index: 1}
 	want, brought := bytes.Repeat([]byte("0123456789abcdef"), store.ChunkSize/16), 0
 	var got []byte
 	for len(got) < len(want) {
@@ -87,5 +88,34 @@ func TestPartWithoutMemoryIsACopy(t *testing.T) {
 	}
 	if string(got) != string(want) || brought != 1 {
 		t.Errorf("brought %d times", brought)
+	}
+}
+
+// TestPartBeyondAChunk: what another copy of a chunk has and the pinned one has not is gone, and
+// holds nothing.
+func TestPartBeyondAChunk(t *testing.T) {
+	n := newLone(t)
+	id := peer.ChunkID{Key: store.Key{1}, Generation: store.NewGeneration(), Index: 1}
+	const short = 2 * PartSize
+	_, release, err := n.Pins.Part(id, 0, func() ([]byte, error) { return make([]byte, short), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, offset := range []int64{short, short + 1} {
+		if p, _, err := n.Pins.Part(id, offset, nil); !errors.Is(err, ErrChunkGone) {
+			t.Errorf("at %d of %d: %d bytes, %v", offset, short, len(p), err)
+		}
+	}
+	release()
+	p, _, err := n.Pins.Part(id, short, func() ([]byte, error) {
+		_, release, err = n.Pins.Part(id, 0, func() ([]byte, error) { return make([]byte, short), nil })
+		return make([]byte, store.ChunkSize), err
+	})
+	if !errors.Is(err, ErrChunkGone) {
+		t.Errorf("of a copy that is longer than the pinned one: %d bytes, %v", len(p), err)
+	}
+	release()
+	if n.Pins.Taken != 0 || n.Budget.Used() != 0 {
+		t.Errorf("%d bytes are still held, %d counted", n.Pins.Taken, n.Budget.Used())
 	}
 }

@@ -57,7 +57,7 @@ func (d *decoder) chunkID() (c ChunkID) {
 type Wait struct{ Begin, All time.Duration }
 
 // Chunk asks a node for a chunk of a length. It fails with ErrMissing when the
-// node does not have it, and with ErrTimeout when it has not come in time.
+// node does not have it, or one of another length, and with ErrTimeout when it has not come in time.
 func (c *Client) Chunk(ctx context.Context, to Node, id ChunkID, length int64, wait Wait) ([]byte, error) {
 	var w frameWriter
 	w.frame(frameChunk, id.append)
@@ -234,8 +234,8 @@ func readChunk(frames *frameReader, id ChunkID, length int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n != length {
-		return nil, malformed("a chunk of another length")
+	if n != length { // that node has been given something else under this name, and can't know
+		return nil, ErrMissing
 	}
 	return readData(frames, id, n)
 }

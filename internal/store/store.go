@@ -129,7 +129,7 @@ func (s *Store) Body(k Key, e *Entry) ([]byte, error) {
 		key = groupKey(k, e.Generation)
 	}
 	body, err := s.bodies.lookup(key)
-	if err != nil {
+	if err != nil || int64(len(body)) != min(e.Size, ChunkSize) { // the entry may be another node's word
 		return nil, ErrGone
 	}
 	return body, nil

@@ -33,6 +33,20 @@ func TestCommitThenLookup(t *testing.T) {
 	}
 }
 
+// TestBodyOfAnotherLengthIsGone: an entry that claims more, or less, than its generation has.
+func TestBodyOfAnotherLengthIsGone(t *testing.T) {
+	s, space := newStore(t, 8<<20, 1<<20)
+	for _, claim := range []int64{-1, 1, ChunkSize} {
+		e := s.Commit(space, key(1), entry(t, now, nil), bytes.Repeat([]byte("x"), SmallBody+2))
+		other := *e
+		other.Size += claim
+		s.PutEntry(space, key(1), &other)
+		if body, err := s.Body(key(1), s.Lookup(key(1), nil, now).Entry); !errors.Is(err, ErrGone) {
+			t.Errorf("%d bytes of %d, %v", len(body), other.Size, err)
+		}
+	}
+}
+
 func TestBodyIsNotCopiedByHits(t *testing.T) {
 	s, space := newStore(t, 1<<20, 1<<20)
 	e := s.Commit(space, key(1), entry(t, now, nil), []byte("hello"))

@@ -93,12 +93,14 @@ func New[H any](limit, chunk int64, budget *Budget) *Fill[H] {
 // Expect announces the length of the body, so that memory for its first chunk
 // is reserved before that comes in and it ends up in one piece. It must precede Write.
 func (f *Fill[H]) Expect(n int64) error {
-	if n > f.limit {
-		return ErrTooLarge
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n <= 0 || f.length > 0 || len(f.first) > 0 {
+	switch {
+	case f.closed: // nobody would give the memory back
+		return cmp.Or(f.err, io.ErrClosedPipe)
+	case n > f.limit:
+		return ErrTooLarge
+	case n <= 0 || f.length > 0 || len(f.first) > 0:
 		return nil
 	}
 	first := min(n, f.chunk)

@@ -462,3 +462,19 @@ func TestBodyThatOutgrowsItsLimit(t *testing.T) {
 		t.Errorf("%d bytes are still taken", b.Used())
 	}
 }
+
+// TestEndedFillExpectsNothing: memory that it takes after its end is nobody's to give back.
+func TestEndedFillExpectsNothing(t *testing.T) {
+	why := errors.New("it took too long")
+	for want, end := range map[error]func(*Fill[string]){
+		why:                 func(f *Fill[string]) { f.Close(why) },
+		io.ErrClosedPipe:    func(f *Fill[string]) { f.Close(nil) },
+		io.ErrUnexpectedEOF: (*Fill[string]).Release,
+	} {
+		budget := NewBudget(1000)
+		f := New[string](1000, 100, budget)
+		if end(f); !errors.Is(f.Expect(50), want) || budget.Used() != 0 {
+			t.Errorf("%v: %v, %d bytes in use", want, f.Expect(50), budget.Used())
+		}
+	}
+}

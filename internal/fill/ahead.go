@@ -65,7 +65,7 @@ func (r *Reader[H]) NextSettled(ctx context.Context, idle func(), ahead func() b
 		case f.away > r.told:
 			r.told, r.at = f.away, max(r.at, f.away)
 			at = f.away
-		case r.at < r.due: // and all of it is here: it would have been told to be elsewhere
+		case r.at < min(r.due, f.size): // and all of it is here: it would have been told to be elsewhere
 			at = r.at
 			p, _ = r.takeLocked()
 		case f.closed:

@@ -3,6 +3,7 @@ package fill
 import (
 	"bytes"
 	"errors"
+	"io"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -228,4 +229,29 @@ func TestClaimedSizesCostNothing(t *testing.T) {
 	if _, err := r.Next(t.Context(), nil); !errors.Is(err, ErrGone) {
 		t.Errorf("the last byte: %v", err)
 	}
+}
+
+// TestReaderOfAReleasedFill: one that is in the middle of a chunk ahead, in a goroutine that
+// nobody waits for.
+func TestReaderOfAReleasedFill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const chunk = 3 * copySize
+		f := New[string](1<<20, chunk, nil)
+		r := f.NewReader()
+		if _, err := f.Write(make([]byte, chunk+2*copySize)); err != nil {
+			t.Fatal(err)
+		}
+		for ahead := false; !ahead; {
+			p, at, err := r.NextSettled(t.Context(), nil, always)
+			if err != nil || len(p) == 0 {
+				t.Fatalf("%d bytes at %d, %v", len(p), at, err)
+			}
+			ahead = at > 0
+		}
+		r.Close()
+		f.Release()
+		if p, at, err := r.NextSettled(t.Context(), nil, always); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%d bytes at %d, %v", len(p), at, err)
+		}
+	})
 }

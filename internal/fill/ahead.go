@@ -53,32 +53,12 @@ func (f *Fill[H]) dropAheadLocked() {
 // they are. Of a chunk that takes long it gets the bytes too, while ahead says so; the position
 // is then where they begin in the body. Without a position the bytes are of the first chunk.
 func (r *Reader[H]) NextSettled(ctx context.Context, idle func(), ahead func() bool) (p []byte, at int64, err error) {
-	f := r.f
 	var lull <-chan time.Time
 	for {
-		f.mu.Lock()
-		settled := f.settledLocked()
-		coming := min(f.size, settled+f.chunk)
-		switch {
-		case r.at < min(f.size, f.chunk):
-			p, _ = r.takeLocked()
-		case f.away > r.told:
-			r.told, r.at = f.away, max(r.at, f.away)
-			at = f.away
-		case r.at < min(r.due, f.size): // and all of it is here: it would have been told to be elsewhere
-			at = r.at
-			p, _ = r.takeLocked()
-		case f.closed:
-			if err = f.err; err == nil {
-				err = io.EOF
-			}
-		}
-		if p != nil || at > 0 || err != nil {
-			f.mu.Unlock()
+		p, at, coming, wake, err := r.settled()
+		if wake == nil {
 			return p, at, err
 		}
-		wake := f.waitLocked()
-		f.mu.Unlock()
 		if idle != nil {
 			idle()
 			idle = nil
@@ -96,4 +76,30 @@ func (r *Reader[H]) NextSettled(ctx context.Context, idle func(), ahead func() b
 			return nil, 0, context.Cause(ctx)
 		}
 	}
+}
+
+// settled returns what NextSettled does, or if there is nothing yet, what the next change
+// closes, and up to where bytes of the chunk that is coming in are here. It lets go of the lock
+// on every way out: the goroutine that publishes a body survives a panic.
+func (r *Reader[H]) settled() (p []byte, at, coming int64, wake <-chan struct{}, err error) {
+	f := r.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case r.at < min(f.size, f.chunk):
+		p, _ = r.takeLocked()
+	case f.away > r.told:
+		r.told, r.at = f.away, max(r.at, f.away)
+		at = f.away
+	case r.at < min(r.due, f.size): // and all of it is here: it would have been told to be elsewhere
+		at = r.at
+		p, _ = r.takeLocked()
+	case f.closed:
+		if err = f.err; err == nil {
+			err = io.EOF
+		}
+	default:
+		coming, wake = min(f.size, f.settledLocked()+f.chunk), f.waitLocked()
+	}
+	return p, at, coming, wake, err
 }

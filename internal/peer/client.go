@@ -283,13 +283,13 @@ func (c *caller) call(ctx context.Context, to Node, path string, body io.Reader,
 }
 
 func (c *caller) post(ctx context.Context, to Node, path string, body io.Reader, length int64) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+to.Addr+path, body)
+	req, err := newRequest(ctx, "https://"+to.Addr+path, body)
 	if err != nil {
 		return nil, err
 	}
 	req.ContentLength = length
 	if parts, ok := body.(*parts); ok {
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(parts.again()), nil }
+		req.GetBody = func() (io.ReadCloser, error) { return guardedBody{io.NopCloser(parts.again())}, nil }
 	}
 	resp, err := c.pool.roundTrip(req, to.Addr)
 	if err != nil {
@@ -304,6 +304,35 @@ func (c *caller) post(ctx context.Context, to Node, path string, body io.Reader,
 		return nil, malformed("status " + resp.Status)
 	}
 	return resp, nil
+}
+
+func newRequest(ctx context.Context, url string, body io.Reader) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, body)
+	if err == nil && req.Body != nil && req.Body != http.NoBody {
+		req.Body = guardedBody{req.Body}
+	}
+	return req, err
+}
+
+// errBodyPanicked ends a request whose body has panicked.
+var errBodyPanicked = errors.New("peer: this node has a bug with what it sends")
+
+// A guardedBody is the body of a request. net/http reads and closes it in a goroutine of its
+// own, where a panic would end the process.
+type guardedBody struct{ io.ReadCloser }
+
+func (b guardedBody) Read(p []byte) (n int, err error) {
+	if !guard.Run(func() { n, err = b.ReadCloser.Read(p) }) {
+		return 0, errBodyPanicked
+	}
+	return n, err
+}
+
+func (b guardedBody) Close() (err error) {
+	if !guard.Run(func() { err = b.ReadCloser.Close() }) {
+		return errBodyPanicked
+	}
+	return err
 }
 
 func (r *Reply) first() error {

@@ -105,7 +105,7 @@ func (c *muxClient) start(ctx context.Context, conn *clientConn, addr string, ag
 }
 
 func (c *muxClient) run(ctx context.Context, conn *clientConn, addr string, again func()) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, conn.scheme()+"://"+addr+pathCalls, c)
+	req, err := newRequest(ctx, conn.scheme()+"://"+addr+pathCalls, c)
 	if err != nil {
 		conn.Release()
 		return err
@@ -263,13 +263,7 @@ func (e *encoder) message(kind byte, id uint64, write func(*encoder)) {
 // Read gives HTTP/2 what has gathered since it read last.
 func (c *muxClient) Read(p []byte) (int, error) {
 	for {
-		c.mu.Lock()
-		n := copy(p, c.queue[c.sent:])
-		if c.sent += n; c.sent == len(c.queue) {
-			c.queue, c.sent = c.queue[:0], 0
-		}
-		c.mu.Unlock()
-		if n > 0 {
+		if n := c.unqueue(p); n > 0 {
 			return n, nil
 		}
 		select {
@@ -279,6 +273,17 @@ func (c *muxClient) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 	}
+}
+
+// unqueue takes what fits from the queue.
+func (c *muxClient) unqueue(p []byte) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := copy(p, c.queue[c.sent:])
+	if c.sent += n; c.sent == len(c.queue) {
+		c.queue, c.sent = c.queue[:0], 0
+	}
+	return n
 }
 
 // Close is how HTTP/2 says that it takes no more.

@@ -120,3 +120,54 @@ func TestPanicOfAnAnswer(t *testing.T) {
 		t.Error("the stream goes on")
 	}
 }
+
+// panickingBody is a body of a publication, which panics after a piece.
+type panickingBody struct{ pieces }
+
+func (b *panickingBody) Next(ctx context.Context, idle func()) ([]byte, Stored, error) {
+	if len(b.rest) == 0 {
+		panic("a bug")
+	}
+	return b.pieces.Next(ctx, idle)
+}
+
+// TestPanicOfABody: net/http reads the bodies of requests in goroutines of its own. The
+// publication fails on both sides, and nothing else does.
+func TestPanicOfABody(t *testing.T) {
+	ended := make(chan error, 1)
+	to, _ := serve(t, backend{
+		lookup: nothing.lookup,
+		publish: func(_ context.Context, p *Publication) (store.Generation, rfc9111.Reason) {
+			ended <- p.Body(into(io.Discard))
+			return 0, rfc9111.Truncated
+		},
+	})
+	c, before := newClient(t), guard.Panics()
+	publication := &Publication{Query: NewQuery("g", store.Key{1}, nil, nil), Entry: testEntry([]byte("hello"))}
+	if _, err := c.Publish(t.Context(), to, publication, &panickingBody{pieces{rest: []string{"hel"}}}); err == nil {
+		t.Error("it is published")
+	}
+	if err := <-ended; err == nil || guard.Panics() != before+1 {
+		t.Errorf("the owner has got all of it: %v; %d panics", err, guard.Panics()-before)
+	}
+	c.breaker.succeeded(to.Addr)
+	if err := ask(c, to); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPanicOfCalls: the stream that calls share ends, and the next call has another.
+func TestPanicOfCalls(t *testing.T) {
+	to, _ := serve(t, nothing)
+	c := newClient(t)
+	if err := ask(c, to); err != nil {
+		t.Fatal(err)
+	}
+	shared, before := sharedOf(c, to), guard.Panics()
+	shared.mu.Lock()
+	shared.sent = 1 << 30 // of a queue that is much shorter
+	shared.mu.Unlock()
+	if err := ask(c, to); err != nil || guard.Panics() != before+1 || !shared.ended() {
+		t.Errorf("%v after %d panics", err, guard.Panics()-before)
+	}
+}

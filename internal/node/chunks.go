@@ -269,19 +269,13 @@ func (f *Flight) CommitFirst(q *Lookup, g Decision, e *store.Entry, first []byte
 	defer r.Close()
 	_, _ = body.Write(first) // it is no longer than the limit
 	body.Close(nil)
-	ctx, cancel := context.WithTimeout(context.Background(), chunkTimeout)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), chunkTimeout, peer.ErrTimeout)
 	defer cancel()
 	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
 	start := time.Now()
 	generation, err := f.node.Client.Publish(ctx, *g.Owner, &peer.Publication{Query: query, Ticket: g.ticket, Entry: e}, Outgoing{Follower: r})
 	f.node.observe(operationPublish, err, time.Since(start))
-	if err != nil {
-		return e
-	}
-	stored := *e
-	stored.Generation = generation
-	f.node.Store.PutCopy(q.Namespace, q.Key, &stored, first)
-	return &stored
+	return cmp.Or(f.keepPublished(q, e, first, generation, err), e)
 }
 
 // Outgoing is a fill on its way to another node: the first chunk, and of the

@@ -75,16 +75,25 @@ func (n *Node) TellSearchVariance(space *store.Namespace, path store.Key, lines 
 
 // storePublished stores what became of a flight that was published.
 func (f *Flight) storePublished(q *Lookup, generation store.Generation, err error) {
-	var refused peer.Broken
-	switch {
-	case f.Landed == nil: // ended: nothing to store anywhere
-	case err == nil:
-		stored := *f.Landed
-		stored.Generation = generation
-		f.node.Store.PutCopy(q.Namespace, q.Key, &stored, f.Fill.Bytes())
-	case !errors.As(err, &refused):
-		f.node.Store.CommitSummed(q.Namespace, q.Key, f.Landed, f.Fill.Bytes())
+	if f.Landed != nil { // else there is nothing to store anywhere
+		f.keepPublished(q, f.Landed, f.Fill.Bytes(), generation, err)
 	}
+}
+
+// keepPublished stores a response, of a large one the first chunk, as the owner that it was
+// published to has, or here if that could not take it. It returns the entry as stored; nil: the
+// owner does not want it, or something later is here.
+func (f *Flight) keepPublished(q *Lookup, e *store.Entry, body []byte, generation store.Generation, err error) *store.Entry {
+	switch {
+	case err == nil:
+		stored := *e
+		stored.Generation = generation
+		f.node.Store.PutCopy(q.Namespace, q.Key, &stored, body)
+		return &stored
+	case errors.As(err, new(peer.Broken)):
+		return nil
+	}
+	return f.node.Store.CommitSummed(q.Namespace, q.Key, e, body)
 }
 
 // Refresh stores what a 304 made of an entry, here and at the owner.

@@ -79,10 +79,12 @@ func TestSlowPreviousOwner(t *testing.T) {
 					return b
 				})
 				q := &Lookup{Namespace: n.Store.Namespace("default"), Key: owns(n, func(k store.Key) store.Key { return k })}
+				var result string
+				n.OnCall = func(_ string, err error, _ time.Duration) { result = CallResult(err) }
 				begun := time.Now()
 				n.Previous.ask(q, new(Result))
-				if took := time.Since(begun); took != PreviousTimeout {
-					t.Errorf("it took %v", took)
+				if took := time.Since(begun); took != PreviousTimeout || result != "timeout" {
+					t.Errorf("it took %v, and ended with %q", took, result)
 				}
 				time.Sleep(PreviousTimeout) // until the other node has ended too
 				if n.Client.LeavesAlone(other) {

@@ -99,19 +99,15 @@ func (m *members) noteLocked(nodes []peer.Node, now time.Time) (came []*member) 
 		}
 		// One without a number can't be told from another process at its address.
 		is := &member{Node: o, since: now, over: make(chan struct{}), onRing: o.Name == m.node.Name || o.Life == 0}
-		if was != nil && was.Node == o {
-			is.silent, is.why, is.told, is.comeback = was.silent, was.why, was.told, was.comeback+1
-		} else if was != nil {
+		if was != nil {
 			was.leave(now)
+			is.inherit(was)
 		}
 		m.byName[o.Name] = is
 		came = append(came, is)
 	}
 	for _, one := range m.byName {
 		if !present[one.Name] && !one.gone {
-			if now.Sub(one.since) > steadyFor {
-				one.comeback = 0
-			}
 			one.leave(now)
 		}
 	}
@@ -121,10 +117,25 @@ func (m *members) noteLocked(nodes []peer.Node, now time.Time) (came []*member) 
 	return came
 }
 
+// inherit takes over what is known of a member that had the name before. A process that is
+// started again comes and goes like one that is lost and found.
+func (one *member) inherit(was *member) {
+	one.comeback = was.comeback + 1
+	if was.Addr == one.Addr {
+		one.silent, one.why, one.told = was.silent, was.why, was.told
+	}
+}
+
 // leave notes that a member is gone.
 func (one *member) leave(now time.Time) {
-	if !one.onRing && !one.gone {
+	if one.gone {
+		return
+	}
+	if !one.onRing {
 		one.endWait()
+	}
+	if now.Sub(one.since) > steadyFor {
+		one.comeback = 0
 	}
 	one.gone, one.onRing, one.since = true, false, now
 }

@@ -223,6 +223,8 @@ func TestBadPurgesPurgeNothing(t *testing.T) {
 			"empty host":          {`{"hosts": [""]}`, "host"},
 			"host with a path":    {`{"hosts": ["a.test/1"]}`, "host"},
 			"host with a scheme":  {`{"hosts": ["http://a.test"]}`, "host"},
+			"pattern of hosts":    {`{"hosts": ["*.test"], "all": true}`, "patterns"},
+			"URL of two hosts":    {`{"urls": ["http://a.test,b.test/1"]}`, "lists"},
 			"empty tag":           {`{"tags": [""]}`, "1 to 256 bytes"},
 			"tag of spaces":       {`{"tags": [" all "]}`, "1 to 256 bytes"},
 			"overlong tag":        {`{"tags": ["all", "` + long + `"]}`, "1 to 256 bytes"},

@@ -173,8 +173,11 @@ func (r reader) readTags(f tagField, value string) (tags []string, err error) {
 // placesNamed adds what a request without tags purges.
 func (r reader) placesNamed(p *Purge) error {
 	target := r.target
-	if len(target) > inbound.MaxTarget || len(r.Host) > inbound.MaxHost || withoutPort(r.Host) == "" {
-		return Malformed("purge of a URL: it has no host, or is too long")
+	if len(target) > inbound.MaxTarget || len(r.Host) > inbound.MaxHost {
+		return Malformed("purge of a URL: it is too long")
+	}
+	if _, err := store.ParseHost(r.Host); err != nil {
+		return Malformed("purge of a URL of %.200q: %v", r.Host, err)
 	}
 	bans := strings.HasSuffix(r.Method, "BAN")
 	// Proxies may add X-Host to any request.
@@ -242,8 +245,8 @@ func hostsOf(expression string) (hosts []string, err error) {
 		return nil, err
 	}
 	for _, text := range texts {
-		host := strings.ToLower(strings.Trim(text, textBegin+textEnd))
-		if withoutPort(host) == "" || len(host) > inbound.MaxHost || strings.ContainsAny(host, textBegin+textEnd+anyText+" /,*") {
+		host, err := store.ParseHost(strings.Trim(text, textBegin+textEnd))
+		if err != nil || len(host) > inbound.MaxHost {
 			return nil, Unsupported("hosts cannot be purged by the regular expression %.200q: name them, as ^(www\\.example\\.com|example\\.com)$", expression)
 		}
 		hosts = append(hosts, host)

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strings"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -79,11 +79,14 @@ func (req Request) Selectors(longest int) ([]store.Selector, error) {
 		add(store.Prefix, u)
 	}
 	for _, host := range req.Hosts {
-		u, err := url.Parse("http://" + host + "/")
-		if err != nil || u.Host != host || host == "" || len(host) > 300 {
-			return nil, fmt.Errorf("host %.200q: a host such as example.com, or example.com:8080", host)
+		h, err := store.ParseHost(host)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("host %.200q: %w", host, err)
+		case len(h) > inbound.MaxHost:
+			return nil, fmt.Errorf("host %.200q: it is longer than %d bytes", host, inbound.MaxHost)
 		}
-		add(store.Host, strings.ToLower(host))
+		add(store.Host, h)
 	}
 	for _, tag := range req.Tags {
 		if tag != strings.TrimSpace(tag) || tag == "" || len(tag) > rfc9111.MaxTagLength {

@@ -9,6 +9,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 )
@@ -501,6 +504,10 @@ func ParseURL(text string, whole bool, limit int) (string, error) {
 	case len(text) > limit:
 		return "", fmt.Errorf("it is longer than %d bytes", limit)
 	}
+	host, err := ParseHost(u.Host)
+	if err != nil {
+		return "", err
+	}
 	_, uri, _ := strings.Cut(text, "://")
 	if i := strings.IndexAny(uri, "/?"); i >= 0 {
 		uri = uri[i:]
@@ -508,14 +515,38 @@ func ParseURL(text string, whole bool, limit int) (string, error) {
 		uri = ""
 	}
 	switch {
-	case !strings.HasPrefix(uri, "/") && whole:
+	case uri == "" && !whole && host != strings.ToLower(u.Host):
+		return "", fmt.Errorf("clients send the host as %s, whose beginnings are others: end the host with a slash", host)
+	case !strings.HasPrefix(uri, "/") && (whole || uri != ""): // else it ends where it ends: amid the host
 		uri = "/" + uri
-	case uri == "" && !whole:
-		// A prefix ends where it ends: this one amid the host.
-		return u.Scheme + "://" + strings.ToLower(u.Host), nil
 	}
-	return URLOf(u.Scheme, u.Host, uri), nil
+	return URLOf(u.Scheme, host, uri), nil
 }
+
+// ParseHost brings a host, with a port or without, into the form in which clients send it:
+// in lower case and in ASCII (RFC 5891). The error says what would be right.
+func ParseHost(text string) (string, error) {
+	u, err := url.Parse("http://" + text + "/")
+	if err != nil || u.Host != text || u.Hostname() == "" {
+		return "", errors.New("the host has to be one such as example.com, example.com:8080 or [::1]")
+	}
+	name, host := u.Hostname(), strings.ToLower(text)
+	if strings.IndexFunc(name, func(c rune) bool { return c >= utf8.RuneSelf }) >= 0 {
+		ascii, err := idna.Lookup.ToASCII(name)
+		if err != nil {
+			return "", fmt.Errorf("the host is no domain name: %w", err)
+		}
+		host = ascii + text[len(name):]
+	}
+	if i := strings.IndexFunc(host, func(c rune) bool { return !strings.ContainsRune(hostCharacters, c) }); i >= 0 {
+		return "", fmt.Errorf("%q is no part of a host: name each host by itself, since there are no patterns and no lists", host[i:i+1])
+	}
+	return host, nil
+}
+
+// hostCharacters are those of names, addresses and ports. Of the others that URLs allow in a
+// host, each means that more is meant than one host.
+const hostCharacters = "abcdefghijklmnopqrstuvwxyz0123456789-._:[]"
 
 // GroupOf returns the value of a Group selector (RFC 9875 §2.1): groups of
 // different origins have nothing to do with each other.

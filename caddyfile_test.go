@@ -143,11 +143,14 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"negative duration":         {directive("fill_timeout -1s"), []string{"Caddyfile:6"}},
 		"purge by everybody":        {directive("purge"), []string{"Caddyfile:7", "everybody", "token or from"}},
 		"purge by GET":              {directive("purge PURGE get {\n\t\t\ttoken correct-horse-battery\n\t\t}"), []string{"means something else"}},
+		"purge by small letters":    {directive("purge PURGE ban {\n\t\t\ttoken correct-horse-battery\n\t\t}"), []string{`"ban"`, "small letters", "BAN"}},
+		"purge off":                 {directive("purge off {\n\t\t\ttoken correct-horse-battery\n\t\t}"), []string{`"off"`, "leave the option out"}},
 		"purge by no method":        {directive("purge P,Q {\n\t\t\ttoken correct-horse-battery\n\t\t}"), []string{"no method"}},
 		"short purge token":         {directive("purge {\n\t\t\ttoken short\n\t\t}"), []string{"at least 16", "keygen"}},
 		"empty purge token":         {directive("purge {\n\t\t\ttoken {env.GROUPCACHE_TEST_UNSET}\n\t\t}"), []string{"GROUPCACHE_TEST_UNSET"}},
 		"no purge token":            {directive("purge {\n\t\t\ttoken\n\t\t}"), []string{"Caddyfile:7", "token"}},
 		"bad purge range":           {directive("purge {\n\t\t\tfrom localhost\n\t\t}"), []string{"localhost", "10.0.0.0/8"}},
+		"purge range of both":       {directive("purge {\n\t\t\tfrom ::ffff:0.0.0.0/90\n\t\t}"), []string{"::ffff:0.0.0.0/90", "IPv4"}},
 		"unknown option of purge":   {directive("purge {\n\t\t\tby bob\n\t\t}"), []string{"Caddyfile:7", "token, from"}},
 		"purge API for everybody":   {api(""), []string{"Caddyfile:7", "everybody", "token or from", "authenticated"}},
 		"unknown option of the API": {api("by bob"), []string{"Caddyfile:6", "group, token, from, authenticated"}},
@@ -184,6 +187,7 @@ func TestWrongResponseBlocksAreRefused(t *testing.T) {
 		"response without a length":  {directive("response {\n\t\t\tstore_without Content-Length\n\t\t}"), []string{"Content-Length", "body"}},
 		"response that sets tags":    {directive("response {\n\t\t\ttags page\n\t\t}"), []string{"Caddyfile:7", "tags +page"}},
 		"response stored and not":    {directive("response {\n\t\t\tno_store\n\t\t\tttl 1m\n\t\t}"), []string{"nothing to do"}},
+		"response named twice":       {directive("@a status 404\n\t\tresponse @a {\n\t\t\tttl 1m\n\t\t}\n\t\tresponse @a {\n\t\t\ttags +x\n\t\t}"), []string{"Caddyfile", "response @a", "two blocks", "no effect"}},
 		"response after all":         {directive("@a status 404\n\t\tresponse {\n\t\t\tttl 1m\n\t\t}\n\t\tresponse @a {\n\t\t\tno_store\n\t\t}"), []string{"put it last"}},
 	} {
 		t.Run(name, func(t *testing.T) { wantRefusal(t, test.config, test.want) })

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -352,7 +351,7 @@ func defaultTags() []string { return []string{"Surrogate-Key", "Cache-Tag"} }
 // It takes Tokens or From, or one might as well switch the cache off. If both
 // are there, both must fit.
 type InBandPurge struct {
-	// The methods that purge. Default: PURGE.
+	// The methods that purge, in capitals. Default: PURGE.
 	Methods []string `json:"methods,omitempty"`
 
 	// Who sends one of these as Authorization: Bearer may purge. Placeholders
@@ -368,11 +367,8 @@ type InBandPurge struct {
 
 func (p *InBandPurge) check() error {
 	for _, m := range p.Methods {
-		switch {
-		case !httpguts.ValidHeaderFieldName(m): // both are tokens
-			return fmt.Errorf("purge: %q is no method", m)
-		case slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "QUERY"}, strings.ToUpper(m)):
-			return fmt.Errorf("purge: %s means something else already: take a method of its own, such as PURGE", m)
+		if err := purging.CheckMethod(m); err != nil {
+			return err
 		}
 	}
 	if len(p.Tokens) == 0 && len(p.From) == 0 {

@@ -126,6 +126,7 @@ func Resolve(all []*Rule, matchers map[string]caddyhttp.ResponseMatcher) error {
 
 // Check checks all rules of a handler, to which some response fields are targeted.
 func Check(all []*Rule, targeted []string) error {
+	var names []string
 	for i, r := range all {
 		if err := r.check(); err != nil {
 			return err
@@ -138,6 +139,10 @@ func Check(all []*Rule, targeted []string) error {
 		if r.Match == nil && i < len(all)-1 {
 			return errors.New("a response block without a matcher is about all responses, so those after it have no effect: put it last")
 		}
+		if slices.Contains(names, r.name(i)) {
+			return fmt.Errorf("response %s: two blocks have this name: with one matcher the second has no effect, and an explanation could mean either: join them, or rename one", r.name(i))
+		}
+		names = append(names, r.name(i))
 		if len(r.name(i)) > rfc9111.MaxTagLength/2 {
 			return fmt.Errorf("response %.50s: the name is too long", r.Name)
 		}

@@ -1,10 +1,13 @@
 package purging
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
@@ -17,6 +20,19 @@ import (
 
 // maxPurgeTags is the largest number of tags of one request.
 const maxPurgeTags = 4096
+
+// CheckMethod returns an error if a method can't be one that only purges.
+func CheckMethod(method string) error {
+	switch capitals := strings.ToUpper(method); {
+	case !httpguts.ValidHeaderFieldName(method): // both are tokens
+		return fmt.Errorf("purge: %q is no method", method)
+	case slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "QUERY"}, capitals):
+		return fmt.Errorf("purge: %s means something else already: take a method of its own, such as PURGE", method)
+	case method != capitals:
+		return fmt.Errorf("purge: %q has small letters, which are others in a method: write %s as purgers send it, or leave the option out if nobody may purge", method, capitals)
+	}
+	return nil
+}
 
 // A tagField is a request field that names tags to purge.
 type tagField struct {

@@ -40,14 +40,24 @@ func (s *Senders) AddRange(text string) error {
 	return err
 }
 
-// ParseRange reads an address, or a range such as 10.0.0.0/8.
+// mappedBits are those of an IPv6 address before the IPv4 address that is mapped to it.
+const mappedBits = 96
+
+// ParseRange reads an address, or a range such as 10.0.0.0/8. IPv4 that is written as IPv6
+// (::ffff:10.0.0.5) is IPv4, as clients' addresses are.
 func ParseRange(s string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
+		addr = addr.Unmap()
 		return addr.Prefix(addr.BitLen())
 	}
 	r, err := netip.ParsePrefix(s)
-	if err != nil {
+	switch {
+	case err != nil:
 		return r, fmt.Errorf("purge from %q: an address, or a range such as 10.0.0.0/8", s)
+	case r.Addr().Is4In6() && r.Bits() < mappedBits:
+		return r, fmt.Errorf("purge from %q: it has all of IPv4 and other addresses in it: write 0.0.0.0/0 for IPv4, and a range of IPv6", s)
+	case r.Addr().Is4In6():
+		r = netip.PrefixFrom(r.Addr().Unmap(), r.Bits()-mappedBits)
 	}
 	return r.Masked(), nil
 }

@@ -110,7 +110,7 @@ type App struct {
 
 	replaced *handlersByGroup // groups of the config before
 	before   *App             // of the config before
-	stopped  bool             // by Stop, which Caddy calls when no Start is under way
+	stopped  bool             // by giveBack, when no other Start is under way
 }
 
 // Advertise is what other nodes dial.
@@ -201,20 +201,28 @@ func (a *App) start() error {
 	case a.cluster.Insecure:
 		a.logger.Warn("insecure has no effect beside a secret: remove it")
 	}
-	return a.process.start(a)
+	err := a.process.start(a)
+	if err != nil { // Caddy stops only apps that have started
+		a.giveBack()
+	}
+	return err
 }
 
-// Stop undoes what Start changed if the config before is to go on, because
-// another part of this one failed. The node itself leaves when no config holds
-// it any more.
+// Stop gives back what Start took. The node itself leaves when no config holds it
+// any more.
 func (a *App) Stop() error {
-	if a.before != nil && !a.before.stopped { // otherwise what is said while Caddy stops is for this config to log
-		a.process.handlers.CompareAndSwap(&a.groups, a.replaced)
-		a.process.app.CompareAndSwap(a, a.before)
-	}
-	a.stopped = true
-	a.replaced, a.before = nil, nil // or every config would keep alive all those before it
+	a.giveBack()
 	return a.process.stop(a)
+}
+
+// giveBack undoes what start changed if the config before is to go on, because a part
+// of this one failed.
+func (a *App) giveBack() {
+	if b := a.before; b != nil && !b.stopped && a.process.app.CompareAndSwap(a, b) { // otherwise what is said while Caddy stops is for this config to log
+		a.process.handlers.CompareAndSwap(&a.groups, a.replaced)
+		a.process.node.HotKeys.Show.Store(b.ShowKeys)
+	}
+	a.stopped, a.replaced, a.before = true, nil, nil // or every config would keep alive all those before it
 }
 
 // Cleanup lets go of the node.

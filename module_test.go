@@ -177,6 +177,47 @@ func TestReloadThatFailsLaterLeavesTheSecretsAsTheyWere(t *testing.T) {
 	}
 }
 
+// TestRefusedConfigIsInChargeOfNothing: a reload that fails at its start, in the app itself or
+// in another one, leaves purges, explanations and the dashboard to the config that serves.
+func TestRefusedConfigIsInChargeOfNothing(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	s := newSite(t)
+	config := func(global, group string) string {
+		return strings.Replace(s.config(global, "x"), "groupcache\n", "groupcache {\n\t\t\tgroup "+group+"\n\t\t}\n", 1)
+	}
+	for name, refused := range map[string]string{
+		"its own port is taken": config("show_keys\ngossip 127.0.0.1:"+freePort(t)+"\npeers 127.0.0.1:"+port, "store"),
+		"a site's port is":      config("show_keys", "store") + "\n:" + port + " {\n\tbind 127.0.0.1\n}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := load(t, config("", "shop")); err != nil {
+				t.Fatal(err)
+			}
+			p := currentProcess()
+			app := p.app.Load()
+			for range 10 { // apps start in no particular order
+				if err := load(t, refused); err == nil {
+					t.Fatal("it has started")
+				}
+				if p.app.Load() != app || p.node.HotKeys.Show.Load() {
+					t.Fatal("the refused config is in charge")
+				}
+				if _, err := p.purgesOf(PurgeRequest{Group: "shop", All: true}); err != nil {
+					t.Fatal(err)
+				}
+				if e, err := p.explain(t.Context(), "GET", s.url("/"), "", nil); err != nil || len(e.Groups) != 1 || e.Groups[0].Group != "shop" {
+					t.Fatalf("%+v, %v", e, err)
+				}
+			}
+		})
+	}
+}
+
 func TestSecretCannotComeWhileTheNodeRuns(t *testing.T) {
 	s := newSite(t)
 	cluster := fmt.Sprintf("gossip 127.0.0.1:%s\npeers 127.0.0.1:%s\n", freePort(t), freePort(t))

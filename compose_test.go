@@ -1,9 +1,11 @@
 package caddygroupcache
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -52,6 +54,30 @@ func TestIncludedFragmentsHaveTheirOwnKeys(t *testing.T) {
 	}
 	if n := calls.Load(); n != 6 {
 		t.Errorf("%d requests to the upstream", n)
+	}
+}
+
+// TestVersionsOfHTTPThatAreTold: a handler behind the cache that tells the version of HTTP
+// tells each client its own.
+func TestVersionsOfHTTPThatAreTold(t *testing.T) {
+	front, _ := composed(t, nil, "route {\n\tgroupcache {\n\t\tttl 1h\n\t}\n\trespond \"{http.request.proto}\"\n}")
+	for range 2 {
+		for _, proto := range []string{"HTTP/1.1", "HTTP/1.0"} {
+			address := strings.TrimPrefix(front, "http://")
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(conn, "GET / %s\r\nHost: %s\r\nConnection: close\r\n\r\n", proto, address)
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(resp.Body); err != nil || string(body) != proto {
+				t.Errorf("%s: %q (%s), %v", proto, body, resp.Header.Get("Cache-Status"), err)
+			}
+			conn.Close()
+		}
 	}
 }
 

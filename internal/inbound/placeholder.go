@@ -34,7 +34,7 @@ var (
 
 	// inKey are placeholders that follow from the key, that are the same for all clients, or
 	// that the upstream's response makes.
-	inKey = regexp.MustCompile(`^\{(http\.request\.(uri|orig_uri|host|hostport|port|scheme|method|orig_method|uuid|proto|duration)|http\.(error|reverse_proxy|intercept|matchers|shutting_down|time_until_shutdown|response)|http\.vars\.(root|fs|matcher)|env|system|time|file)\b`)
+	inKey = regexp.MustCompile(`^\{(http\.request\.(uri|orig_uri|host|hostport|port|scheme|method|orig_method|uuid|duration)|http\.(error|reverse_proxy|intercept|matchers|shutting_down|time_until_shutdown|response)|http\.vars\.(root|fs|matcher)|env|system|time|file)\b`)
 
 	answer = regexp.MustCompile(`\{http\.(reverse_proxy|intercept)\.[\w.*>-]+\}`)
 

@@ -6,8 +6,8 @@ import (
 )
 
 func TestPlaceholdersThatTheKeyHas(t *testing.T) {
-	text := `{"uri":"/t/{http.request.header.X-Tenant}{http.request.uri.path}","to":["{http.request.host}","{tenant}"],"root":"{http.vars.root}","at":"{http.reverse_proxy.status_code}","env":"{env.HOME}","ip":"{http.request.remote.host}"}`
-	want := []string{"{http.request.header.X-Tenant}", "{tenant}", "{http.request.remote.host}"}
+	text := `{"uri":"/t/{http.request.header.X-Tenant}{http.request.uri.path}","to":["{http.request.host}","{tenant}"],"root":"{http.vars.root}","at":"{http.reverse_proxy.status_code}","env":"{env.HOME}","ip":"{http.request.remote.host}","proto":"{http.request.proto}"}`
+	want := []string{"{http.request.header.X-Tenant}", "{tenant}", "{http.request.remote.host}", "{http.request.proto}"}
 	if got := NotInKey(text); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}

@@ -60,6 +60,19 @@ func TestLanesThatAreRight(t *testing.T) {
 	}
 }
 
+// TestLaneAndClientCertificates: with client certificates Caddy compares Host with the name of
+// the handshake, which the lane does not; where Caddy does not either, the lane may stand.
+func TestLaneAndClientCertificates(t *testing.T) {
+	config := func(server string) string {
+		plain := laneConfig(t, server, "groupcache {\n\t\texpress\n\t}\n\trespond x\n\ttls {\n\t\tissuer internal\n\t\tclient_auth {\n\t\t\tmode require\n\t\t}\n\t}\n")
+		return strings.Replace(strings.Replace(plain, "http://a.test", "https://a.test", 1), "{\n", "{\n\tskip_install_trust\n", 1)
+	}
+	wantRefusal(t, config(""), []string{"client authentication", "strict_sni_host"})
+	if err := validate(t, config("strict_sni_host insecure_off\n")); err != nil {
+		t.Error(err)
+	}
+}
+
 func laneConfig(t *testing.T, server, site string) string {
 	if !strings.Contains(server, "listener_wrappers") {
 		server += "listener_wrappers {\ngroupcache\n}\n"

@@ -248,6 +248,7 @@ func (c *Conn) readRequest(p []byte) (int, error) {
 		if n < leastRequest && (answered || n == 0) {
 			m, err := c.readMore(b[n:], answered)
 			if n += m; m == 0 && err != nil { // or it comes again
+				refuseUnencrypted(err)
 				c.stopLooking()
 				n = 0
 			}
@@ -274,6 +275,21 @@ func (c *Conn) readRequest(p []byte) (int, error) {
 			return c.handRest(p), nil
 		}
 		c.waitForNext()
+	}
+}
+
+// refuseUnencrypted tells a client that it has sent HTTP to a port with TLS, if that is why its
+// handshake has failed. net/http does so, with the same bytes, for connections that it knows to
+// be encrypted, and this one is behind the lane.
+func refuseUnencrypted(err error) {
+	var refused tls.RecordHeaderError
+	if !errors.As(err, &refused) || refused.Conn == nil {
+		return
+	}
+	switch string(refused.RecordHeader[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO":
+		_, _ = io.WriteString(refused.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+		_ = refused.Conn.Close()
 	}
 }
 

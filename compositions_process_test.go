@@ -53,6 +53,19 @@ var composed = map[string]string{
 	"invoked behind":            "CACHE\n@guest header X-Role guest\nhandle @guest {\nrespond guests\n}\nhandle {\ninvoke cached\n}",
 	"cookie":                    "@c header_regexp Cookie role=(\\w+)\nrequest_header @c X-Any {re.c.1}\nCACHE\nreverse_proxy UPSTREAM",
 	"host set":                  "request_header Host {header.X-Role}.example\nCACHE\nreverse_proxy UPSTREAM",
+	"made behind, matcher":      "route {\nCACHE\nrequest_header X-Seen {cookie.role}\n@guest header X-Seen guest\nrespond @guest guests\nreverse_proxy UPSTREAM\n}",
+	"made behind, handle":       "route {\nCACHE\nrequest_header X-Seen {cookie.role}\n@guest header_regexp seen X-Seen (gu.*)\nhandle @guest {\nrewrite * /{re.seen.1}{uri}\nreverse_proxy UPSTREAM\n}\nhandle {\nreverse_proxy UPSTREAM\n}\n}",
+	"made behind, placeholder":  "route {\nCACHE\nrequest_header +X-Seen {cookie.role}\nrespond \"for {header.X-Seen}\"\n}",
+	"made behind, expression":   "route {\nCACHE\nrequest_header X-Seen {cookie.role}\n@guest expression `{http.request.header.X-Seen} == \"guest\"`\nrewrite @guest /guests{uri}\nreverse_proxy UPSTREAM\n}",
+	"made of itself":            "route {\nCACHE\nrequest_header X-Role \"^(..).*$\" \"kind-$1\"\n@guest header X-Role kind-gu\nrespond @guest guests\nrespond others\n}",
+	"made of what was made":     "route {\nCACHE\nrequest_header X-Seen {cookie.role}\nrequest_header X-Again {header.X-Seen}\n@guest header X-Again guest\nrespond @guest guests\nrespond others\n}",
+	"made, and another":         "route {\nCACHE\nrequest_header X-Seen 1\n@guest {\nheader X-Seen 1\nheader X-Role guest\n}\nrespond @guest guests\nrespond others\n}",
+	"made by all":               "route {\nCACHE\nrequest_header * ^any$ {cookie.role}\n@guest header X-Any guest\nrespond @guest guests\nrespond others\n}",
+	"map behind, and another":   "route {\nCACHE\nmap {path} {kind} {\ndefault k\n}\n@guest expression `{kind} == \"k\" && header({'X-Role': 'guest'})`\nrespond @guest guests\nrespond others\n}",
+	"cookie made behind":        "route {\nCACHE\nrequest_header Cookie role={header.X-Role}\nrespond \"for {cookie.role}\"\n}",
+	"host for the upstream":     "CACHE\nreverse_proxy UPSTREAM {\nheader_up Host {header.X-Role}.internal\n}",
+	"host made behind":          "route {\nCACHE\nrequest_header X-Seen {cookie.role}\nreverse_proxy UPSTREAM {\nheader_up Host ^.*$ {header.X-Seen}.internal\n}\n}",
+	"field of the way":          "CACHE\nreverse_proxy UPSTREAM {\nheader_up X-Rewrite-Tenant {cookie.role}\n}",
 	"intercept":                 "CACHE\nintercept {\n@ok status 200\nhandle_response @ok {\n@guest header X-Role guest\nrespond @guest \"guests\" 200\nrespond other\n}\n}\nreverse_proxy UPSTREAM",
 }
 
@@ -79,7 +92,7 @@ func TestCompositions(t *testing.T) {
 					return
 				}
 				w.Header().Set("No-Vary-Search", "params=(\"role\" \"x\")")
-				fmt.Fprintf(w, "%s %s for %s %s", r.Host, r.URL.Path, r.Header.Get("X-Tenant"), r.Header.Get("X-User")+r.Header.Get("X-Any"))
+				fmt.Fprintf(w, "%s %s for %s %s", r.Host, r.URL.Path, r.Header.Get("X-Tenant")+r.Header.Get("X-Rewrite-Tenant"), r.Header.Get("X-User")+r.Header.Get("X-Any"))
 			})
 			dir := t.TempDir()
 			files(t, dir)
@@ -166,6 +179,48 @@ func TestRefreshKnowsWhatAnotherUpstreamHasSaid(t *testing.T) {
 		}
 		return o.fetches("/admin/a") >= 3
 	})
+}
+
+// TestFieldsForTheUpstreamAloneSplitNothing: clients share what is stored, whatever of them
+// an upstream is told in a field that nothing else looks at.
+func TestFieldsForTheUpstreamAloneSplitNothing(t *testing.T) {
+	for name, body := range map[string]string{
+		"request_header": "route {\nCACHE\nrequest_header X-Seen {cookie.role}\n@denied header X-Other bad\nrespond @denied denied 403\nreverse_proxy UPSTREAM\n}",
+		"header_up":      "@denied header X-Seen bad\nCACHE\nrespond @denied denied 403\nreverse_proxy UPSTREAM {\nheader_up X-Seen {cookie.role}\nheader_up X-Forwarded-Proto {header.X-Forwarded-Proto}\n}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "for all") })
+			c := newCluster(t, 1, o, "")
+			c[0].config = composition(t, c[0], o, body, "groupcache {\nttl 1h\n}", "")
+			c[0].start()
+			c[0].get("/a", "Cookie", "role=admin")
+			if a := c[0].get("/a", "Cookie", "role=guest"); !a.hit() {
+				t.Errorf("%q (%s)", a.body, a.cacheStatus())
+			}
+		})
+	}
+}
+
+// TestReplacedFieldSelectsNothing: a field that Caddy replaces parts of, by what is not in
+// the key, tells nothing of what the upstream got.
+func TestReplacedFieldSelectsNothing(t *testing.T) {
+	for _, field := range []string{"X-Any", "x-any", "*"} {
+		t.Run(field, func(t *testing.T) {
+			o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Vary", "X-Any")
+				fmt.Fprint(w, "for ", r.Header.Get("X-Any"))
+			})
+			c := newCluster(t, 1, o, "")
+			c[0].config = composition(t, c[0], o, "CACHE\nreverse_proxy UPSTREAM {\nheader_up "+field+" ^any$ {cookie.role}\n}", "groupcache {\nttl 1h\n}", "")
+			c[0].start()
+			for _, role := range []string{"admin", "guest", "admin"} {
+				a := c[0].get("/a", "X-Any", "any", "Cookie", "role="+role)
+				if a.body != "for "+role || field != "*" && !strings.Contains(a.cacheStatus(), "vary-on-the-way") {
+					t.Errorf("as %s: %q (%s)", role, a.body, a.cacheStatus())
+				}
+			}
+		})
+	}
 }
 
 // TestNamedRouteThatInvokesItself: the search for handlers of the group ends.

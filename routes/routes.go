@@ -15,9 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/intercept"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/logging"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/tracing"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -302,6 +300,7 @@ type surroundings struct {
 	placeholders []string
 	fields       []string
 	changed      []string
+	made         []made // by handlers behind the cache, in their order
 	defining     []defining
 }
 
@@ -370,8 +369,7 @@ func (s *surroundings) list(routes caddyhttp.RouteList) (found bool) {
 				if excludes(one, after) {
 					continue
 				}
-				s.matchersOf(after.MatcherSets)
-				s.behind(after.Handlers)
+				s.routeBehind(after)
 			}
 		}
 	}
@@ -574,53 +572,6 @@ func (s *surroundings) fieldsOf(set http.Header, told bool) {
 	for name, values := range set {
 		if told || inbound.TellsClients(strings.Join(values, " ")) {
 			s.fields = append(s.fields, http.CanonicalHeaderKey(name))
-		}
-	}
-}
-
-// behind takes in what handlers behind the cache depend on.
-func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
-	for _, handler := range handlers {
-		s.eachList(handler, func(routes caddyhttp.RouteList) {
-			for _, one := range routes {
-				s.matchersOf(one.MatcherSets)
-				s.behind(one.Handlers)
-			}
-		})
-		if moduleID(handler) == moduleID(s.cache.Handler) {
-			continue
-		}
-		var settings any = handler
-		switch handler := handler.(type) {
-		case *caddyhttp.Subroute, *caddyhttp.Invoke, *intercept.Intercept, *logging.LogAppend, *tracing.Tracing:
-			continue
-		case *reverseproxy.Handler: // what it tells the upstream is the upstream's to say in Vary
-			settings = []any{handler.Upstreams, handler.DynamicUpstreams, handler.Rewrite, transportOf(handler)}
-			if handler.Headers != nil {
-				s.changedBy(handler.Headers.Request)
-			}
-		case *headers.Handler:
-			settings = handler.Response
-			s.changedBy(handler.Request)
-		}
-		s.placeholders = append(s.placeholders, notInKey(settings)...)
-		s.answers = append(s.answers, inbound.OfAnswers(textOf(settings))...)
-	}
-}
-
-// changedBy takes in the request fields that are set by what is not in the key.
-func (s *surroundings) changedBy(set *headers.HeaderOps) {
-	if set == nil {
-		return
-	}
-	for _, fields := range []http.Header{set.Set, set.Add} {
-		for name, values := range fields {
-			text := strings.Join(values, " ")
-			if len(inbound.NotInKey(text)) > 0 {
-				s.changed = append(s.changed, http.CanonicalHeaderKey(name))
-			} else if len(inbound.OfAnswers(text)) > 0 {
-				s.changedByAnswers = append(s.changedByAnswers, http.CanonicalHeaderKey(name))
-			}
 		}
 	}
 }

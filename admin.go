@@ -115,6 +115,7 @@ func (api *adminAPI) entries(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return nil, err
 		}
+		q.Selectors = withKeys(q.Selectors, p.handlersOf(q.Group).distinct()) // or a list would lack what a purge drops
 		return report.GatherEntries(r.Context(), p.node, q)
 	})
 }

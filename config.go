@@ -335,7 +335,7 @@ func (h *Handler) options() storing.Policy {
 		o.StaleWhileRevalidate = time.Duration(h.Stale.WhileRevalidate)
 		o.StaleIfError = time.Duration(h.Stale.IfError)
 	}
-	return storing.Policy{Options: o, MaxBodySize: h.MaxBodySize, Tags: h.Tags, ExposeTags: h.ExposeTags, Rules: rules.Of(h.Response)}
+	return storing.Policy{Options: o, MaxBodySize: h.MaxBodySize, Tags: h.Tags, ExposeTags: h.ExposeTags, Rules: rules.Of(h.Response), Query: h.Query}
 }
 
 func defaultTags() []string { return []string{"Surrogate-Key", "Cache-Tag"} }

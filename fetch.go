@@ -16,7 +16,6 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/front"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
-	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/span"
@@ -590,9 +589,6 @@ func sameVary(stale *store.Entry, updated http.Header) bool {
 func (x *fetch) retag(e *store.Entry, own http.Header) bool {
 	tags, few := rfc9111.Tags(own, x.h.Tags)
 	groups, fewGroups := rfc9111.CacheGroups(own)
-	if len(groups) > 0 && x.content != nil {
-		groups = slices.Insert(groups, 0, inbound.QueryGroup(requestURI(x.r)))
-	}
 	tags, groups = x.h.policy.Relabel(tags, groups, e.Tags(), e.Groups())
 	e.SetLabels(e.URL(), tags, groups)
 	return few && fewGroups

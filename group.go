@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 	"github.com/caddy-groupcache/caddy-groupcache/rules"
@@ -124,10 +126,23 @@ func (all handlers) templatedKeysOf(r *http.Request) (keys []store.Key) {
 	return unique(keys)
 }
 
-func unique(keys []store.Key) (all []store.Key) {
-	for _, k := range keys {
-		if !slices.Contains(all, k) {
-			all = append(all, k)
+// selectorsOf returns what names the responses to a target, and to the request by a key
+// template: their URL whatever else is in the key, and the keys that the request has.
+func (all handlers) selectorsOf(r *http.Request, uri string) (names []store.Selector) {
+	for _, one := range all {
+		names = append(names, one.policy.Names(inbound.URLOf(r, uri), uri, true)...)
+	}
+	for _, k := range append(all.keysOf(r, uri), all.templatedKeysOf(r)...) {
+		names = append(names, node.SelectorOf(k))
+	}
+	return unique(names)
+}
+
+func unique[T comparable](some []T) (all []T) {
+	seen := make(map[T]bool, len(some))
+	for _, one := range some {
+		if !seen[one] {
+			seen[one], all = true, append(all, one)
 		}
 	}
 	return all

@@ -152,10 +152,9 @@ func (h *Handler) invalidate(r *http.Request, templated []store.Key, status int,
 	var selectors []store.Selector
 	for _, target := range append([]string{requestURI(r)}, rfc9111.Related(r, header)...) {
 		keys = append(keys, h.group().keysOf(r, target)...)
-		if h.group().byURL() {
-			selectors = append(selectors, store.Selector{Kind: store.URL, Value: inbound.URLOf(r, target)})
+		for _, one := range h.group() {
+			selectors = append(selectors, one.policy.Names(inbound.URLOf(r, target), target, h.group().byURL())...)
 		}
-		selectors = append(selectors, store.Selector{Kind: store.Group, Value: store.GroupOf(urlOf(r), inbound.QueryGroup(target))})
 	}
 	for _, k := range keys {
 		selectors = append(selectors, node.SelectorOf(k))
@@ -164,7 +163,7 @@ func (h *Handler) invalidate(r *http.Request, templated []store.Key, status int,
 		selectors = append(selectors, store.Selector{Kind: store.Group, Value: store.GroupOf(urlOf(r), group)})
 	}
 	if len(selectors) > 0 {
-		h.node.Purger.Invalidate(id, h.space, selectors, time.Duration(h.PeerTimeout))
+		h.node.Purger.Invalidate(id, h.space, unique(selectors), time.Duration(h.PeerTimeout))
 	}
 	return len(selectors) > 0
 }

@@ -64,35 +64,21 @@ func (p *process) purgesOf(req PurgeRequest) ([]store.Purge, error) {
 	return req.Purges(withKeys(selectors, handlers.distinct())), nil
 }
 
-// withKeys adds to each URL the keys that handlers have for it: what a key template
-// ignores of the URL may have been another in the request that fetched the response.
+// withKeys adds to each URL the other names that handlers have for its responses: what they
+// ignore of the URL may have been another in the request that fetched the response.
 func withKeys(selectors []store.Selector, from handlers) (all []store.Selector) {
-	seen := make(map[store.Key]bool)
 	for _, s := range selectors {
 		all = append(all, s)
 		if s.Kind != store.URL {
 			continue
 		}
 		for _, h := range from {
-			for _, k := range keysOfURL(h, s.Value) {
-				if !seen[k] {
-					seen[k] = true
-					all = append(all, node.SelectorOf(k))
-				}
+			if r, err := routes.RequestFor(http.MethodGet, s.Value, nil); err == nil {
+				all = append(all, h.group().selectorsOf(r, r.RequestURI)...)
 			}
 		}
 	}
-	return all
-}
-
-// keysOfURL returns the keys under which a URL's responses can be stored, as far
-// as the URL decides about that.
-func keysOfURL(h *Handler, u string) []store.Key {
-	r, err := routes.RequestFor(http.MethodGet, u, nil)
-	if err != nil {
-		return nil
-	}
-	return append(h.group().keysOf(r, r.RequestURI), h.group().templatedKeysOf(r)...)
+	return unique(all)
 }
 
 // checkRanges checks what can be read before placeholders are filled in.
@@ -155,9 +141,7 @@ func purgeOf(h *Handler, r *http.Request) (selectors []store.Selector, soft bool
 	}
 	selectors = withKeys(p.Selectors, handlers{h})
 	if p.Own { // a key template may have fields in it
-		for _, k := range append(h.group().keysOf(r, requestURI(r)), h.group().templatedKeysOf(r)...) {
-			selectors = append(selectors, node.SelectorOf(k))
-		}
+		selectors = unique(append(selectors, h.group().selectorsOf(r, requestURI(r))...))
 	}
 	return selectors, p.Soft, nil
 }

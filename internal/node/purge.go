@@ -210,7 +210,7 @@ func (p *Purger) apply(purges []store.Purge, asked bool) {
 		}
 		p.node.Store.Purge(one)
 		for _, s := range one.Selectors {
-			if !one.Fleeting {
+			if !one.Fleeting && s.Kind != store.Group { // nobody names a group: it stands beside a URL
 				p.Counts[s.Kind].Add(1)
 			}
 			if k, ok := s.Key(); ok && !one.Soft {

@@ -32,7 +32,7 @@ const (
 	// maxEntryTags bounds the tags of one entry that are told.
 	maxEntryTags = 20
 	// maxEntrySelectors bounds what each entry is compared with.
-	maxEntrySelectors = 64
+	maxEntrySelectors = 1024
 	// listPatience is how long another node may take to look through its index.
 	listPatience = 5 * time.Second
 )

@@ -27,7 +27,7 @@ type Rule struct {
 // of the rule about it: the rule is the same when a 304 renews the entry, though what it
 // matched may not be stored. No response can name such a group, since names have no
 // control characters.
-const ruleLabel = "\x00rule "
+const ruleLabel = ownGroup + "rule "
 
 // RuleOf returns the name of the rule about a stored response, by its cache groups; "":
 // none.
@@ -147,7 +147,7 @@ func (p *Policy) ruleNamed(name string) *Rule {
 }
 
 // Relabel returns the tags and groups of a renewed entry: those that came with its
-// validation, or else those that it has, and those of the rule about it.
+// validation, or else those that it has, those of the rule about it, and the groups made here.
 func (p *Policy) Relabel(tags, groups, hadTags, hadGroups []string) ([]string, []string) {
 	name := RuleOf(hadGroups)
 	if len(tags) == 0 {
@@ -156,11 +156,14 @@ func (p *Policy) Relabel(tags, groups, hadTags, hadGroups []string) ([]string, [
 		tags = sorted(append(slices.Clone(tags), r.Tags...))
 	}
 	if len(groups) == 0 {
-		groups = hadGroups
-	} else if name != "" {
-		groups = sorted(append(slices.Clone(groups), ruleLabel+name))
+		return tags, hadGroups
 	}
-	return tags, groups
+	for _, group := range hadGroups {
+		if strings.HasPrefix(group, ownGroup) {
+			groups = append(slices.Clip(groups), group)
+		}
+	}
+	return tags, sorted(groups)
 }
 
 func sorted(all []string) []string {

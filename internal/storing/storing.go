@@ -21,6 +21,7 @@ type Policy struct {
 	Tags        []string // names of the fields that carry cache tags, canonical
 	ExposeTags  bool     // clients get these fields too
 	Rules       []Rule
+	Query       *inbound.Query // what of a URL belongs to the key; nil: all of its query
 
 	rule *Rule // see Under
 }
@@ -72,8 +73,12 @@ func (p *Policy) NewEntry(x rfc9111.Exchange, fresh rfc9111.Freshness, r *http.R
 	p.HideTags(x.Response)
 	e, why := store.NewEntry(x.Status, rfc9111.StoredHeader(x.Response, p.Options), r.Header, fresh, x.Sent)
 	if why == rfc9111.None {
+		uri = p.labelOf(uri)
 		if r.Method == rfc9111.MethodQuery {
 			groups = append(groups, inbound.QueryGroup(uri))
+		}
+		if rfc9111.ParseSearchVariance(x.Response) != nil {
+			groups = append(groups, pathGroup(uri))
 		}
 		if p.rule != nil {
 			groups = append(groups, ruleLabel+p.rule.Name)

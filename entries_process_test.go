@@ -85,3 +85,30 @@ func TestListOfAllNodes(t *testing.T) {
 		}
 	}
 }
+
+// TestListTellsWhatAPurgeDrops: by a URL that nobody has asked for so, of responses whose
+// keys have more than the URL and less of its query.
+func TestListTellsWhatAPurgeDrops(t *testing.T) {
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello") })
+	c := newCluster(t, 2, o, "ttl 1h\nquery ignore utm_*")
+	for _, p := range c {
+		p.config = plain(p, "@guest header X-Role guest\nrespond @guest denied 403")
+		p.start()
+	}
+	c.awaitMembers()
+	url := "http://" + clientHost + "/page"
+	for _, role := range []string{"admin", "user"} {
+		c[0].get("/page?utm_source=mail", "X-Role", role, "X-Original-Role", role)
+	}
+	for _, p := range c {
+		if all, status := p.entries("?url=" + url); status != 200 || len(all.Entries) != 2 || all.Entries[0].URL != url {
+			t.Errorf("%s: status %d, %+v", p.name, status, all.Entries)
+		}
+	}
+	if status, result := c[1].purge(`{"urls": ["` + url + `"]}`); status != 200 {
+		t.Errorf("status %d, %+v", status, result)
+	}
+	if all, _ := c[0].entries(""); len(all.Entries) != 0 {
+		t.Errorf("after the purge: %+v", all.Entries)
+	}
+}

@@ -185,7 +185,7 @@ func (s KindCounts) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		counts[one.Kind]++
 	}
 	for kind, n := range counts {
-		if n > 0 && store.Kind(kind) != store.OfKey { // these only accompany others
+		if n > 0 && store.Kind(kind) != store.OfKey && store.Kind(kind) != store.Group { // these only accompany others
 			enc.AddInt(store.Kind(kind).String(), n)
 		}
 	}

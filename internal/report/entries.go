@@ -37,7 +37,8 @@ const (
 	listPatience = 5 * time.Second
 )
 
-// An EntriesQuery says what a list is to have: what a purge of the same would drop.
+// An EntriesQuery says what a list is to have: what a purge of the same would drop, but for
+// what only a key template brings together.
 type EntriesQuery struct {
 	Group     string           // "": of all groups
 	Selectors []store.Selector // none: everything
@@ -185,6 +186,8 @@ func (q *EntriesQuery) check() error {
 
 // GatherEntries lists what is stored on all nodes of the ring.
 func GatherEntries(ctx context.Context, n *node.Node, q EntriesQuery) (Entries, error) {
+	// A key is no text, as JSON would have it.
+	q.Selectors = slices.DeleteFunc(q.Selectors, func(s store.Selector) bool { return s.Kind == store.OfKey })
 	if err := q.check(); err != nil {
 		return Entries{}, err
 	}

@@ -267,7 +267,7 @@ func causeOf(ctx context.Context, err error) error {
 // about the peer, nor does the answer of another one, which the address belongs to.
 func (c *caller) judge(ctx context.Context, to Node, err error) {
 	switch cause := context.Cause(ctx); {
-	case errors.Is(err, ErrRefused): // for want of memory here
+	case errors.Is(err, ErrRefused), errors.Is(err, errBodyPanicked): // for want of memory here, or by a bug
 	case err == nil:
 		c.breaker.succeeded(to.Addr)
 	case errors.As(err, new(OtherNode)):

@@ -150,9 +150,8 @@ func TestPanicOfABody(t *testing.T) {
 	if err := <-ended; err == nil || guard.Panics() != before+1 {
 		t.Errorf("the owner has got all of it: %v; %d panics", err, guard.Panics()-before)
 	}
-	c.breaker.succeeded(to.Addr)
 	if err := ask(c, to); err != nil {
-		t.Error(err)
+		t.Errorf("the next call: %v", err)
 	}
 }
 

@@ -1,11 +1,11 @@
 package node
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -24,9 +24,8 @@ const (
 	// asked. A look-up that comes to nothing costs little beside a fetch.
 	askPreviousFor = 5 * time.Minute
 
-	// PreviousTimeout is how long previous owners may take, all in all. The request
-	// for the key waits that long too, and mustn't give this node up meanwhile. Who takes
-	// longer is no worse a node: that is what peer_timeout is for (peer.ErrGivenUp).
+	// PreviousTimeout is how long a previous owner may take. The request
+	// for the key waits that long too, and mustn't give this node up meanwhile.
 	PreviousTimeout      = 100 * time.Millisecond
 	previousChunkTimeout = 500 * time.Millisecond // a whole MiB
 
@@ -124,10 +123,8 @@ func (p *previousOwners) ask(q *Lookup, found *Result) {
 			nodes = append(nodes, from)
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), PreviousTimeout, peer.ErrGivenUp)
-	defer cancel()
 	for _, from := range nodes {
-		if ctx.Err() == nil && p.askOne(ctx, q, from, found) {
+		if time.Since(now) < PreviousTimeout && p.askOne(q, from, found) {
 			break
 		}
 	}
@@ -159,11 +156,11 @@ func (p *previousOwners) copies(k store.Key, now time.Time) []peer.Node {
 }
 
 // askOne reports whether it has stored anything.
-func (p *previousOwners) askOne(ctx context.Context, q *Lookup, from peer.Node, found *Result) bool {
+func (p *previousOwners) askOne(q *Lookup, from peer.Node, found *Result) bool {
 	ask := *q
-	ask.Alone, ask.AskPrevious, ask.PeerTimeout = true, false, 2*PreviousTimeout // it wants no lease, and ctx ends before
-	for range 3 {                                                                // again by other fields, and for what is stale
-		reply, err := remoteLookup{p.node, &ask, nil, found}.call(ctx, from)
+	ask.Alone, ask.AskPrevious, ask.PeerTimeout = true, false, PreviousTimeout // it wants no lease
+	for range 3 {                                                              // again by other fields, and for what is stale
+		reply, err := remoteLookup{p.node, &ask, nil, found}.call(from)
 		if err != nil {
 			return false
 		}
@@ -212,6 +209,8 @@ func (p *previousOwners) store(q *Lookup, found *Result, reply *peer.Reply) bool
 		return false
 	}
 	defer release()
+	stop := guard.AfterFunc(PreviousTimeout, reply.Close)
+	defer stop.Stop()
 	body := peer.NewWhole(length)
 	if _, err := reply.Body(body); err != nil {
 		return false
@@ -220,12 +219,11 @@ func (p *previousOwners) store(q *Lookup, found *Result, reply *peer.Reply) bool
 }
 
 // chunk brings a chunk that its owner does not have from a previous one,
-// and gives it to the owner, which may be silent for so long; nil: no node has it.
-func (p *previousOwners) chunk(id peer.ChunkID, length int64, silence time.Duration) []byte {
-	wait := peer.Wait{Begin: PreviousTimeout, All: previousChunkTimeout, Why: peer.ErrGivenUp}
+// and gives it to the owner; nil: no node has it.
+func (p *previousOwners) chunk(id peer.ChunkID, length int64) []byte {
 	for _, from := range p.Of(store.ChunkKey(id.Key, id.Index), time.Now()) {
-		if b, err := p.node.Chunks.request(from, id, length, wait); err == nil {
-			p.node.Chunks.Store(id, b, silence)
+		if b, err := p.node.Chunks.request(from, id, length, peer.Wait{Begin: PreviousTimeout, All: previousChunkTimeout}); err == nil {
+			p.node.Chunks.Store(id, b, PreviousTimeout)
 			return b
 		}
 	}

@@ -202,7 +202,11 @@ func TestNodeThatMissedTooMuchDropsEverything(t *testing.T) {
 		b.freeze(away, true)
 		b.nodes[0].SetRing([]peer.Node{b.nodes[0].addr})
 		b.nodes[0].purge(t, `{"tags": ["all"]}`)
-		large := fmt.Sprintf(`{"tags": [%s"x"]}`, strings.Repeat(`"`+strings.Repeat("x", 250)+`", `, 150))
+		tags := make([]string, 150)
+		for i := range tags {
+			tags[i] = fmt.Sprintf("%q", fmt.Sprint(strings.Repeat("x", 247), 100+i))
+		}
+		large := fmt.Sprintf(`{"tags": [%s]}`, strings.Join(tags, ", "))
 		for range 20 {
 			b.nodes[0].purge(t, large)
 		}

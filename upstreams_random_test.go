@@ -210,7 +210,7 @@ func TestFickleUpstream(t *testing.T) {
 	const clients, rounds = 4, 6
 	runs := 150
 	if raceDetector {
-		runs = 20
+		runs = 8
 	}
 	for i := range runs {
 		nodes := 1 + i%3

@@ -47,8 +47,10 @@ func posting(t *testing.T, p *process, path string, body []byte) func() {
 		defer transport.CloseIdleConnections()
 		resp, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).
 			Post("http://"+p.peers+path, "", bytes.NewReader(body))
-		if err != nil {
-			t.Errorf("%s: %v", path, err)
+		if err != nil { // the node may close who has no part in the cluster before it answers
+			if os.IsTimeout(err) {
+				t.Errorf("%s: %v", path, err)
+			}
 			return
 		}
 		defer resp.Body.Close()

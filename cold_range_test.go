@@ -282,7 +282,7 @@ func TestRestThatNeverComes(t *testing.T) {
 				var first atomic.Bool
 				parts := &answers{body: body, change: func(a *partAnswer) {
 					if a.start > 0 {
-						a.body = bytes.Repeat([]byte("x"), len(a.body)) // so that it shows who gets it
+						a.body = bytes.Repeat([]byte("x"), len(a.body)) // so that a client that gets it is noticed
 						change(a)
 					}
 				}}

@@ -86,7 +86,7 @@ func TestListOfAllNodes(t *testing.T) {
 	}
 }
 
-// TestListTellsWhatAPurgeDrops: by a URL that nobody has asked for so, of responses whose
+// TestListTellsWhatAPurgeDrops: a list by a URL, in a spelling that no client has used, has responses whose
 // keys have more than the URL and less of its query.
 func TestListTellsWhatAPurgeDrops(t *testing.T) {
 	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello") })

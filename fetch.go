@@ -260,6 +260,8 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 		x.giveUp(rfc9111.Aborted)
 	case t.state == filling:
 		x.complete(t)
+	case x.failed:
+		x.giveUp(rfc9111.UpstreamFailed)
 	}
 	switch {
 	case x.renewed != nil:
@@ -374,7 +376,9 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 	}
 	if x.standsIn(status) {
 		x.failed = true
-		x.giveUp(rfc9111.UpstreamFailed) // who follows need not wait for the rest of it, nor its client for long
+		if !x.background { // a request that follows waits for no body of an error, and the client not for long
+			x.giveUp(rfc9111.UpstreamFailed)
+		}
 		x.stops = append(x.stops, guard.AfterFunc(errorBodyTime, func() { x.cancel(errNotShared) }).Stop)
 		return silent
 	}
@@ -489,7 +493,7 @@ func (x *fetch) open(t *recorder) recorderState {
 			return direct
 		}
 	}
-	if x.stops == nil { // nobody else waits for it, and from here on it holds memory
+	if x.stops == nil { // no other request waits for it, and from here on it holds memory
 		x.stops = append(x.stops, guard.AfterFunc(x.FillTimeout, x.expire).Stop)
 	}
 	x.out.stored = true

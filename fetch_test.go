@@ -2,6 +2,7 @@ package caddygroupcache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -201,6 +202,48 @@ func TestStaleIfError(t *testing.T) {
 		w := do(h, func(w http.ResponseWriter, _ *http.Request) error { w.WriteHeader(503); return nil }, request(t.Context(), "/a"))
 		if w.Code != 503 {
 			t.Errorf("after stale-if-error: %d", w.Code)
+		}
+	})
+}
+
+// TestErrorOfARefreshIsReadToItsEnd: the upstream's connection is good for the next request.
+func TestErrorOfARefreshIsReadToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), nil)
+		do(h, fixed(new(atomic.Int64), "hello", "Cache-Control", "max-age=1, stale-while-revalidate=600, stale-if-error=600"), request(t.Context(), "/a"))
+		time.Sleep(10 * time.Second)
+		ended := make(chan error, 1)
+		do(h, func(w http.ResponseWriter, r *http.Request) error {
+			w.WriteHeader(503)
+			io.WriteString(w, "down for maintenance")
+			ended <- r.Context().Err()
+			return nil
+		}, request(t.Context(), "/a"))
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestStoredErrorThatIsConfirmed: a 304 to the validation of a stored error leaves its client
+// with the error.
+func TestStoredErrorThatIsConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t, newLoneNode(t), func(h *Handler) { h.TTL = []TTL{{Duration: caddy.Duration(time.Second), Status: []int{404}}} })
+		up := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Etag", `"1"`)
+			if r.Header.Get("If-None-Match") == "" {
+				return caddyhttp.Error(http.StatusNotFound, errors.New("no such file"))
+			}
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		})
+		for range 3 {
+			w := httptest.NewRecorder()
+			if err := h.ServeHTTP(w, request(t.Context(), "/a"), up); errorStatus(err) != http.StatusNotFound || err == nil {
+				t.Errorf("%v, %d %s", err, w.Code, w.Header().Get("Cache-Status"))
+			}
+			time.Sleep(10 * time.Second)
 		}
 	})
 }

@@ -122,7 +122,7 @@ func (x *exchange) run(at step) error {
 // lookUp looks into this node's memory.
 func (x *exchange) lookUp() step {
 	if x.lookUps++; x.lookUps > 1 {
-		if err := x.r.Context().Err(); err != nil { // nobody is there to be answered
+		if err := x.r.Context().Err(); err != nil { // the client is gone
 			x.err = caddyhttp.Error(statusClientClosed, err)
 			return stepDone
 		}

@@ -148,19 +148,19 @@ func (h *Handler) invalidate(r *http.Request, templated []store.Key, status int,
 	if status < 200 || status > 399 || len(r.Host) > inbound.MaxHost {
 		return false
 	}
-	keys := templated
+	keys, group := templated, h.group()
 	var selectors []store.Selector
 	for _, target := range append([]string{requestURI(r)}, rfc9111.Related(r, header)...) {
-		keys = append(keys, h.group().keysOf(r, target)...)
-		for _, one := range h.group() {
-			selectors = append(selectors, one.policy.Names(inbound.URLOf(r, target), target, h.group().byURL())...)
+		keys = append(keys, group.keysOf(r, target)...)
+		for _, one := range group {
+			selectors = append(selectors, one.policy.Names(inbound.URLOf(r, target), target, group.byURL())...)
 		}
 	}
 	for _, k := range keys {
 		selectors = append(selectors, node.SelectorOf(k))
 	}
-	for _, group := range rfc9111.InvalidatedGroups(header) {
-		selectors = append(selectors, store.Selector{Kind: store.Group, Value: store.GroupOf(urlOf(r), group)})
+	for _, name := range rfc9111.InvalidatedGroups(header) {
+		selectors = append(selectors, store.Selector{Kind: store.Group, Value: store.GroupOf(urlOf(r), name)})
 	}
 	if len(selectors) > 0 {
 		h.node.Purger.Invalidate(id, h.space, unique(selectors), time.Duration(h.PeerTimeout))

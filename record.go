@@ -273,8 +273,8 @@ func (t *recorder) overflow(why rfc9111.Reason) error {
 	end := <-t.pumped
 	t.pumped <- end
 	t.state = direct
-	delivery.Reached(t.ResponseWriter, t.x.flight.Fill.Size()) // the pump may have waited for what is further on
-	if end.panicked != nil {                                   // which finishClient has go on in the handler's own goroutine
+	delivery.Reached(t.ResponseWriter, t.x.flight.Fill.Size())
+	if end.panicked != nil { // which finishClient has go on in the handler's own goroutine
 		return errPanicked
 	}
 	if errors.As(end.err, new(node.Ended)) {
@@ -313,9 +313,8 @@ func (t *recorder) sendHeader() {
 	}
 }
 
-// finishClient returns when the client has all of a fill, or is gone, and reports whether
-// it has got the rest from another response. What else a client does is not the fetch's
-// business.
+// finishClient returns when the client has all of a fill, or is gone, and reports whether the
+// rest came from another response. What else a client does is not the fetch's business.
 func (t *recorder) finishClient() (resumed bool) {
 	if t.body == nil || t.finished {
 		t.adoptTrailers()

@@ -108,7 +108,8 @@ func NewPartWriter(w http.ResponseWriter, at, end, size int64) *PartWriter {
 	return &PartWriter{ResponseWriter: w, start: at, end: end, at: at, size: size}
 }
 
-// Reached tells the writer of a part where in the body the next byte is that it gets.
+// Reached tells the writer of a part where in the body the next byte is that it gets:
+// CopyFill, which skips what comes before the part, may have ended before that had come.
 func Reached(w http.ResponseWriter, at int64) {
 	if p, ok := w.(*PartWriter); ok {
 		p.at = at

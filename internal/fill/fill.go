@@ -96,7 +96,7 @@ func (f *Fill[H]) Expect(n int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case f.closed: // nobody would give the memory back
+	case f.closed: // no release would give the memory back
 		return cmp.Or(f.err, io.ErrClosedPipe)
 	case n > f.limit:
 		return ErrTooLarge

@@ -463,7 +463,7 @@ func TestBodyThatOutgrowsItsLimit(t *testing.T) {
 	}
 }
 
-// TestEndedFillExpectsNothing: memory that it takes after its end is nobody's to give back.
+// TestEndedFillExpectsNothing: no release gives back memory that is taken after the end.
 func TestEndedFillExpectsNothing(t *testing.T) {
 	why := errors.New("it took too long")
 	for want, end := range map[error]func(*Fill[string]){

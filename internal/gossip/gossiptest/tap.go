@@ -18,7 +18,7 @@ type Tap struct {
 
 	mu      sync.Mutex // guards below
 	packets [][]byte
-	streams []*bytes.Buffer
+	streams [][]byte // that have ended
 }
 
 // NewTap returns a tap before the address that target returns. It ends with the
@@ -39,16 +39,12 @@ func NewTap(t testing.TB, target func() string) *Tap {
 // Addr is the address that others dial instead of the node's.
 func (tap *Tap) Addr() string { return tap.addr }
 
-// Recorded returns the packets, and what each stream carried towards the node.
+// Recorded returns the packets, and what each stream that has ended carried towards
+// the node: the beginning of one proves nothing.
 func (tap *Tap) Recorded() (packets, streams [][]byte) {
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
-	for _, s := range tap.streams {
-		if s.Len() > 0 {
-			streams = append(streams, bytes.Clone(s.Bytes()))
-		}
-	}
-	return slices.Clone(tap.packets), streams
+	return slices.Clone(tap.packets), slices.Clone(tap.streams)
 }
 
 // listen opens one port for TCP and UDP.
@@ -104,19 +100,19 @@ func (tap *Tap) forwardStreams(l net.Listener) {
 }
 
 func (tap *Tap) forwardStream(in, out net.Conn) {
-	record := new(bytes.Buffer)
-	tap.mu.Lock()
-	tap.streams = append(tap.streams, record)
-	tap.mu.Unlock()
+	var record []byte
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := in.Read(buf)
-		tap.mu.Lock()
-		record.Write(buf[:n])
-		tap.mu.Unlock()
+		record = append(record, buf[:n]...)
 		if _, werr := out.Write(buf[:n]); err != nil || werr != nil {
 			_ = out.Close()
-			return
+			break
 		}
+	}
+	if len(record) > 0 {
+		tap.mu.Lock()
+		tap.streams = append(tap.streams, record)
+		tap.mu.Unlock()
 	}
 }

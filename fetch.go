@@ -155,7 +155,7 @@ func (x *fetch) joinable() bool { return x.flight.Table != nil }
 // may make use of what has come.
 func (x *fetch) Wanted() bool {
 	_, known := x.flight.Fill.Known()
-	return known || x.hasFirst.Load() || x.flight.Fill.Followed()
+	return known || x.hasFirst.Load() || x.flight.Fill.Readers() > 0
 }
 
 // Abandon ends a fetch that nobody waits for. Whoever has come to wait meanwhile looks

@@ -16,36 +16,12 @@ const Lull = 100 * time.Millisecond
 func (f *Fill[H]) Ahead(at int64, p []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	next := f.settledLocked() + f.chunk // where the chunk after it begins
-	if f.closed || f.size < f.chunk || at != f.size || at+int64(len(p)) > min(next, f.limit) {
+	next := f.body.settled() + f.body.chunk // where the chunk after it begins
+	if f.closed || f.body.size < f.body.chunk || at != f.body.size || at+int64(len(p)) > min(next, f.body.limit) {
 		return
 	}
-	for len(p) > 0 {
-		b, err := f.roomLocked(len(p))
-		if err != nil {
-			return
-		}
-		n := copy((*b)[len(*b):cap(*b)], p)
-		*b = (*b)[:len(*b)+n]
-		f.size += int64(n)
-		p = p[n:]
-	}
+	_, _ = f.body.append(p)
 	f.signalLocked()
-}
-
-// settledLocked returns how much of the body is here for good, or elsewhere.
-func (f *Fill[H]) settledLocked() int64 { return max(min(f.size, f.chunk), f.away) }
-
-// dropAheadLocked lets go of what Ahead has appended.
-func (f *Fill[H]) dropAheadLocked() {
-	settled := f.settledLocked()
-	if f.size == settled {
-		return
-	}
-	last := len(f.rest) - 1
-	f.budget.Give(int64(cap(f.rest[last])))
-	f.held -= int64(cap(f.rest[last]))
-	f.rest, f.size = f.rest[:last], settled
 }
 
 // NextSettled is Next for a reader that needs no more of the further chunks than to know
@@ -86,12 +62,12 @@ func (r *Reader[H]) settled() (p []byte, at, coming int64, wake <-chan struct{},
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case r.at < min(f.size, f.chunk):
+	case r.at < min(f.body.size, f.body.chunk):
 		p, _ = r.takeLocked()
-	case f.away > r.told:
-		r.told, r.at = f.away, max(r.at, f.away)
-		at = f.away
-	case r.at < min(r.due, f.size): // and all of it is here: it would have been told to be elsewhere
+	case f.body.away > r.told:
+		r.told, r.at = f.body.away, max(r.at, f.body.away)
+		at = f.body.away
+	case r.at < min(r.due, f.body.size): // and all of it is here: it would have been told to be elsewhere
 		at = r.at
 		p, _ = r.takeLocked()
 	case f.closed:
@@ -99,7 +75,7 @@ func (r *Reader[H]) settled() (p []byte, at, coming int64, wake <-chan struct{},
 			err = io.EOF
 		}
 	default:
-		coming, wake = min(f.size, f.settledLocked()+f.chunk), f.waitLocked()
+		coming, wake = min(f.body.size, f.body.settled()+f.body.chunk), f.waitLocked()
 	}
 	return p, at, coming, wake, err
 }

@@ -21,8 +21,6 @@ import (
 	"io"
 	"math"
 	"sync"
-
-	"github.com/cespare/xxhash/v2"
 )
 
 // Errors of Write. Either ends the fill: its readers get the same error.
@@ -57,36 +55,23 @@ type Chunks func(ctx context.Context, i int, offset int64) (p []byte, release fu
 // set, then closed, with a nil error when the body is complete. Closing may
 // come first; then there never is a header.
 type Fill[H any] struct {
-	limit  int64
-	chunk  int64
-	budget *Budget
-	length int64 // as announced, or 0; set before Write
-
-	mu     sync.Mutex    // guards all below
-	owing  int64         // memory that was reserved for the first chunk, until it is allocated
+	mu     sync.Mutex // guards all below
+	body   body
+	recall Chunks        // set before any chunk is elsewhere
 	wake   chan struct{} // made by the first who waits, closed at the next change
 	header H
 	known  bool // header is set
 	closed bool
-	err    error         // why it closed; nil: complete
-	first  [][]byte      // the first chunk, in blocks; only the last one can still grow
-	rest   [][]byte      // the further chunks that are here; only the last one can still grow
-	gone   int           // how many further chunks before those are elsewhere
-	size   int64         // of the body so far
-	digest xxhash.Digest // of the first chunk, of which it has had summed bytes
-	summed int64
-	away   int64  // the body up to here, but the first chunk, is elsewhere
-	recall Chunks // set before anything is
-	held   int64  // bytes taken from budget
-	refs   int    // the writer and every open Reader
+	err    error // why it closed; nil: complete
+	refs   int   // the writer and every open Reader
 }
 
 // New returns a Fill for a body of at most limit bytes, in chunks of a size,
 // whose memory is taken from budget (nil: not counted). The caller is its
 // writer and must Release it when done.
 func New[H any](limit, chunk int64, budget *Budget) *Fill[H] {
-	f := &Fill[H]{limit: limit, chunk: chunk, budget: budget, refs: 1}
-	f.digest.Reset()
+	f := &Fill[H]{body: body{limit: limit, chunk: chunk, budget: budget}, refs: 1}
+	f.body.digest.Reset()
 	return f
 }
 
@@ -98,17 +83,17 @@ func (f *Fill[H]) Expect(n int64) error {
 	switch {
 	case f.closed: // no release would give the memory back
 		return cmp.Or(f.err, io.ErrClosedPipe)
-	case n > f.limit:
+	case n > f.body.limit:
 		return ErrTooLarge
-	case n <= 0 || f.length > 0 || len(f.first) > 0:
+	case n <= 0 || f.body.length > 0 || len(f.body.first) > 0:
 		return nil
 	}
-	first := min(n, f.chunk)
-	if !f.budget.TakeFor(first) {
+	first := min(n, f.body.chunk)
+	if !f.body.budget.TakeFor(first) {
 		return ErrMemory
 	}
-	f.length, f.owing = n, first
-	f.held += first
+	f.body.length, f.body.owing = n, first
+	f.body.held += first
 	return nil
 }
 
@@ -116,7 +101,7 @@ func (f *Fill[H]) Expect(n int64) error {
 func (f *Fill[H]) Unlimit() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.limit = math.MaxInt64
+	f.body.limit = math.MaxInt64
 }
 
 // Readers returns how many readers are open.
@@ -141,23 +126,12 @@ func (f *Fill[H]) Write(p []byte) (int, error) {
 	if f.closed {
 		return 0, cmp.Or(f.err, io.ErrClosedPipe)
 	}
-	if f.size+int64(len(p)) > f.limit {
+	if f.body.size+int64(len(p)) > f.body.limit {
 		return 0, ErrTooLarge
 	}
-	n := len(p)
-	for len(p) > 0 {
-		b, err := f.roomLocked(len(p))
-		if err != nil {
-			return n - len(p), err
-		}
-		k := copy((*b)[len(*b):cap(*b)], p)
-		*b = (*b)[:len(*b)+k]
-		if f.size < f.chunk && f.summed == f.size { // now it is in the processor's cache
-			_, _ = f.digest.Write(p[:k]) // never fails
-			f.summed += int64(k)
-		}
-		f.size += int64(k)
-		p = p[k:]
+	n, err := f.body.append(p)
+	if err != nil {
+		return n, err
 	}
 	f.signalLocked()
 	return n, nil
@@ -193,13 +167,13 @@ func (f *Fill[H]) room() (*[]byte, error) {
 	switch {
 	case f.closed:
 		return nil, cmp.Or(f.err, io.ErrClosedPipe)
-	case f.size >= f.limit:
+	case f.body.size >= f.body.limit:
 		return nil, ErrTooLarge
 	}
-	if f.owing > 0 { // it is known how much there is to come
-		return f.roomLocked(early / 2)
+	if f.body.owing > 0 { // it is known how much there is to come
+		return f.body.room(early / 2)
 	}
-	return f.roomLocked(1)
+	return f.body.room(1)
 }
 
 // filled publishes n bytes that were written into the room of a block.
@@ -210,82 +184,9 @@ func (f *Fill[H]) filled(b *[]byte, n int) error {
 		return cmp.Or(f.err, io.ErrClosedPipe)
 	}
 	*b = (*b)[:len(*b)+n]
-	f.size += int64(n)
+	f.body.size += int64(n)
 	f.signalLocked()
 	return nil
-}
-
-// roomLocked returns the block that the next bytes go to, of which there are
-// so many at least.
-func (f *Fill[H]) roomLocked(need int) (*[]byte, error) {
-	if f.size < f.chunk {
-		if last := len(f.first) - 1; last >= 0 && len(f.first[last]) < cap(f.first[last]) {
-			return &f.first[last], nil
-		}
-		if f.owing > 0 {
-			return f.expectedLocked(need), nil
-		}
-		want := min(max(firstBlock, f.size, int64(need)), f.chunk-f.size, f.limit-f.size)
-		b, err := f.allocateLocked(want)
-		if err != nil {
-			return nil, err
-		}
-		f.first = append(f.first, b)
-		return &f.first[len(f.first)-1], nil
-	}
-	if f.size%f.chunk == 0 {
-		want := min(f.chunk, f.limit-f.size)
-		if f.length > f.size {
-			want = min(want, f.length-f.size)
-		}
-		b, err := f.allocateLocked(want)
-		if err != nil {
-			return nil, err
-		}
-		f.rest = append(f.rest, b)
-	}
-	if len(f.rest) == 0 { // it has been said to end elsewhere
-		return nil, io.ErrUnexpectedEOF
-	}
-	last := &f.rest[len(f.rest)-1]
-	if len(*last) == cap(*last) { // the body is longer than its limit, or its announced length, was when that began
-		b, err := f.allocateLocked(min(f.chunk, f.limit-f.size+int64(len(*last))))
-		if err != nil {
-			return nil, err
-		}
-		f.budget.Give(int64(cap(*last)))
-		f.held -= int64(cap(*last))
-		*last = append(b, *last...)
-	}
-	return last, nil
-}
-
-// expectedLocked returns the block for a first chunk whose length was announced;
-// or for the first piece of a long one a block of its own, which is moved to the
-// other with the next piece. Who has read from it by then has the same bytes.
-func (f *Fill[H]) expectedLocked(need int) *[]byte {
-	if f.size == 0 && f.owing >= early && int64(need) < f.owing {
-		if b, err := f.allocateLocked(int64(need)); err == nil {
-			f.first = append(f.first, b)
-			return &f.first[0]
-		}
-	}
-	b := make([]byte, f.size, f.owing)
-	if f.size > 0 {
-		copy(b, f.first[0])
-		f.budget.Give(int64(cap(f.first[0])))
-		f.held -= int64(cap(f.first[0]))
-	}
-	f.first, f.owing = [][]byte{b}, 0
-	return &f.first[0]
-}
-
-func (f *Fill[H]) allocateLocked(n int64) ([]byte, error) {
-	if !f.budget.TakeFor(n) {
-		return nil, ErrMemory
-	}
-	f.held += n
-	return make([]byte, 0, n), nil
 }
 
 // PutElsewhere says how chunks that are not here any more are got back. It
@@ -302,12 +203,12 @@ func (f *Fill[H]) PutElsewhere(recall Chunks) {
 func (f *Fill[H]) Unsettled(last bool) (i int, chunk []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i = max(int(f.away/f.chunk), 1)
-	if i <= f.gone || i > f.gone+len(f.rest) {
+	i = max(int(f.body.away/f.body.chunk), 1)
+	if i <= f.body.gone || i > f.body.gone+len(f.body.rest) {
 		return 0, nil
 	}
-	b := f.rest[i-1-f.gone]
-	if int64(len(b)) < f.chunk && !last {
+	b := f.body.rest[i-1-f.body.gone]
+	if int64(len(b)) < f.body.chunk && !last {
 		return 0, nil
 	}
 	return i, b[:len(b):len(b)]
@@ -320,12 +221,11 @@ func (f *Fill[H]) Settle(i int) {
 	if f.refs == 0 {
 		return
 	}
-	b := f.rest[0]
-	f.budget.Give(int64(cap(b)))
-	f.held -= int64(cap(b))
-	f.rest[0] = nil
-	f.rest, f.gone = f.rest[1:], i
-	f.away = int64(i)*f.chunk + int64(len(b))
+	b := f.body.rest[0]
+	f.body.free(b)
+	f.body.rest[0] = nil
+	f.body.rest, f.body.gone = f.body.rest[1:], i
+	f.body.away = int64(i)*f.body.chunk + int64(len(b))
 	f.signalLocked()
 }
 
@@ -339,13 +239,13 @@ func (f *Fill[H]) Extend(size int64) error {
 	switch {
 	case f.closed:
 		return cmp.Or(f.err, io.ErrClosedPipe)
-	case size > f.limit:
+	case size > f.body.limit:
 		return ErrTooLarge
-	case f.size < f.chunk, f.recall == nil, f.settledLocked()%f.chunk != 0, size <= f.settledLocked(), size < f.size:
+	case f.body.size < f.body.chunk, f.recall == nil, f.body.settled()%f.body.chunk != 0, size <= f.body.settled(), size < f.body.size:
 		return io.ErrUnexpectedEOF
 	}
-	f.dropAheadLocked()
-	f.size, f.away, f.gone = size, size, int((size-1)/f.chunk)
+	f.body.dropAhead()
+	f.body.size, f.body.away, f.body.gone = size, size, int((size-1)/f.body.chunk)
 	f.signalLocked()
 	return nil
 }
@@ -369,11 +269,11 @@ func (f *Fill[H]) Close(err error) {
 func (f *Fill[H]) Bytes() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.first) == 1 && len(f.first[0]) > cap(f.first[0])/4*3 {
-		return f.first[0][:len(f.first[0]):len(f.first[0])]
+	if len(f.body.first) == 1 && len(f.body.first[0]) > cap(f.body.first[0])/4*3 {
+		return f.body.first[0][:len(f.body.first[0]):len(f.body.first[0])]
 	}
-	all := make([]byte, 0, min(f.size, f.chunk))
-	for _, b := range f.first {
+	all := make([]byte, 0, min(f.body.size, f.body.chunk))
+	for _, b := range f.body.first {
 		all = append(all, b...)
 	}
 	return all
@@ -383,21 +283,21 @@ func (f *Fill[H]) Bytes() []byte {
 func (f *Fill[H]) Digest() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	skip := f.summed
-	for _, b := range f.first {
+	skip := f.body.summed
+	for _, b := range f.body.first {
 		rest := b[min(skip, int64(len(b))):]
 		skip -= int64(len(b) - len(rest))
-		_, _ = f.digest.Write(rest) // never fails
-		f.summed += int64(len(rest))
+		_, _ = f.body.digest.Write(rest) // never fails
+		f.body.summed += int64(len(rest))
 	}
-	return f.digest.Sum64()
+	return f.body.digest.Sum64()
 }
 
 // Size returns how many bytes of body have come in.
 func (f *Fill[H]) Size() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.size
+	return f.body.size
 }
 
 // Release lets go of the fill as its writer. An open fill is closed with
@@ -412,8 +312,7 @@ func (f *Fill[H]) unref() {
 	defer f.mu.Unlock()
 	f.refs--
 	if f.refs == 0 {
-		f.budget.Give(f.held)
-		f.held, f.size, f.away, f.first, f.rest = 0, 0, 0, nil, nil
+		f.body.release()
 		f.err = cmp.Or(f.err, io.ErrUnexpectedEOF) // a reader that comes too late must not see an empty body
 	}
 }
@@ -423,13 +322,6 @@ func (f *Fill[H]) Known() (h H, known bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.header, f.known
-}
-
-// Followed reports whether the fill has a reader.
-func (f *Fill[H]) Followed() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.refs > 1
 }
 
 // Header waits for the header. It fails when the fill is closed before there
@@ -513,7 +405,7 @@ func (r *Reader[H]) Next(ctx context.Context, idle func()) ([]byte, error) {
 	if err != nil || p != nil {
 		return p, err
 	}
-	p, release, err := r.f.recall(ctx, i, r.at-int64(i)*r.f.chunk)
+	p, release, err := r.f.recall(ctx, i, r.at-int64(i)*r.f.body.chunk)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -538,7 +430,7 @@ func (r *Reader[H]) next(ctx context.Context, idle func()) ([]byte, int, error) 
 	f := r.f
 	for {
 		f.mu.Lock()
-		if r.at < f.size {
+		if r.at < f.body.size {
 			defer f.mu.Unlock()
 			p, i := r.takeLocked()
 			return p, i, nil
@@ -569,18 +461,18 @@ func (r *Reader[H]) next(ctx context.Context, idle func()) ([]byte, int, error) 
 func (r *Reader[H]) takeLocked() ([]byte, int) {
 	f := r.f
 	var b []byte
-	if r.at < f.chunk {
-		for r.at-r.begin >= int64(len(f.first[r.block])) {
-			r.begin += int64(len(f.first[r.block]))
+	if r.at < f.body.chunk {
+		for r.at-r.begin >= int64(len(f.body.first[r.block])) {
+			r.begin += int64(len(f.body.first[r.block]))
 			r.block++
 		}
-		b = f.first[r.block][r.at-r.begin:]
+		b = f.body.first[r.block][r.at-r.begin:]
 	} else {
-		i := int(r.at / f.chunk)
-		if i <= f.gone {
+		i := int(r.at / f.body.chunk)
+		if i <= f.body.gone {
 			return nil, i
 		}
-		b = f.rest[i-1-f.gone][r.at-int64(i)*f.chunk:]
+		b = f.body.rest[i-1-f.body.gone][r.at-int64(i)*f.body.chunk:]
 		r.copied = append(r.copied[:0], b[:min(len(b), copySize)]...)
 		b = r.copied
 	}

@@ -188,7 +188,7 @@ func TestWhatComesAheadIsOnlyWhatFollows(t *testing.T) {
 		t.Fatal(err)
 	}
 	ahead(10, "no room", 10)
-	f.budget = nil
+	f.body.budget = nil
 	ahead(11, "a hole", 10)
 	ahead(10, "more than a chunk", 10)
 	ahead(10, "begin", 15)

@@ -112,7 +112,7 @@ func (t *flights) wanted(lease uint64) bool {
 	t.Mu.Lock()
 	defer t.Mu.Unlock()
 	f := t.leases[lease]
-	return f != nil && f.Fill.Followed()
+	return f != nil && f.Fill.Readers() > 0
 }
 
 // A transfer is the request to the owner that feeds a flight: on behalf of all
@@ -125,7 +125,7 @@ type transfer struct {
 // Wanted reports whether a request on this node waits, or may make use of what has come.
 func (t transfer) Wanted() bool {
 	_, known := t.flight.Fill.Known()
-	return known || t.flight.Fill.Followed()
+	return known || t.flight.Fill.Readers() > 0
 }
 
 // Abandon ends a transfer that no request waits for.

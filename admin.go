@@ -115,7 +115,7 @@ func (api *adminAPI) entries(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return nil, err
 		}
-		q.Selectors = withKeys(q.Selectors, p.handlersOf(q.Group).distinct()) // or a list would lack what a purge drops
+		q.Selectors = withKeys(q.Selectors, p.config.handlersOf(q.Group).distinct()) // or a list would lack what a purge drops
 		return report.GatherEntries(r.Context(), p.node, q)
 	})
 }
@@ -255,7 +255,7 @@ func (p *process) explain(ctx context.Context, method, address, group string, fi
 	if err != nil {
 		return Explanation{}, err
 	}
-	handlers := p.handlersOf(group)
+	handlers := p.config.handlersOf(group)
 	switch {
 	case len(handlers) == 0 && group != "":
 		return Explanation{}, fmt.Errorf("group %q: no handler of the running config has it", group)

@@ -23,7 +23,7 @@ func TestDashboardIsOnePage(t *testing.T) {
 // TestSampleHasAllGroups: the history is that of the whole node.
 func TestSampleHasAllGroups(t *testing.T) {
 	p := &process{}
-	if s := p.sample(); len(s.Requests) != int(statusCount) {
+	if s := p.counters.sample(); len(s.Requests) != int(statusCount) {
 		t.Errorf("without groups: %v", s)
 	}
 	for _, group := range []string{"a", "b"} {
@@ -32,7 +32,7 @@ func TestSampleHasAllGroups(t *testing.T) {
 		c.fills[fillFailed].Add(1)
 		c.fills[fillStored].Add(2)
 	}
-	if s := p.sample(); s.Requests["hit"] != 4 || s.Requests["miss"] != 0 || s.Fills != 6 {
+	if s := p.counters.sample(); s.Requests["hit"] != 4 || s.Requests["miss"] != 0 || s.Fills != 6 {
 		t.Errorf("%v", s)
 	}
 }

@@ -16,7 +16,7 @@ func TestEachDegradedPeerHasItsLine(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	p := newProcess("n1", 8<<20)
 	defer p.node.Close()
-	p.app.Store(&App{logger: zap.New(core)})
+	p.config.app.Store(&App{logger: zap.New(core)})
 	p.node.SetRing([]peer.Node{{Name: "n1", Addr: "127.0.0.1:1"}, {Name: "n2", Addr: "127.0.0.1:2"}, {Name: "n3", Addr: "127.0.0.1:3"}})
 	for range 10 {
 		for _, addr := range []string{"127.0.0.1:2", "127.0.0.1:3"} {

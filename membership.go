@@ -22,7 +22,7 @@ func (p *process) joinCluster(c gossip.Cluster) (*gossip.Membership, error) {
 	return gossip.Start(gossip.Config{
 		Name: p.node.Name, Cluster: c.Name, Gossip: c.Gossip, AdvertiseGossip: c.AdvertiseGossip,
 		Peers: c.AdvertisePeers, Version: protocolVersion, Life: p.node.Life, Join: c.Join,
-		Keys: c.Keys, Identity: p.node.Identity, Logger: p.logger(),
+		Keys: c.Keys, Identity: p.node.Identity, Logger: p.config.logger(),
 		LocalState: func() []byte { return peer.EncodePurges(p.node.Purger.Latest(), time.Time{}) },
 		MergeState: p.node.Purger.Merge, Changed: p.memberChanged, OnChange: p.membersChanged,
 	})
@@ -59,9 +59,9 @@ func (p *process) memberChanged(was, is gossip.Member) {
 		zap.String("gossip", is.Gossip), zap.String("peers", is.Peers), zap.Uint8("version", is.Version),
 	}
 	if is.Present() && !usable(is) {
-		p.logger().Warn("member is not put into the ring: it speaks another version of the peer protocol, or its peer address is unreadable", fields...)
+		p.config.logger().Warn("member is not put into the ring: it speaks another version of the peer protocol, or its peer address is unreadable", fields...)
 	} else {
-		p.logger().Info("member changed", fields...)
+		p.config.logger().Info("member changed", fields...)
 	}
 	if is.State == gossip.StateLeft {
 		p.node.Members.Left(is.Name)

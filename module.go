@@ -158,7 +158,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		p := newProcess(name, a.CacheSize)
 		if a.Persist != nil {
 			p.persist = node.NewPersistence(p.node, a.Persist.Path)
-			p.persist.Keys = p.savedKeys
+			p.persist.Keys = p.config.savedKeys
 		}
 		return p, nil
 	})
@@ -190,7 +190,7 @@ func (a *App) start() error {
 	if err := a.checkLanes(); err != nil {
 		return err
 	}
-	a.replaced, a.before = a.process.handlers.Swap(&a.groups), a.process.app.Swap(a)
+	a.replaced, a.before = a.process.config.handlers.Swap(&a.groups), a.process.config.app.Swap(a)
 	a.process.node.HotKeys.Show.Store(a.ShowKeys)
 	if !a.cluster.Enabled {
 		return nil
@@ -218,8 +218,8 @@ func (a *App) Stop() error {
 // giveBack undoes what start changed if the config before is to go on, because a part
 // of this one failed.
 func (a *App) giveBack() {
-	if b := a.before; b != nil && !b.stopped && a.process.app.CompareAndSwap(a, b) { // otherwise what is said while Caddy stops is for this config to log
-		a.process.handlers.CompareAndSwap(&a.groups, a.replaced)
+	if b := a.before; b != nil && !b.stopped && a.process.config.app.CompareAndSwap(a, b) { // otherwise what is said while Caddy stops is for this config to log
+		a.process.config.handlers.CompareAndSwap(&a.groups, a.replaced)
 		a.process.node.HotKeys.Show.Store(b.ShowKeys)
 	}
 	a.stopped, a.replaced, a.before = true, nil, nil // or every config would keep alive all those before it

@@ -199,15 +199,15 @@ func TestRefusedConfigIsInChargeOfNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := currentProcess()
-			app := p.app.Load()
+			app := p.config.app.Load()
 			for range 10 { // apps start in no particular order
 				if err := load(t, refused); err == nil {
 					t.Fatal("it has started")
 				}
-				if p.app.Load() != app || p.node.HotKeys.Show.Load() {
+				if p.config.app.Load() != app || p.node.HotKeys.Show.Load() {
 					t.Fatal("the refused config is in charge")
 				}
-				if _, err := p.purgesOf(PurgeRequest{Group: "shop", All: true}); err != nil {
+				if _, err := p.config.purgesOf(PurgeRequest{Group: "shop", All: true}); err != nil {
 					t.Fatal(err)
 				}
 				if e, err := p.explain(t.Context(), "GET", s.url("/"), "", nil); err != nil || len(e.Groups) != 1 || e.Groups[0].Group != "shop" {

@@ -58,21 +58,26 @@ type process struct {
 
 	stopBy atomic.Pointer[time.Time] // when requests are to have ended, since a config began to stop; nil: no limit
 
-	handlers atomic.Pointer[handlersByGroup] // of the running config
-	app      atomic.Pointer[App]             // of the running config
-	events   *events.Events
-	quiet    *gossip.LimitedLog // for its limit on lines about others
+	config runningConfig
+	events *events.Events
+	quiet  *gossip.LimitedLog // for its limit on lines about others
+}
+
+// A runningConfig is what of the running config its process goes by.
+type runningConfig struct {
+	handlers atomic.Pointer[handlersByGroup]
+	app      atomic.Pointer[App]
 }
 
 func newProcess(name string, cacheSize int64) *process {
 	p := &process{node: node.New(name, cacheSize), cacheSize: cacheSize, started: time.Now(), events: events.New()}
-	p.quiet = gossip.NewLimitedLog(p.logger())
+	p.quiet = gossip.NewLimitedLog(p.config.logger())
 	p.node.Purger.OnPurge = func(one store.Purge, asked bool) {
 		if len(one.Selectors) == 0 {
 			return // a marker
 		}
 		if !asked {
-			events.LogPurge(p.logger(), one)
+			events.LogPurge(p.config.logger(), one)
 		}
 		p.events.Purged(one)
 	}
@@ -80,7 +85,7 @@ func newProcess(name string, cacheSize int64) *process {
 	p.node.Client.OnHealth(p.onHealth)
 	guard.Report(p.onPanic)
 	guard.Go(func() { p.events.Run(p.node.Over) })
-	guard.Go(func() { p.samples.Keep(p.node.Over, p.sample) })
+	guard.Go(func() { p.samples.Keep(p.node.Over, p.counters.sample) })
 	guard.Go(func() { node.KeepMemory(p.node.Over, cacheSize) })
 	return p
 }
@@ -131,7 +136,7 @@ func (p *process) accepts(a *App) error {
 }
 
 func (p *process) start(a *App) error {
-	c, logger := a.cluster, p.logger()
+	c, logger := a.cluster, p.config.logger()
 	p.life.Lock()
 	defer p.life.Unlock()
 	if p.running != nil {
@@ -202,9 +207,9 @@ func (p *process) change(c gossip.Cluster) error {
 
 // logger returns a logger that follows the running config: what outlives a reload must not
 // go on writing to the files of the config before.
-func (p *process) logger() *zap.Logger {
+func (c *runningConfig) logger() *zap.Logger {
 	return events.NewLog(func() *zap.Logger {
-		if a := p.app.Load(); a != nil {
+		if a := c.app.Load(); a != nil {
 			return a.logger
 		}
 		return nil
@@ -225,14 +230,14 @@ func (p *process) configRuns() {
 	if p.persist == nil {
 		return
 	}
-	if err := p.persist.Begin(p.app.Load().cluster.Enabled); err != nil {
-		p.logger().Error("the cache begins empty", zap.Error(err))
+	if err := p.persist.Begin(p.config.app.Load().cluster.Enabled); err != nil {
+		p.config.logger().Error("the cache begins empty", zap.Error(err))
 	}
 }
 
 // savedKeys are what authenticates the file that the process leaves.
-func (p *process) savedKeys() (keys [][]byte) {
-	for _, k := range p.app.Load().cluster.Keys {
+func (c *runningConfig) savedKeys() (keys [][]byte) {
+	for _, k := range c.app.Load().cluster.Keys {
 		keys = append(keys, k.Saved)
 	}
 	return keys
@@ -248,7 +253,7 @@ func (p *process) Destruct() error {
 	if p.persist != nil && p.persist.Began.Load() {
 		guard.GoWait(&saved, func() {
 			if err := p.persist.Save(p.running != nil); err != nil {
-				p.logger().Error("what is stored is lost", zap.Error(err))
+				p.config.logger().Error("what is stored is lost", zap.Error(err))
 			}
 		})
 	}
@@ -314,8 +319,8 @@ func currentProcess() *process {
 }
 
 // handlersOf returns the running config's handlers of a group, or of all.
-func (p *process) handlersOf(group string) (all handlers) {
-	if running := p.handlers.Load(); running != nil {
+func (c *runningConfig) handlersOf(group string) (all handlers) {
+	if running := c.handlers.Load(); running != nil {
 		for name, handlers := range *running {
 			if group == "" || name == group {
 				all = append(all, handlers...)
@@ -326,12 +331,12 @@ func (p *process) handlersOf(group string) (all handlers) {
 }
 
 // sample returns what all groups have counted, for the history.
-func (p *process) sample() report.Sample {
+func (g *groupCounters) sample() report.Sample {
 	s := report.Sample{Requests: make(map[string]int64, statusCount), NotStored: make(map[string]int64)}
 	for _, name := range statusNames {
 		s.Requests[name.(string)] = 0 // also without any group
 	}
-	p.counters.each(func(_ string, c *counters) {
+	g.each(func(_ string, c *counters) {
 		for i, name := range statusNames {
 			s.Requests[name.(string)] += c.requests[i].Load()
 		}

@@ -32,11 +32,11 @@ func (p *process) servePurge(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 	}
-	purges, err := p.purgesOf(req)
+	purges, err := p.config.purgesOf(req)
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 	}
-	return purgeAll(p.node, purges, p.logger()).Write(w)
+	return purgeAll(p.node, purges, p.config.logger()).Write(w)
 }
 
 // purgeAll applies purges in the whole cluster.
@@ -52,8 +52,8 @@ func purgeAll(n *node.Node, purges []store.Purge, logger *zap.Logger) PurgeResul
 }
 
 // purgesOf makes purges of a request. Nothing has been purged if it fails.
-func (p *process) purgesOf(req PurgeRequest) ([]store.Purge, error) {
-	handlers := p.handlersOf(req.Group)
+func (c *runningConfig) purgesOf(req PurgeRequest) ([]store.Purge, error) {
+	handlers := c.handlersOf(req.Group)
 	if req.Group != "" && len(handlers) == 0 {
 		return nil, fmt.Errorf("group %q: no handler of the running config has it", req.Group)
 	}

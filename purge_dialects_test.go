@@ -195,8 +195,8 @@ func TestTagsWithSeparatorsAreSeveral(t *testing.T) {
 	m := newMarket(t, "")
 	m.visit(t)
 	p := &process{node: m.h.node}
-	p.handlers.Store(&handlersByGroup{m.h.Group: {m.h}})
-	purges, err := p.purgesOf(PurgeRequest{Tags: []string{"/p/2, home"}})
+	p.config.handlers.Store(&handlersByGroup{m.h.Group: {m.h}})
+	purges, err := p.config.purgesOf(PurgeRequest{Tags: []string{"/p/2, home"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,7 +116,7 @@ func (h *PurgeHandler) purge(w http.ResponseWriter, r *http.Request) (result Pur
 	case req.Group != h.Group:
 		return result, fmt.Errorf("group %.100q: this route purges group %s only", req.Group, h.Group)
 	}
-	purges, err := h.process.purgesOf(req)
+	purges, err := h.process.config.purgesOf(req)
 	if err != nil {
 		return result, err
 	}

@@ -81,7 +81,7 @@ func TestPurgeIsOfOneGroup(t *testing.T) {
 		s := &shop{asked: make(map[string]int)}
 		up := s.handler()
 		other := newHandler(t, b.nodes[0].Node, func(h *Handler) { h.Group = "other" })
-		b.nodes[0].process.handlers.Store(&handlersByGroup{"default": {b.nodes[0].handler}, "other": {other}})
+		b.nodes[0].process.config.handlers.Store(&handlersByGroup{"default": {b.nodes[0].handler}, "other": {other}})
 		url := "http://a.test/1"
 		both := func() (string, string) {
 			one, _ := b.nodes[0].get(t, up, url)

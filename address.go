@@ -19,23 +19,21 @@ import (
 
 // addressing returns what makes the handler's cache key of a request.
 func (h *Handler) addressing(r *http.Request) inbound.Addressing {
-	return h.addressingBy(h.route().AppendKey(nil, r))
+	return h.addressingBy(r, h.route().AppendKey(nil, r))
 }
 
-func (h *Handler) addressingBy(around []byte) inbound.Addressing {
-	return inbound.Addressing{Group: h.Group, Terms: h.terms, Around: around, Query: h.Query, Store: h.node.Store}
+func (h *Handler) addressingBy(r *http.Request, around []byte) inbound.Addressing {
+	a := inbound.Addressing{Group: h.Group, Terms: h.terms, Around: around, Query: h.Query, Store: h.node.Store, Template: h.Key}
+	if h.Key != "" {
+		a.Filled = replacer(r).ReplaceAll(h.Key, "")
+	}
+	return a
 }
 
 // addressOf returns the address that a request has, or would have for another
 // target. It is false if there is none.
 func (h *Handler) addressOf(r *http.Request, fields inbound.Fields, uri string) (inbound.Address, bool) {
-	return h.addressBy(h.addressing(r), r, fields, uri)
-}
-
-func (h *Handler) addressBy(addresses inbound.Addressing, r *http.Request, fields inbound.Fields, uri string) (inbound.Address, bool) {
-	if h.Key != "" {
-		return addresses.OfTemplate(h.Key, replacer(r).ReplaceAll(h.Key, ""), r, uri)
-	}
+	addresses := h.addressing(r)
 	return addresses.Of(r, fields, uri)
 }
 
@@ -44,17 +42,17 @@ func urlOf(r *http.Request) string { return inbound.URLOf(r, requestURI(r)) }
 
 // pathOf returns the key that stands for all queries of a request's path.
 func pathOf(h *Handler, r *http.Request, around []byte) store.Key {
-	addresses := h.addressingBy(around)
+	addresses := h.addressingBy(r, around)
 	return addresses.Path(r, requestURI(r))
 }
 
 // ownKeysOf returns the keys under which a handler can store responses to a target.
 func ownKeysOf(h *Handler, r *http.Request, uri string) []store.Key {
-	a, ok := h.addressOf(r, inbound.FieldsOf(r.Header), uri)
+	addresses := h.addressing(r)
+	a, ok := addresses.Of(r, inbound.FieldsOf(r.Header), uri)
 	if !ok {
 		return nil
 	}
-	addresses := h.addressing(r)
 	return addresses.All(a, r, uri)
 }
 
@@ -91,7 +89,8 @@ func (x *fetch) teach(e *store.Entry, body *node.Follower) {
 		n.TellSearchVariance(x.Namespace, pathOf(h, x.r, x.around), x.lesson, x.PeerTimeout)
 	})
 	guard.GoWait(&all, func() {
-		a, ok := h.addressBy(h.addressingBy(x.around), x.r, inbound.FieldsOf(x.r.Header), requestURI(x.r))
+		addresses := h.addressingBy(x.r, x.around)
+		a, ok := addresses.Of(x.r, inbound.FieldsOf(x.r.Header), requestURI(x.r))
 		if !ok || a.Search == nil { // it has been forgotten again
 			return
 		}

@@ -305,9 +305,10 @@ func explainGroup(ctx context.Context, h *Handler, method, u string, header http
 		Request: r, Group: h.Group, Purges: h.Purge != nil && slices.Contains(h.Purge.Methods, r.Method),
 		Lookup: &x.Lookup, Bypass: why,
 	}
-	if a, keyed := h.addressOf(r, inbound.FieldsOf(r.Header), requestURI(r)); keyed {
+	addresses := h.addressing(r)
+	if a, keyed := addresses.Of(r, inbound.FieldsOf(r.Header), requestURI(r)); keyed {
 		x.Key = a.Key
-		q.Keyed, q.Key, q.URL = true, keyText(h, r, a), urlOf(r)
+		q.Keyed, q.Key, q.URL = true, addresses.Describe(a, r, requestURI(r)), urlOf(r)
 	}
 	return explain.Decide(ctx, h.node, q), nil
 }
@@ -321,15 +322,6 @@ func explainedRequest(method, u string, header http.Header) (*http.Request, erro
 		r.Host = host
 	}
 	return r, nil
-}
-
-// keyText returns the cache key for people to read.
-func keyText(h *Handler, r *http.Request, a inbound.Address) string {
-	if h.Key != "" {
-		return replacer(r).ReplaceAll(h.Key, "")
-	}
-	addresses := h.addressing(r)
-	return addresses.Describe(a, r, requestURI(r))
 }
 
 func (api *adminAPI) purge(w http.ResponseWriter, r *http.Request) error {

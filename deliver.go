@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/cachestatus"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/delivery"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
@@ -39,7 +40,7 @@ func (x *exchange) deliver(s *storedResponse) step {
 			return x.newHeader(w, s.entry, out)
 		}
 		x.hitHeader(w, s)
-		return x.h.answerNotModified(w, x.r, s.entry.Status, w.Header())
+		return delivery.AnswerNotModified(w, x.r, s.entry.Status)
 	})
 }
 
@@ -64,7 +65,7 @@ func (x *exchange) deliverWhole(s *storedResponse) bool {
 	body := pin.Of(s.body)
 	s.body = nil
 	x.hitHeader(x.w, s)
-	if x.conditional && x.h.answerNotModified(x.w, x.r, e.Status, x.w.Header()) {
+	if x.conditional && delivery.AnswerNotModified(x.w, x.r, e.Status) {
 		return true
 	}
 	x.w.WriteHeader(e.Status)
@@ -90,7 +91,7 @@ func (x *exchange) fail(s *storedResponse) step {
 		out.write(header)
 		return stepDone
 	}
-	if _, member := h.hitFields(s.entry, s.status, s.detail.(string), s.now); h.cacheName != "" {
+	if _, member := s.fields(h); h.cacheName != "" {
 		header["Cache-Status"] = append(header["Cache-Status"], member)
 	}
 	setPlaceholders(replacer(x.r), statusNames[s.status], s.detail, true)
@@ -166,6 +167,14 @@ func (x *exchange) invalidateKey() {
 	x.h.node.Purger.Invalidate(store.NewPurgeID(), x.Namespace, []store.Selector{node.SelectorOf(x.Key)}, x.PeerTimeout)
 }
 
+// fields returns the Age of a stored response and its member of Cache-Status.
+func (s *storedResponse) fields(h *Handler) (age, member string) {
+	return h.hits.Fields(h.cacheName, cachestatus.Hit{
+		Age: int64(s.entry.Fresh.Age(s.now) / time.Second), TTL: int64(s.entry.Fresh.TTL(s.now) / time.Second),
+		Revalidated: s.status == statusRevalidated, Detail: s.detail.(string),
+	})
+}
+
 // hitHeader sets the header of a stored response.
 func (x *exchange) hitHeader(w http.ResponseWriter, s *storedResponse) {
 	h, header := x.h, w.Header()
@@ -173,7 +182,7 @@ func (x *exchange) hitHeader(w http.ResponseWriter, s *storedResponse) {
 		s.detail = detailSlow
 	}
 	lines := s.entry.WriteHeader(header, 2)
-	lines[0], lines[1] = h.hitFields(s.entry, s.status, s.detail.(string), s.now)
+	lines[0], lines[1] = s.fields(h)
 	header["Age"] = lines[0:1:1]
 	if x.r.Method == http.MethodHead {
 		rfc9111.OtherContent(header)
@@ -208,23 +217,7 @@ func (x *exchange) newHeader(w http.ResponseWriter, e *store.Entry, out *outcome
 		header.Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
 	}
 	out.write(header)
-	return x.h.answerNotModified(w, x.r, e.Status, header)
-}
-
-// answerNotModified answers a conditional request with 304 if the client has
-// the representation (RFC 9111 §4.3.2).
-func (h *Handler) answerNotModified(w http.ResponseWriter, r *http.Request, status int, header http.Header) bool {
-	if len(r.Header["If-None-Match"]) == 0 && len(r.Header["If-Modified-Since"]) == 0 {
-		return false
-	}
-	if !rfc9111.NotModified(r.Header, status, header) {
-		return false
-	}
-	header.Del("Content-Length")
-	header.Del("Content-Range")
-	rfc9111.OtherContent(header)
-	w.WriteHeader(http.StatusNotModified)
-	return true
+	return delivery.AnswerNotModified(w, x.r, e.Status)
 }
 
 // storedBody returns an entry's body, of which the first chunk is at hand.

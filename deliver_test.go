@@ -96,7 +96,7 @@ func TestHitFieldsAreTheEntrys(t *testing.T) {
 		if status == statusRevalidated {
 			want = "groupcache; fwd=stale; fwd-status=304"
 		}
-		if a, member := h.hitFields(e, status, detail, now); a != strconv.Itoa(age) || member != want {
+		if a, member := (&storedResponse{entry: e, status: status, detail: detail, now: now}).fields(h); a != strconv.Itoa(age) || member != want {
 			t.Errorf("Age %s, %q, want %d, %q", a, member, age, want)
 		}
 	}

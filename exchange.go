@@ -88,7 +88,7 @@ func (x *exchange) receive() rfc9111.Reason {
 	}
 	fields := inbound.FieldsOf(r.Header)
 	switch {
-	case fields.Has(inbound.LoopField) && h.inLoop(r.Header):
+	case fields.Has(inbound.LoopField) && rfc9111.InLoop(r.Header[rfc9111.LoopField], h.Group, h.node.Loops.Has):
 		return rfc9111.Loop
 	case fields.Has(inbound.ConnectionFields) && rfc9111.Upgrades(r.Header):
 		return rfc9111.Upgrade
@@ -136,15 +136,11 @@ func (x *exchange) receive() rfc9111.Reason {
 	return rfc9111.None
 }
 
-// inLoop reports whether a request comes from a handler of this group.
-func (h *Handler) inLoop(header http.Header) bool {
-	return rfc9111.InLoop(header[rfc9111.LoopField], h.Group, h.node.Loops.Has)
-}
-
 // locate works out where the responses to a request are stored. It reports false if
 // that is nowhere.
 func (x *exchange) locate(fields inbound.Fields) bool {
-	a, ok := x.h.addressBy(x.h.addressingBy(x.around), x.r, fields, requestURI(x.r))
+	addresses := x.h.addressingBy(x.r, x.around)
+	a, ok := addresses.Of(x.r, fields, requestURI(x.r))
 	x.Key, x.search, x.unkeyed = a.Key, a.Search, a.Unkeyed
 	if x.content != nil {
 		x.Key = x.content.Key(x.Key, x.r.Header)

@@ -41,7 +41,7 @@ const (
 // number of arguments that tells the call apart, or -1.
 var doors = map[string]int{
 	"WriteHeader": 2, // of store.Entry
-	"hitHeader":   -1, "newHeader": -1, "followedHeader": -1, "answerNotModified": -1,
+	"hitHeader":   -1, "newHeader": -1, "followedHeader": -1, "AnswerNotModified": -1,
 	"Body": 3, "storedBody": -1, "ServePart": -1, "CopyFill": -1,
 	"deliver": -1, "deliverWhole": -1, "deliverParts": -1, "deliverLanded": -1, "deliverPart": -1,
 	"Hit": 3, "Follow": 1, // of peer.Answer
@@ -51,24 +51,24 @@ var doors = map[string]int{
 type exit struct{ doors, decided string }
 
 var exits = map[string]exit{
-	"Handler.answer":          {"Body", "Node.Find"},
-	"Handler.sendThrough":     {"hitHeader", byCaller},
+	"laneSite.Answer":         {"Body", "Node.Find"},
+	"laneSite.sendThrough":    {"hitHeader", byCaller},
 	"Handler.serve":           {"deliverWhole", "Node.Find"},
 	"exchange.hit":            {"deliver", "Node.Find"},
-	"exchange.deliver":        {"answerNotModified deliverParts deliverWhole hitHeader newHeader", byCaller},
-	"exchange.deliverWhole":   {"Body answerNotModified hitHeader", byCaller},
+	"exchange.deliver":        {"AnswerNotModified deliverParts deliverWhole hitHeader newHeader", byCaller},
+	"exchange.deliverWhole":   {"Body AnswerNotModified hitHeader", byCaller},
 	"exchange.deliverParts":   {"ServePart storedBody", byCaller},
 	"exchange.hitHeader":      {"WriteHeader", byCaller},
 	"exchange.fail":           {"WriteHeader", byCaller},
-	"exchange.newHeader":      {"WriteHeader answerNotModified", byCaller},
+	"exchange.newHeader":      {"WriteHeader AnswerNotModified", byCaller},
 	"exchange.follow":         {"CopyFill deliverLanded followedHeader", "Node.Reuse"},
-	"exchange.followedHeader": {"answerNotModified hitHeader newHeader", byCaller},
+	"exchange.followedHeader": {"AnswerNotModified hitHeader newHeader", byCaller},
 	"exchange.deliverLanded":  {"deliver", byCaller},
 	"exchange.join":           {"deliverPart", ownFetch},
 	"exchange.deliverPart":    {"deliverParts newHeader", ownFetch},
 	"fetch.after":             {"deliver", "fetch.mayServeStale"}, // or the upstream, whose 304 answers this very request
-	"recorder.sendFilling":    {"answerNotModified", ownFetch},
-	"recorder.passHeader":     {"answerNotModified", ownFetch},
+	"recorder.sendFilling":    {"AnswerNotModified", ownFetch},
+	"recorder.passHeader":     {"AnswerNotModified", ownFetch},
 	"recorder.startPump":      {"CopyFill", ownFetch},
 	"recorder.finishClient":   {"CopyFill", ownFetch},
 	"Owner.hit":               {"Hit", byCaller},

@@ -104,13 +104,14 @@ func (e *Express) WrapListener(ln net.Listener) net.Listener {
 	return express.NewListener(ln, express.Options{
 		Find: func(r *http.Request) express.Site {
 			h, ok := routes.Find(e.server.Routes, r, hasLane).(*Handler)
-			switch {
-			case !ok:
+			if !ok {
 				return nil
-			case e.server.Logs != nil:
-				return &loggedSite{h, e.server}
 			}
-			return h
+			site := &laneSite{h: h}
+			if e.server.Logs != nil {
+				site.server = e.server
+			}
+			return site
 		},
 		Context:       context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
 		IdleTimeout:   time.Duration(e.server.IdleTimeout),
@@ -152,7 +153,7 @@ func (e *Express) Cleanup() error {
 }
 
 // checkExpress refuses the option express where no lane can answer.
-func (h *Handler) checkExpress(ctx caddy.Context, a *App) error {
+func (a *App) checkExpress(ctx caddy.Context, h *Handler) error {
 	if !h.Express {
 		return nil
 	}
@@ -190,22 +191,16 @@ func (a *App) hasLaneFor(h *Handler) (has bool) {
 	return has
 }
 
+// A laneSite is a handler as the express lane sees it.
+type laneSite struct {
+	h      *Handler
+	server *caddyhttp.Server // sees what the lane answers, because it has access logs; nil: none does
+}
+
 // Answer answers a request of the express lane if it is a plain hit: the steps receive,
 // look up and hit of ServeHTTP.
-func (h *Handler) Answer(w *express.Writer, r *http.Request) bool { return h.answer(w, r, nil) }
-
-// A loggedSite is a handler whose server has access logs: it sees what the lane answers.
-type loggedSite struct {
-	*Handler
-	server *caddyhttp.Server
-}
-
-// Answer answers a request of the express lane, by way of the server.
-func (s *loggedSite) Answer(w *express.Writer, r *http.Request) bool {
-	return s.answer(w, r, s.server)
-}
-
-func (h *Handler) answer(w *express.Writer, r *http.Request, server *caddyhttp.Server) bool {
+func (site *laneSite) Answer(w *express.Writer, r *http.Request) bool {
+	h := site.h
 	h.route().Cut(h.Cookies, r)
 	x := exchange{h: h, r: r}
 	if x.receive() != rfc9111.None || x.lookUp() != stepHit {
@@ -225,14 +220,14 @@ func (h *Handler) answer(w *express.Writer, r *http.Request, server *caddyhttp.S
 	if !w.Header(e, h.front) {
 		return false
 	}
-	age, member := h.hitFields(e, s.status, s.detail.(string), s.now)
+	age, member := s.fields(h)
 	w.Field("Age", age)
 	if h.cacheName != "" {
 		w.Field("Cache-Status", member)
 	}
-	if server != nil {
+	if site.server != nil {
 		s.body = nil
-		if !h.sendThrough(w, server, s, body) {
+		if !site.sendThrough(w, s, body) {
 			return false
 		}
 	} else {
@@ -246,9 +241,9 @@ func (h *Handler) answer(w *express.Writer, r *http.Request, server *caddyhttp.S
 
 // sendThrough sends a hit of the lane while its server handles the request, whose handlers
 // learn from hitHeader what the response is.
-func (h *Handler) sendThrough(w *express.Writer, server *caddyhttp.Server, s storedResponse, body []byte) bool {
-	return w.SendThrough(server, body, func(w http.ResponseWriter, r *http.Request) {
-		x := exchange{h: h, w: w, r: r}
+func (site *laneSite) sendThrough(w *express.Writer, s storedResponse, body []byte) bool {
+	return w.SendThrough(site.server, body, func(w http.ResponseWriter, r *http.Request) {
+		x := exchange{h: site.h, w: w, r: r}
 		x.hitHeader(w, &s)
 		w.WriteHeader(s.entry.Status)
 	})

@@ -114,7 +114,7 @@ func (a accepting) Accept() (net.Conn, error) { return a.conn, nil }
 func lane(tb testing.TB, h *Handler, conn net.Conn) net.Conn {
 	tb.Helper()
 	ln := express.NewListener(accepting{conn: conn}, express.Options{
-		Find: func(*http.Request) express.Site { return h }, Context: tb.Context(),
+		Find: func(*http.Request) express.Site { return &laneSite{h: h} }, Context: tb.Context(),
 	}, new(express.Open))
 	c, err := ln.Accept()
 	if err != nil {

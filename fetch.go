@@ -525,7 +525,7 @@ func (t *recorder) sendFilling() {
 	t.x.out.fwdStatus = cmp.Or(t.x.cameAs, t.status)
 	w := t.ResponseWriter
 	t.x.out.write(w.Header())
-	if t.x.h.answerNotModified(w, t.x.r, t.status, w.Header()) {
+	if delivery.AnswerNotModified(w, t.x.r, t.status) {
 		t.answered = true
 		return
 	}

@@ -91,7 +91,7 @@ func (x *exchange) deliverLanded(f *node.Flight, status cacheStatus) step {
 func (x *exchange) followedHeader(e *store.Entry, status cacheStatus) bool {
 	if status != statusCollapsed {
 		x.hitHeader(x.w, &storedResponse{entry: e, status: status, detail: detailPeer, now: time.Now()})
-		return x.h.answerNotModified(x.w, x.r, e.Status, x.w.Header())
+		return delivery.AnswerNotModified(x.w, x.r, e.Status)
 	}
 	out := x.outcome()
 	out.status, out.collapsed = statusCollapsed, true

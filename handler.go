@@ -51,7 +51,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if h.Purge != nil && slices.Contains(h.Purge.Methods, r.Method) {
 		return h.servePurge(w, r)
 	}
-	if h.isQuery(r) {
+	if r.Method == rfc9111.MethodQuery && h.QueryMethod != queryMethodOff {
 		return h.serveQuery(w, r, next)
 	}
 	return h.serve(w, r, next, nil)
@@ -217,9 +217,4 @@ func (h *Handler) serveQuery(w http.ResponseWriter, r *http.Request, next caddyh
 	}
 	defer release()
 	return h.serve(w, r, next, content)
-}
-
-// isQuery reports whether a request is a QUERY that takes part in the cache.
-func (h *Handler) isQuery(r *http.Request) bool {
-	return r.Method == rfc9111.MethodQuery && h.QueryMethod != queryMethodOff
 }

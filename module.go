@@ -288,7 +288,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	if err := errors.Join(h.checkExpress(ctx, a), routes.CheckPorts(ctx.Modules(), a.cluster.Takes)); err != nil {
+	if err := errors.Join(a.checkExpress(ctx, h), routes.CheckPorts(ctx.Modules(), a.cluster.Takes)); err != nil {
 		return err
 	}
 	a.join(h)

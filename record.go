@@ -168,7 +168,7 @@ func (t *recorder) passHeader(status int) {
 	t.x.out.fwdStatus = cmp.Or(t.x.cameAs, status)
 	t.x.out.write(w.Header())
 	if t.x.whole {
-		if t.x.h.answerNotModified(w, t.x.r, status, w.Header()) {
+		if delivery.AnswerNotModified(w, t.x.r, status) {
 			t.answered, t.state = true, silent
 			return
 		}

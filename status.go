@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -13,7 +12,6 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/explain"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
-	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // A cacheStatus is what became of a request: the placeholder
@@ -96,15 +94,6 @@ func (h *Handler) named() {
 		h.cacheName = ""
 		h.unnamed.Store(true)
 	}
-}
-
-// hitFields returns the Age of a response from the cache and its member of
-// Cache-Status.
-func (h *Handler) hitFields(e *store.Entry, status cacheStatus, detail string, now time.Time) (age, member string) {
-	return h.hits.Fields(h.cacheName, cachestatus.Hit{
-		Age: int64(e.Fresh.Age(now) / time.Second), TTL: int64(e.Fresh.TTL(now) / time.Second),
-		Revalidated: status == statusRevalidated, Detail: detail,
-	})
 }
 
 const (

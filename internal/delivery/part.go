@@ -42,6 +42,23 @@ func setPart(header http.Header, start, length, size int64) {
 	header.Set("Content-Length", strconv.FormatInt(length, 10))
 }
 
+// AnswerNotModified answers a conditional request, whose header has been set, with 304 if
+// the client has the representation (RFC 9111 §4.3.2).
+func AnswerNotModified(w http.ResponseWriter, r *http.Request, status int) bool {
+	if len(r.Header["If-None-Match"]) == 0 && len(r.Header["If-Modified-Since"]) == 0 {
+		return false
+	}
+	header := w.Header()
+	if !rfc9111.NotModified(r.Header, status, header) {
+		return false
+	}
+	header.Del("Content-Length")
+	header.Del("Content-Range")
+	rfc9111.OtherContent(header)
+	w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
 // WantsPart reports whether a request may be answered with a part.
 func WantsPart(r *http.Request, status int) bool {
 	return status == http.StatusOK && r.Method == http.MethodGet && len(r.Header["Range"]) > 0

@@ -26,13 +26,19 @@ type Addressing struct {
 	Around []byte       // what of the routes around is part of the key; nil: nothing
 	Query  *Query       // nil: all of the query belongs to the key
 	Store  *store.Store // knows of which paths queries are equivalent
+
+	Template string // of the key, as it is written; "": the key is the default one
+	Filled   string // the template, filled in for the request
 }
 
-// Of returns the address under the default key that a request has, or would have for
-// another target. It is false if there is none.
+// Of returns the address that a request has, or would have for another target. It is
+// false if there is none.
 func (s *Addressing) Of(r *http.Request, fields Fields, uri string) (a Address, ok bool) {
-	if tooLong(r, uri) {
+	if len(r.Host) > MaxHost || len(uri) > MaxTarget {
 		return Address{}, false
+	}
+	if s.Template != "" {
+		return s.ofTemplate(uri)
 	}
 	if s.Query != nil {
 		normal := s.Query.Normalize(uri)
@@ -60,23 +66,17 @@ func (s *Addressing) Of(r *http.Request, fields Fields, uri string) (a Address, 
 	return a, true
 }
 
-// OfTemplate returns the address under a key template, which is given as it is written
-// and filled in for a request.
-func (s *Addressing) OfTemplate(template, filled string, r *http.Request, uri string) (a Address, ok bool) {
-	if tooLong(r, uri) {
-		return Address{}, false
-	}
-	b := store.AppendPart(store.AppendPart(nil, s.Group), template)
-	b = store.AppendPart(b, filled)
+// ofTemplate returns the address under the key template.
+func (s *Addressing) ofTemplate(uri string) (a Address, ok bool) {
+	b := store.AppendPart(store.AppendPart(nil, s.Group), s.Template)
+	b = store.AppendPart(b, s.Filled)
 	if s.Terms != "" {
 		b = store.AppendPart(b, s.Terms)
 	}
 	b = append(b, s.Around...)
 	_, query, _ := strings.Cut(uri, "?")
-	return Address{Key: sha256.Sum256(b), Unkeyed: !strings.Contains(filled, query)}, len(b) <= MaxTarget
+	return Address{Key: sha256.Sum256(b), Unkeyed: !strings.Contains(s.Filled, query)}, len(b) <= MaxTarget
 }
-
-func tooLong(r *http.Request, uri string) bool { return len(r.Host) > MaxHost || len(uri) > MaxTarget }
 
 // searched returns the address of a URL of which it is known which queries are
 // equivalent.
@@ -138,8 +138,11 @@ func (s *Addressing) All(a Address, r *http.Request, uri string) []store.Key {
 	return []store.Key{a.Key, s.Plain(r, uri)}
 }
 
-// Describe returns the default key of a request in words.
+// Describe returns the key of a request for people to read.
 func (s *Addressing) Describe(a Address, r *http.Request, uri string) string {
+	if s.Template != "" {
+		return s.Filled
+	}
 	if s.Query != nil {
 		uri = s.Query.Normalize(uri)
 	}

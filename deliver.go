@@ -30,17 +30,17 @@ type storedResponse struct {
 
 // deliver answers with a stored response. If a part of it is lost that can't be got
 // back, the request has to look up again.
-func (x *exchange) deliver(s *storedResponse) step {
-	if x.deliverWhole(s) {
+func (s *storedResponse) deliver(x *exchange) step {
+	if s.deliverWhole(x) {
 		return stepDone
 	}
-	return x.deliverParts(s, func(w http.ResponseWriter) bool {
-		if x.mended {
+	return s.deliverParts(x, func(mended bool) bool {
+		if mended {
 			out := &outcome{h: x.h, r: x.r, repl: replacer(x.r), fwd: "partial", fwdStatus: http.StatusPartialContent, stored: true, status: statusMiss}
-			return x.newHeader(w, s.entry, out)
+			return out.newHeader(x.w, x.r, s.entry)
 		}
-		x.hitHeader(w, s)
-		return delivery.AnswerNotModified(w, x.r, s.entry.Status)
+		s.hitHeader(x)
+		return delivery.AnswerNotModified(x.w, x.r, s.entry.Status)
 	})
 }
 
@@ -48,10 +48,10 @@ func (x *exchange) deliver(s *storedResponse) step {
 // it isn't, or a part of it is asked for. Most requests end here, so nothing of the
 // exchange outlives it. The body is taken from s, because a slow client must hold no
 // other than the one that is counted.
-func (x *exchange) deliverWhole(s *storedResponse) bool {
+func (s *storedResponse) deliverWhole(x *exchange) bool {
 	e := s.entry
 	if e.Failed {
-		x.fail(s)
+		s.fail(x)
 		return true
 	}
 	if e.Large() || x.part && delivery.WantsPart(x.r, e.Status) {
@@ -64,7 +64,7 @@ func (x *exchange) deliverWhole(s *storedResponse) bool {
 	defer x.h.node.Pins.Release(pin)
 	body := pin.Of(s.body)
 	s.body = nil
-	x.hitHeader(x.w, s)
+	s.hitHeader(x)
 	if x.conditional && delivery.AnswerNotModified(x.w, x.r, e.Status) {
 		return true
 	}
@@ -80,7 +80,7 @@ var errStored = errors.New("a handler has failed for an earlier request, and a t
 
 // fail answers with a stored error, of which Caddy makes a response as it did of the first:
 // with the fields that the handlers had set when they failed.
-func (x *exchange) fail(s *storedResponse) step {
+func (s *storedResponse) fail(x *exchange) step {
 	h, header := x.h, x.w.Header()
 	s.entry.WriteHeader(header, 0)
 	header.Del("Content-Length") // of the entry, which has no body; the error's page may have one
@@ -101,22 +101,22 @@ func (x *exchange) fail(s *storedResponse) step {
 }
 
 // deliverParts answers with a stored response, chunk by chunk. Header sets its header,
-// and reports whether that has answered the request.
-func (x *exchange) deliverParts(s *storedResponse, header func(http.ResponseWriter) bool) step {
+// also if a chunk came from the upstream, and reports whether that has answered the request.
+func (s *storedResponse) deliverParts(x *exchange, header func(mended bool) bool) step {
 	e := s.entry
-	x.mended = false
 	if e.Large() { // of which the upstream may be asked for a chunk
 		x.keep()
 	}
-	body := x.storedBody(e, s.body)
+	c := &chunkSource{x: x, entry: e}
+	body := delivery.NewBody(x.h.node, x.Key, e, s.body, c.get)
 	defer body.Close()
 	if e.Large() && x.r.Method != http.MethodHead {
-		if err := x.ready(body, e); err != nil {
+		if err := c.ready(body); err != nil {
 			x.Without = e.Generation // it is the upstream's turn
 			return stepLookUp
 		}
 	}
-	if header(x.w) {
+	if header(c.mended) {
 		return stepDone
 	}
 	var end int64
@@ -136,6 +136,23 @@ func (x *exchange) deliverParts(s *storedResponse, header func(http.ResponseWrit
 	return stepDone
 }
 
+// A chunkSource has the chunks of a stored body after the first, as one exchange gets them:
+// from this node, from another one or from the upstream.
+type chunkSource struct {
+	x      *exchange
+	entry  *store.Entry
+	mended bool // one came from the upstream
+}
+
+// get returns a chunk.
+func (c *chunkSource) get(i int) ([]byte, error) {
+	x, e := c.x, c.entry
+	id := peer.ChunkID{Key: x.Key, Generation: e.Generation, Index: i}
+	ctx, cancel := context.WithTimeoutCause(x.r.Context(), x.FillTimeout, node.Ended{Why: rfc9111.FillTimeout})
+	defer cancel()
+	return x.h.node.Chunks.Get(ctx, id, store.ChunkLength(e.Size, i), x.PeerTimeout, c.mender(i))
+}
+
 // fewChunks is how many missing chunks a client waits for before it gets anything.
 const fewChunks = 4
 
@@ -143,7 +160,8 @@ const fewChunks = 4
 // header of that. A chunk that no node has can only come from the upstream, which may have
 // another body by now: so it is asked for it here, of many for the first one, and if most of
 // them are missing, for the whole.
-func (x *exchange) ready(body *delivery.Body, e *store.Entry) error {
+func (c *chunkSource) ready(body *delivery.Body) error {
+	x, e := c.x, c.entry
 	start, end := body.Needs(x.r, e)
 	first, last := int(start/store.ChunkSize), int((end-1)/store.ChunkSize)
 	missing := x.h.node.Chunks.Missing(peer.ChunkID{Key: x.Key, Generation: e.Generation}, first, last, x.PeerTimeout)
@@ -162,11 +180,6 @@ func (x *exchange) ready(body *delivery.Body, e *store.Entry) error {
 	return err
 }
 
-// invalidateKey drops what is stored for the request on all nodes.
-func (x *exchange) invalidateKey() {
-	x.h.node.Purger.Invalidate(store.NewPurgeID(), x.Namespace, []store.Selector{node.SelectorOf(x.Key)}, x.PeerTimeout)
-}
-
 // fields returns the Age of a stored response and its member of Cache-Status.
 func (s *storedResponse) fields(h *Handler) (age, member string) {
 	return h.hits.Fields(h.cacheName, cachestatus.Hit{
@@ -176,8 +189,8 @@ func (s *storedResponse) fields(h *Handler) (age, member string) {
 }
 
 // hitHeader sets the header of a stored response.
-func (x *exchange) hitHeader(w http.ResponseWriter, s *storedResponse) {
-	h, header := x.h, w.Header()
+func (s *storedResponse) hitHeader(x *exchange) {
+	h, header := x.h, x.w.Header()
 	if x.slow && s.status == statusStale {
 		s.detail = detailSlow
 	}
@@ -207,27 +220,17 @@ func (x *exchange) hitHeader(w http.ResponseWriter, s *storedResponse) {
 
 // newHeader sets the header of a response that has just come from the upstream,
 // and reports whether a 304 has answered the request.
-func (x *exchange) newHeader(w http.ResponseWriter, e *store.Entry, out *outcome) bool {
+func (o *outcome) newHeader(w http.ResponseWriter, r *http.Request, e *store.Entry) bool {
 	header := w.Header()
 	e.WriteHeader(header, 0)
-	if x.r.Method == http.MethodHead {
+	if r.Method == http.MethodHead {
 		rfc9111.OtherContent(header)
 	}
 	if age := e.Fresh.Age(time.Now()); age >= time.Second || len(header["Age"]) > 0 {
 		header.Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
 	}
-	out.write(header)
-	return delivery.AnswerNotModified(w, x.r, e.Status)
-}
-
-// storedBody returns an entry's body, of which the first chunk is at hand.
-func (x *exchange) storedBody(e *store.Entry, first []byte) *delivery.Body {
-	return delivery.NewBody(x.h.node, x.Key, e, first, func(i int) ([]byte, error) {
-		id := peer.ChunkID{Key: x.Key, Generation: e.Generation, Index: i}
-		ctx, cancel := context.WithTimeoutCause(x.r.Context(), x.FillTimeout, node.Ended{Why: rfc9111.FillTimeout})
-		defer cancel()
-		return x.h.node.Chunks.Get(ctx, id, store.ChunkLength(e.Size, i), x.PeerTimeout, x.mender(e, i))
-	})
+	o.write(header)
+	return delivery.AnswerNotModified(w, r, e.Status)
 }
 
 // resume goes on with a response whose source broke off where the client's part

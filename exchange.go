@@ -61,21 +61,14 @@ type exchange struct {
 	err      error          // that the handlers have returned
 
 	// What another look-up needs of those before.
-	lookUps  int
-	original *routes.Original       // nil until the handlers behind the cache are to run
-	waited   rfc9111.Reason         // why what it waited for is not for it
-	answered func(store.Generation) // see endValidation; nil: no request can wait for its validation
-	leftOut  http.Header            // fields of the 304 that has confirmed Validated, for this client alone
-	failed   bool                   // the upstream has failed, and the entry that was to be confirmed stands in
-	mended   bool                   // the first chunk that it needs came from the upstream
-	slow     bool                   // the upstream is, and what is stored stands in
-	noParts  bool                   // the upstream was asked for the first chunk, and that is of no use
-}
-
-// kept returns a copy that may outlive the call.
-func (x *exchange) kept() *exchange {
-	k := *x
-	return &k
+	lookUps    int
+	original   *routes.Original // nil until the handlers behind the cache are to run
+	waited     rfc9111.Reason   // why what it waited for is not for it
+	validation *node.Validation // that it leads, and ends before the response goes to the client, which may be slow; nil: none
+	leftOut    http.Header      // fields of the 304 that has confirmed Validated, for this client alone
+	failed     bool             // the upstream has failed, and the entry that was to be confirmed stands in
+	slow       bool             // the upstream is, and what is stored stands in
+	noParts    bool             // the upstream was asked for the first chunk, and that is of no use
 }
 
 // receive works out what a request asks of the cache. The reason is not None
@@ -250,15 +243,6 @@ type firstChunk struct {
 	storedResponse
 	out     *outcome
 	release func() // of its memory
-}
-
-// endValidation tells the requests that wait for this one's validation, if any do, what it
-// has confirmed; 0: nothing. It comes before the response goes to the client, which may be
-// slow. Only the first call counts.
-func (x *exchange) endValidation(confirmed store.Generation) {
-	if x.answered != nil {
-		x.answered(confirmed)
-	}
 }
 
 // outcome begins the outcome of a request that goes to the upstream.

@@ -41,8 +41,8 @@ const (
 // number of arguments that tells the call apart, or -1.
 var doors = map[string]int{
 	"WriteHeader": 2, // of store.Entry
-	"hitHeader":   -1, "newHeader": -1, "followedHeader": -1, "AnswerNotModified": -1,
-	"Body": 3, "storedBody": -1, "ServePart": -1, "CopyFill": -1,
+	"hitHeader":   -1, "newHeader": -1, "AnswerNotModified": -1,
+	"Body": 3, "NewBody": -1, "ServePart": -1, "CopyFill": -1,
 	"deliver": -1, "deliverWhole": -1, "deliverParts": -1, "deliverLanded": -1, "deliverPart": -1,
 	"Hit": 3, "Follow": 1, // of peer.Answer
 }
@@ -51,28 +51,27 @@ var doors = map[string]int{
 type exit struct{ doors, decided string }
 
 var exits = map[string]exit{
-	"laneSite.Answer":         {"Body", "Node.Find"},
-	"laneSite.sendThrough":    {"hitHeader", byCaller},
-	"Handler.serve":           {"deliverWhole", "Node.Find"},
-	"exchange.hit":            {"deliver", "Node.Find"},
-	"exchange.deliver":        {"AnswerNotModified deliverParts deliverWhole hitHeader newHeader", byCaller},
-	"exchange.deliverWhole":   {"Body AnswerNotModified hitHeader", byCaller},
-	"exchange.deliverParts":   {"ServePart storedBody", byCaller},
-	"exchange.hitHeader":      {"WriteHeader", byCaller},
-	"exchange.fail":           {"WriteHeader", byCaller},
-	"exchange.newHeader":      {"WriteHeader AnswerNotModified", byCaller},
-	"exchange.follow":         {"CopyFill deliverLanded followedHeader", "Node.Reuse"},
-	"exchange.followedHeader": {"AnswerNotModified hitHeader newHeader", byCaller},
-	"exchange.deliverLanded":  {"deliver", byCaller},
-	"exchange.join":           {"deliverPart", ownFetch},
-	"exchange.deliverPart":    {"deliverParts newHeader", ownFetch},
-	"fetch.after":             {"deliver", "fetch.mayServeStale"}, // or the upstream, whose 304 answers this very request
-	"recorder.sendFilling":    {"AnswerNotModified", ownFetch},
-	"recorder.passHeader":     {"AnswerNotModified", ownFetch},
-	"recorder.startPump":      {"CopyFill", ownFetch},
-	"recorder.finishClient":   {"CopyFill", ownFetch},
-	"Owner.hit":               {"Hit", byCaller},
-	"Owner.grantLease":        {"Follow", forOwner},
+	"laneSite.Answer":             {"Body", "Node.Find"},
+	"laneSite.sendThrough":        {"hitHeader", byCaller},
+	"Handler.serve":               {"deliverWhole", "Node.Find"},
+	"exchange.hit":                {"deliver", "Node.Find"},
+	"storedResponse.deliver":      {"AnswerNotModified deliverParts deliverWhole hitHeader newHeader", byCaller},
+	"storedResponse.deliverWhole": {"AnswerNotModified Body hitHeader", byCaller},
+	"storedResponse.deliverParts": {"NewBody ServePart", byCaller},
+	"storedResponse.hitHeader":    {"WriteHeader", byCaller},
+	"storedResponse.fail":         {"WriteHeader", byCaller},
+	"outcome.newHeader":           {"AnswerNotModified WriteHeader", byCaller},
+	"exchange.follow":             {"AnswerNotModified CopyFill deliverLanded hitHeader newHeader", "Node.Reuse"},
+	"exchange.deliverLanded":      {"deliver", byCaller},
+	"exchange.join":               {"deliverPart", ownFetch},
+	"firstChunk.deliverPart":      {"deliverParts newHeader", ownFetch},
+	"fetch.after":                 {"deliver", "fetch.mayServeStale"}, // or the upstream, whose 304 answers this very request
+	"recorder.sendFilling":        {"AnswerNotModified", ownFetch},
+	"recorder.passHeader":         {"AnswerNotModified", ownFetch},
+	"recorder.startPump":          {"CopyFill", ownFetch},
+	"recorder.finishClient":       {"CopyFill", ownFetch},
+	"Owner.hit":                   {"Hit", byCaller},
+	"Owner.grantLease":            {"Follow", forOwner},
 }
 
 // TestEachWayOutIsDecided compares the functions that hand over responses with the list.

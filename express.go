@@ -244,7 +244,7 @@ func (site *laneSite) Answer(w *express.Writer, r *http.Request) bool {
 func (site *laneSite) sendThrough(w *express.Writer, s storedResponse, body []byte) bool {
 	return w.SendThrough(site.server, body, func(w http.ResponseWriter, r *http.Request) {
 		x := exchange{h: site.h, w: w, r: r}
-		x.hitHeader(w, &s)
+		s.hitHeader(&x)
 		w.WriteHeader(s.entry.Status)
 	})
 }

@@ -39,13 +39,6 @@ func (x *exchange) fetch(f *node.Flight) (step, node.Ending) {
 	return run.after(), node.Ending{Why: rfc9111.Aborted} // if it has not ended
 }
 
-// fetchAlone runs the next handlers for a request that no other one follows.
-func (x *exchange) fetchAlone() step {
-	x.Alone = true
-	f := x.h.node.Solo(&x.Lookup)
-	return node.Lead(f, func() (step, node.Ending) { return x.fetch(f) })
-}
-
 // after says what comes after the fetch.
 func (x *fetch) after() step {
 	stale, body, err := x.decision.Stale, x.decision.StaleBody, x.err
@@ -55,13 +48,13 @@ func (x *fetch) after() step {
 	case x.first != nil:
 		return stepDeliverPart
 	case x.renewed != nil && body != nil && !x.background && !x.h.node.Purger.IsPurged(&x.Lookup, x.renewed):
-		return x.deliver(&storedResponse{entry: x.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()})
+		return (&storedResponse{entry: x.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()}).deliver(x.exchange)
 	case x.failed && stale.Size > 0 && body == nil:
 		x.Validated, x.exchange.failed = stale.Generation, true // the owner has the body, and it will do
 		return stepLookUp
 	case x.failed && !x.background:
-		x.endValidation(0)
-		return x.deliver(&storedResponse{entry: stale, body: body, status: statusStale, detail: detailLocal, now: time.Now()})
+		x.validation.End(0)
+		return (&storedResponse{entry: stale, body: body, status: statusStale, detail: detailLocal, now: time.Now()}).deliver(x.exchange)
 	case x.silenced:
 		x.Alone = x.Alone || x.renewed == nil && !x.retries
 		return stepLookUp
@@ -385,7 +378,7 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 	if x.r.Method == http.MethodHead && status == http.StatusOK && x.decision.Stale != nil && !x.Credentials {
 		x.compareHead(t.before.Own(t.header))
 	}
-	x.endValidation(0)
+	x.validation.End(0)
 	received := time.Now()
 	if date := t.header["Date"]; len(date) == 0 || date[0] == "" {
 		t.header.Set("Date", received.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
@@ -432,7 +425,7 @@ func (x *fetch) endStored(status int, why rfc9111.Reason) {
 	if !x.decision.Known || x.Credentials || !rfc9111.EndsStored(x.r.Method, status, why) {
 		return
 	}
-	x.invalidateKey()
+	x.h.node.Purger.InvalidateKey(&x.Lookup)
 }
 
 // errorStatus is the status that Caddy answers with for an error of the handlers.
@@ -571,7 +564,7 @@ func (x *fetch) decideNotModified(t *recorder) recorderState {
 			x.Validated = renewed.Generation
 			x.flight.Refresh(&x.Lookup, x.decision, renewed)
 			x.finishFlight(node.Ending{})
-			x.endValidation(x.Validated)
+			x.validation.End(x.Validated)
 			return silent
 		}
 	}
@@ -604,7 +597,7 @@ func (x *fetch) compareHead(own http.Header) {
 	stale := x.decision.Stale
 	switch rfc9111.CompareHead(stale.Header(), own) {
 	case rfc9111.Other:
-		x.invalidateKey()
+		x.h.node.Purger.InvalidateKey(&x.Lookup)
 	case rfc9111.Same:
 		fields, fresh, why := x.h.policy.Revalidated(rfc9111.Exchange{
 			Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials,

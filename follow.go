@@ -3,13 +3,11 @@ package caddygroupcache
 import (
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/delivery"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
-	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // follow serves a request from a flight that another request leads, or that is fed by
@@ -36,10 +34,20 @@ func (x *exchange) follow(f *node.Flight, body *node.Follower) step {
 			return x.deliverLanded(f, status)
 		}
 	}
+	s := &storedResponse{entry: e, status: status, detail: detailPeer, now: time.Now()}
 	if e.Failed {
-		return x.fail(&storedResponse{entry: e, status: status, detail: detailPeer, now: time.Now()})
+		return s.fail(x)
 	}
-	if x.followedHeader(e, status) {
+	var notModified bool
+	if status == statusCollapsed {
+		out := x.outcome()
+		out.status, out.collapsed = status, true
+		notModified = out.newHeader(x.w, x.r, e)
+	} else {
+		s.hitHeader(x)
+		notModified = delivery.AnswerNotModified(x.w, x.r, e.Status)
+	}
+	if notModified {
 		return stepDone
 	}
 	w, code := delivery.PartOf(x.w, x.r, e.Status, x.w.Header())
@@ -83,19 +91,7 @@ func (x *exchange) deliverLanded(f *node.Flight, status cacheStatus) step {
 		x.Bypass = rfc9111.PartsOnly
 		return stepLookUp
 	}
-	return x.deliver(&storedResponse{entry: f.Landed, body: f.Fill.Bytes(), status: status, detail: detailPeer, now: time.Now()})
-}
-
-// followedHeader sets the header of a response that is followed, and reports
-// whether a 304 has answered the request.
-func (x *exchange) followedHeader(e *store.Entry, status cacheStatus) bool {
-	if status != statusCollapsed {
-		x.hitHeader(x.w, &storedResponse{entry: e, status: status, detail: detailPeer, now: time.Now()})
-		return delivery.AnswerNotModified(x.w, x.r, e.Status)
-	}
-	out := x.outcome()
-	out.status, out.collapsed = statusCollapsed, true
-	return x.newHeader(x.w, e, out)
+	return (&storedResponse{entry: f.Landed, body: f.Fill.Bytes(), status: status, detail: detailPeer, now: time.Now()}).deliver(x)
 }
 
 // validate answers with a response that is stored but needs the upstream's word for
@@ -113,17 +109,14 @@ func (x *exchange) validate() step {
 		x.Validated = v.Wait(x.r.Context(), x.FillTimeout)
 		return stepLookUp // with the body that was confirmed, or alone
 	}
-	var once sync.Once
-	x.answered = func(confirmed store.Generation) {
-		once.Do(func() { x.h.node.Validations.Leave(v, confirmed) })
-	}
+	x.validation = v
 	defer func() {
 		if x.failed {
-			x.endValidation(0)
+			v.End(0)
 		} else {
-			x.endValidation(x.Validated)
+			v.End(x.Validated)
 		}
-		x.answered = nil
+		x.validation = nil
 	}()
 	return x.join(false)
 }
@@ -155,13 +148,15 @@ func (x *exchange) join(tired bool) step {
 	switch next {
 	case stepFollow:
 		if leads {
-			x.endValidation(0) // the owner has something newer
+			x.validation.End(0) // the owner has something newer
 		}
 		return x.follow(f, body)
 	case stepFetchAlone:
-		return x.fetchAlone()
+		x.Alone = true
+		alone := x.h.node.Solo(&x.Lookup)
+		return node.Lead(alone, func() (step, node.Ending) { return x.fetch(alone) })
 	case stepDeliverPart:
-		return x.deliverPart()
+		return x.first.deliverPart(x)
 	}
 	return next
 }

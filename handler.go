@@ -78,7 +78,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	switch at {
 	case stepHit:
 		stored := x.takeFound()
-		if x.deliverWhole(&stored) {
+		if stored.deliverWhole(&x) {
 			return x.err
 		}
 		x.found.Body = stored.body
@@ -88,7 +88,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 			return x.err
 		}
 	}
-	return x.kept().run(at)
+	return new(x).run(at)
 }
 
 // run has a request take its steps.
@@ -158,7 +158,7 @@ func (x *exchange) lookUp() step {
 // hit answers with the stored response that was found.
 func (x *exchange) hit() step {
 	stored := x.takeFound()
-	return x.deliver(&stored)
+	return stored.deliver(x)
 }
 
 // takeFound returns the stored response that was found. The exchange keeps no body, or a

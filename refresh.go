@@ -18,17 +18,16 @@ func (x *exchange) refresh() {
 	if x.Alone || x.h.node.Failures.Lately(x.Key, x.now) {
 		return // with this client's credentials, say, nothing is fetched for others
 	}
-	_, body := x.beginRefresh()
-	body.Close()
+	newRefresh(x).body.Close()
 }
 
 // awaitRefresh fetches a stale response anew in the background, and answers with what
 // comes. If that is slow, the stale one answers (RFC 5861 §4: a failure in all but name).
 func (x *exchange) awaitRefresh() step {
-	f, body := x.beginRefresh()
-	defer body.Close()
-	if x.lookUps <= maxLookUps && x.Answered(x.r.Context(), f) {
-		return x.follow(f, body)
+	anew := newRefresh(x)
+	defer anew.body.Close()
+	if x.lookUps <= maxLookUps && x.Answered(x.r.Context(), anew.flight) {
+		return x.follow(anew.flight, anew.body)
 	}
 	e := *x.found.Entry
 	e.Checked, e.Compared = x.now, false // it was there then
@@ -43,15 +42,22 @@ func (x *exchange) awaitRefresh() step {
 	return stepLookUp
 }
 
-// beginRefresh begins a fetch in the background, unless one is under way, and returns its
-// flight with a reader, which the caller must close.
-func (x *exchange) beginRefresh() (*node.Flight, *node.Follower) {
-	again := x.kept()
-	again.answered = nil
+// A refresh fetches a stale response anew, for no client.
+type refresh struct {
+	x      *exchange // its own
+	flight *node.Flight
+	body   *node.Follower // must be closed
+}
+
+// newRefresh begins a fetch in the background, or joins one that is under way.
+func newRefresh(x *exchange) *refresh {
+	again := new(*x)
+	again.validation = nil
 	again.background, again.Refresh, again.Alone, again.StandInAfter, again.original, again.decision = true, true, false, 0, nil, node.Decision{}
 	f, body, leads := x.h.node.Join(&again.Lookup)
+	anew := &refresh{again, f, body}
 	if !leads {
-		return f, body
+		return anew
 	}
 	node.Lead(f, func() (struct{}, node.Ending) { // background may panic
 		r, cancel := routes.Background(x.r, x.FillTimeout, x.h.route().Define)
@@ -63,15 +69,16 @@ func (x *exchange) beginRefresh() (*node.Flight, *node.Follower) {
 		again.r, again.Header = r, r.Header
 		guard.Go(func() {
 			defer cancel()
-			node.Lead(f, func() (struct{}, node.Ending) { return struct{}{}, again.leadRefresh(f) })
+			node.Lead(f, func() (struct{}, node.Ending) { return struct{}{}, anew.lead() })
 		})
 		return struct{}{}, node.HandedOn
 	})
-	return f, body
+	return anew
 }
 
-// leadRefresh leads the flight of a refresh.
-func (x *exchange) leadRefresh(f *node.Flight) node.Ending {
+// lead leads the flight.
+func (anew *refresh) lead() node.Ending {
+	x, f := anew.x, anew.flight
 	var ending node.Ending
 	x.now = time.Now()
 	if x.h.node.Find(&x.Lookup, x.now, &x.found); x.CanServe(&x.found) { // another refresh landed before this flight began

@@ -28,9 +28,9 @@ import (
 // for.
 var errNoSlice = errors.New("the upstream did not answer with the part that was asked for")
 
-// mender returns how a chunk of an entry's body is got from the upstream, or nil
-// if it can't be.
-func (x *exchange) mender(e *store.Entry, i int) func() ([]byte, error) {
+// mender returns how a chunk is got from the upstream, or nil if it can't be.
+func (c *chunkSource) mender(i int) func() ([]byte, error) {
+	x, e := c.x, c.entry
 	tag := strongTag(e)
 	if tag == "" || x.Credentials || x.Directives.OnlyIfCached {
 		return nil
@@ -38,11 +38,15 @@ func (x *exchange) mender(e *store.Entry, i int) func() ([]byte, error) {
 	return func() ([]byte, error) {
 		h, id := x.h, peer.ChunkID{Key: x.Key, Generation: e.Generation, Index: i}
 		others := func() bool { return h.node.Chunks.Followed(id) }
-		s, start := x.newSlicer(others), time.Now()
-		s.start, s.size, s.tag = int64(i)*store.ChunkSize, e.Size, tag
+		s := &slicer{
+			h: h, start: int64(i) * store.ChunkSize, size: e.Size, tag: tag, release: func() {}, others: others,
+			header: make(http.Header),
+		}
+		start := time.Now()
 		if err := s.fetch(x); err != nil {
-			if s.outdated() && x.isStored(e) { // else another request has, and something newer may be on its way
-				x.invalidateKey()
+			now := h.node.Store.Lookup(x.Key, x.r.Header, time.Now()).Entry
+			if s.outdated() && now != nil && now.Generation == e.Generation { // else another request has, and something newer may be on its way
+				h.node.Purger.InvalidateKey(&x.Lookup)
 			}
 			h.counters.fetched(fillFailed, time.Since(start))
 			return nil, err
@@ -50,15 +54,9 @@ func (x *exchange) mender(e *store.Entry, i int) func() ([]byte, error) {
 		defer s.release()
 		h.counters.fetched(fillStored, time.Since(start))
 		h.node.Chunks.Store(id, s.body, x.PeerTimeout)
-		x.mended = true
+		c.mended = true
 		return s.body, nil
 	}
-}
-
-// isStored reports whether a body is what this node has of the key now.
-func (x *exchange) isStored(e *store.Entry) bool {
-	now := x.h.node.Store.Lookup(x.Key, x.r.Header, time.Now()).Entry
-	return now != nil && now.Generation == e.Generation
 }
 
 // A request for one range of a response that is not stored asks the upstream for the first
@@ -185,14 +183,11 @@ func (x *fetch) commitFirst(t *recorder) {
 
 // deliverPart answers from a first chunk that has just been fetched. If the client's part
 // does not come, the upstream is asked for the whole.
-func (x *exchange) deliverPart() step {
-	first := x.first
+func (first *firstChunk) deliverPart(x *exchange) step {
 	x.first, x.noParts = nil, true
 	defer first.release()
 	first.out.stored, first.out.fwdStatus = true, http.StatusPartialContent
-	return x.deliverParts(&first.storedResponse, func(w http.ResponseWriter) bool {
-		return x.newHeader(w, first.entry, first.out)
-	})
+	return first.deliverParts(x, func(bool) bool { return first.out.newHeader(x.w, x.r, first.entry) })
 }
 
 // A slicer is the client of a request for a slice.
@@ -202,7 +197,7 @@ type slicer struct {
 	size    int64       // of the whole
 	tag     string      // of the whole
 	release func()      // of its memory
-	others  func() bool // whether somebody else on this node waits for it
+	others  func() bool // whether another request on this node waits for it
 
 	repl     *caddy.Replacer  // of the request
 	answer   rfc9111.Exchange // so far
@@ -216,12 +211,6 @@ type slicer struct {
 	cancel   context.CancelFunc
 	orphan   node.Orphan
 	body     []byte // no longer than its capacity
-}
-
-// newSlicer returns a slicer for a chunk. others reports whether any request on this node
-// but the client's waits for it.
-func (x *exchange) newSlicer(others func() bool) *slicer {
-	return &slicer{h: x.h, header: make(http.Header), release: func() {}, others: others}
 }
 
 // fetch asks the upstream. When it returns an error, the slicer holds nothing.

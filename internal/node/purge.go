@@ -202,6 +202,11 @@ func (p *Purger) Invalidate(id store.PurgeID, space *store.Namespace, selectors 
 	p.apply(purges, false)
 }
 
+// InvalidateKey drops what is stored for a request.
+func (p *Purger) InvalidateKey(q *Lookup) {
+	p.Invalidate(store.NewPurgeID(), q.Namespace, []store.Selector{SelectorOf(q.Key)}, q.PeerTimeout)
+}
+
 func (p *Purger) apply(purges []store.Purge, asked bool) {
 	for _, one := range purges {
 		one.At = time.Now()

@@ -23,9 +23,12 @@ import (
 // maxGather is the longest time that a request gathers others.
 const maxGather = 20 * time.Millisecond
 
-// A validation is a conditional request, and those that wait for its result.
-type validation struct {
+// A Validation is a conditional request, and those that wait for its result. The one that
+// leads it must end it.
+type Validation struct {
+	all       *validations
 	id        validationID
+	end       sync.Once
 	sender    *Sender       // the others have the same
 	over      chan struct{} // closed at the end
 	confirmed store.Generation
@@ -46,11 +49,11 @@ type validations struct {
 // turns are the validations under way for one validationID.
 type turns struct {
 	count int         // of those under way
-	next  *validation // the one that gathers; nil: none
+	next  *Validation // the one that gathers; nil: none
 }
 
 // Wait returns the body that the upstream has confirmed; 0: none.
-func (v *validation) Wait(ctx context.Context, deadline time.Duration) store.Generation {
+func (v *Validation) Wait(ctx context.Context, deadline time.Duration) store.Generation {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	select {
@@ -61,15 +64,14 @@ func (v *validation) Wait(ctx context.Context, deadline time.Duration) store.Gen
 	}
 }
 
-// Enter returns the validation that a request leads, or waits for. The leader must
-// leave it.
-func (t *validations) Enter(ctx context.Context, q *Lookup, from *Sender, took time.Duration) (v *validation, leads bool) {
+// Enter returns the validation that a request leads, or waits for.
+func (t *validations) Enter(ctx context.Context, q *Lookup, from *Sender, took time.Duration) (v *Validation, leads bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.turns == nil {
 		t.turns = make(map[validationID]*turns)
 	}
-	v = &validation{id: validationID{q.id(), from.hash()}, sender: from, over: make(chan struct{})}
+	v = &Validation{all: t, id: validationID{q.id(), from.hash()}, sender: from, over: make(chan struct{})}
 	now := t.turns[v.id]
 	switch {
 	case now == nil:
@@ -90,16 +92,22 @@ func (t *validations) Enter(ctx context.Context, q *Lookup, from *Sender, took t
 	return v, true
 }
 
-// Leave ends a validation that has confirmed a body; 0: it has not.
-func (t *validations) Leave(v *validation, confirmed store.Generation) {
-	v.confirmed = confirmed
-	close(v.over)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now := t.turns[v.id]
-	if now.count--; now.count == 0 {
-		delete(t.turns, v.id)
+// End tells the requests that wait which body the upstream has confirmed; 0: none. Only the
+// first call counts, and none for a request that leads no validation (nil).
+func (v *Validation) End(confirmed store.Generation) {
+	if v == nil {
+		return
 	}
+	v.end.Do(func() {
+		v.confirmed = confirmed
+		close(v.over)
+		v.all.mu.Lock()
+		defer v.all.mu.Unlock()
+		now := v.all.turns[v.id]
+		if now.count--; now.count == 0 {
+			delete(v.all.turns, v.id)
+		}
+	})
 }
 
 var senderSeed = maphash.MakeSeed()

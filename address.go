@@ -56,9 +56,12 @@ func ownKeysOf(h *Handler, r *http.Request, uri string) []store.Key {
 	return addresses.All(a, r, uri)
 }
 
+// A lesson is the No-Vary-Search of a storable response, if it tells what no node knew.
+type lesson []string
+
 // learn takes in what the header of a storable response says about queries. The
 // response cannot be stored if the key was made of what other parameters say.
-func (x *fetch) learn(own http.Header) rfc9111.Reason {
+func (l *lesson) learn(x *fetch, own http.Header) rfc9111.Reason {
 	if x.h.Key != "" || x.content != nil {
 		return rfc9111.None // what the response says is of queries in URLs
 	}
@@ -70,23 +73,17 @@ func (x *fetch) learn(own http.Header) rfc9111.Reason {
 	if x.search != nil {
 		return rfc9111.NoVarySearch
 	}
-	x.lesson = own["No-Vary-Search"]
+	*l = own["No-Vary-Search"]
 	return rfc9111.None
-}
-
-// sameSearch reports whether an updated header still says of queries what its
-// key was made of.
-func (x *fetch) sameSearch(fields http.Header) bool {
-	return x.search == nil || rfc9111.ParseSearchVariance(fields).String() == x.search.String()
 }
 
 // teach tells all nodes what was learned from a stored response, and stores it
 // under the key that equivalent requests will have from now on.
-func (x *fetch) teach(e *store.Entry, body *node.Follower) {
+func (l lesson) teach(x *fetch, e *store.Entry, body *node.Follower) {
 	n, h := x.h.node, x.h
 	var all sync.WaitGroup
 	guard.GoWait(&all, func() {
-		n.TellSearchVariance(x.Namespace, pathOf(h, x.r, x.around), x.lesson, x.PeerTimeout)
+		n.TellSearchVariance(x.Namespace, pathOf(h, x.r, x.around), l, x.PeerTimeout)
 	})
 	guard.GoWait(&all, func() {
 		addresses := h.addressingBy(x.r, x.around)

@@ -25,7 +25,7 @@ var decides = map[string]string{
 	"Node.Find":                "what is stored here: Lookup.CanServe and Lookup.answers go by it",
 	"Node.Reuse":               "what another request, or the owner, is bringing",
 	"Lookup.InPlaceOfUpstream": "what is stored, when the upstream has just failed or is slow: Node.Find, Node.Reuse and Lookup.MayStandIn go by it",
-	"fetch.mayServeStale":      "what is stored, when the upstream fails",
+	"staleResponse.standsIn":   "what is stored, when the upstream fails",
 	"inspect":                  "nothing: explain tells what would be decided",
 }
 
@@ -65,7 +65,7 @@ var exits = map[string]exit{
 	"exchange.deliverLanded":      {"deliver", byCaller},
 	"exchange.join":               {"deliverPart", ownFetch},
 	"firstChunk.deliverPart":      {"deliverParts newHeader", ownFetch},
-	"fetch.after":                 {"deliver", "fetch.mayServeStale"}, // or the upstream, whose 304 answers this very request
+	"fetch.after":                 {"deliver", "staleResponse.standsIn"}, // or the upstream, whose 304 answers this very request
 	"recorder.sendFilling":        {"AnswerNotModified", ownFetch},
 	"recorder.passHeader":         {"AnswerNotModified", ownFetch},
 	"recorder.startPump":          {"CopyFill", ownFetch},

@@ -33,7 +33,7 @@ func (x *exchange) fetch(f *node.Flight) (step, node.Ending) {
 	}
 	x.forwarded()
 	x.keep()
-	run := &fetch{exchange: x, flight: f, out: out}
+	run := &fetch{exchange: x, flight: f, out: out, stale: staleResponse{entry: x.decision.Stale}}
 	defer run.over()
 	x.err = run.run(x.w)
 	return run.after(), node.Ending{Why: rfc9111.Aborted} // if it has not ended
@@ -41,22 +41,22 @@ func (x *exchange) fetch(f *node.Flight) (step, node.Ending) {
 
 // after says what comes after the fetch.
 func (x *fetch) after() step {
-	stale, body, err := x.decision.Stale, x.decision.StaleBody, x.err
+	stale, body, err := x.stale, x.decision.StaleBody, x.err
 	x.decision.StaleBody = nil // what the client takes its time over, deliver counts
 	x.err = nil                // what is stored answers in its place
 	switch {
 	case x.first != nil:
 		return stepDeliverPart
-	case x.renewed != nil && body != nil && !x.background && !x.h.node.Purger.IsPurged(&x.Lookup, x.renewed):
-		return (&storedResponse{entry: x.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()}).deliver(x.exchange)
-	case x.failed && stale.Size > 0 && body == nil:
-		x.Validated, x.exchange.failed = stale.Generation, true // the owner has the body, and it will do
+	case stale.renewed != nil && body != nil && !x.background && !x.h.node.Purger.IsPurged(&x.Lookup, stale.renewed):
+		return (&storedResponse{entry: stale.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()}).deliver(x.exchange)
+	case x.failed && stale.entry.Size > 0 && body == nil:
+		x.Validated, x.exchange.failed = stale.entry.Generation, true // the owner has the body, and it will do
 		return stepLookUp
 	case x.failed && !x.background:
 		x.validation.End(0)
-		return (&storedResponse{entry: stale, body: body, status: statusStale, detail: detailLocal, now: time.Now()}).deliver(x.exchange)
+		return (&storedResponse{entry: stale.entry, body: body, status: statusStale, detail: detailLocal, now: time.Now()}).deliver(x.exchange)
 	case x.silenced:
-		x.Alone = x.Alone || x.renewed == nil && !x.retries
+		x.Alone = x.Alone || stale.renewed == nil && !x.probe.retries
 		return stepLookUp
 	}
 	x.err = err
@@ -69,30 +69,23 @@ type fetch struct {
 	*exchange
 	flight *node.Flight
 	out    *outcome
+	stale  staleResponse
+	probe  probe
+	lesson lesson
 
-	validating bool          // the upstream is asked whether grant.stale still holds
-	discards   bool          // the response may turn out not to be for the client, and must leave no trace
-	whole      bool          // the upstream is asked without the client's conditions and range
-	probes     bool          // the upstream is asked for the first chunk alone (slice.go)
-	slices     bool          // the first chunk comes, and is stored
-	retries    bool          // what came of that has nothing for the client, and the request looks up again
-	cut        bool          // all that there is came as a 206, so there are parts of it
-	cameAs     int           // 206, where it is made something else of; 0: it isn't
-	part       *rfc9111.Part // what a 206 has of the whole; nil: it isn't made something else of
-	hasFirst   atomic.Bool   // slices, for other goroutines
-	sent       time.Time
-	own        atomic.Bool // the response is its client's alone
-	abandoned  atomic.Bool // its client is gone, and nobody else waited
-	cancel     context.CancelCauseFunc
-	stops      []func() bool
-	orphan     node.Orphan
-	published  chan struct{}  // closed when the owner has answered; nil: no stream to it has begun
-	given      bool           // flight and lease are given up
-	silenced   bool           // the client has got nothing, and what is stored is to answer it
-	renewed    *store.Entry   // what a 304 made of grant.stale; nil: none did
-	failed     bool           // an error that what is stored may stand in for
-	lesson     []string       // No-Vary-Search, if it tells what nobody knew
-	judged     node.Rejection // what is known of the response, for explain
+	discards  bool // the response may turn out not to be for the client, and must leave no trace
+	whole     bool // the upstream is asked without the client's conditions and range
+	sent      time.Time
+	own       atomic.Bool // the response is its client's alone
+	abandoned atomic.Bool // its client is gone, and nobody else waited
+	cancel    context.CancelCauseFunc
+	stops     []func() bool
+	orphan    node.Orphan
+	published chan struct{}  // closed when the owner has answered; nil: no stream to it has begun
+	given     bool           // flight and lease are given up
+	silenced  bool           // the client has got nothing, and what is stored is to answer it
+	failed    bool           // an error that what is stored may stand in for
+	judged    node.Rejection // what is known of the response, for explain
 }
 
 // start returns what the handlers behind the cache are to be called with. If
@@ -117,15 +110,15 @@ func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 	}
 	var asked http.Header // nil: the client's
 	switch {
-	case x.decision.Stale != nil && x.r.Method != http.MethodHead && !x.Credentials:
-		asked = rfc9111.Conditional(x.r.Header, x.decision.Stale.Header())
-		x.validating, x.discards = true, true
-	case x.decision.Stale != nil && x.r.Method == http.MethodHead && !x.Credentials:
+	case x.stale.entry != nil && x.r.Method != http.MethodHead && !x.Credentials:
+		asked = rfc9111.Conditional(x.r.Header, x.stale.entry.Header())
+		x.stale.validating, x.discards = true, true
+	case x.stale.entry != nil && x.r.Method == http.MethodHead && !x.Credentials:
 		x.discards = true // what is stored may stand in
-	case x.asksFirst():
-		asked = x.askFirst()
-	case !x.Alone && rfc9111.HasConditions(x.r.Header):
-		asked = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
+	default:
+		if asked = x.probe.ask(x); asked == nil && !x.Alone && rfc9111.HasConditions(x.r.Header) {
+			asked = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
+		}
 	}
 	x.whole = asked != nil
 	header := w.Header()
@@ -148,7 +141,7 @@ func (x *fetch) joinable() bool { return x.flight.Table != nil }
 // may make use of what has come.
 func (x *fetch) Wanted() bool {
 	_, known := x.flight.Fill.Known()
-	return known || x.hasFirst.Load() || x.flight.Fill.Readers() > 0
+	return known || x.probe.comes.Load() || x.flight.Fill.Readers() > 0
 }
 
 // Abandon ends a fetch that nobody waits for. Whoever has come to wait meanwhile looks
@@ -234,7 +227,7 @@ func unlessAborted(p any) {
 // finish ends the flight after the handlers have returned, and tells how it went.
 func (x *fetch) finish(t *recorder, err error) fillResult {
 	switch {
-	case t.state == undecided && err != nil && x.standsIn(errorStatus(err)):
+	case t.state == undecided && err != nil && x.stale.standsIn(x, errorStatus(err)):
 		x.failed = true
 		x.giveUp(rfc9111.UpstreamFailed)
 		return fillFailed
@@ -243,7 +236,7 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 		x.out.writeUnanswered(t.ResponseWriter.Header(), err)
 		return fillStored
 	case t.state == undecided:
-		x.judged = node.Rejection{Why: rfc9111.Aborted, Part: x.probes}
+		x.judged = node.Rejection{Why: rfc9111.Aborted, Part: x.probe.asked}
 		x.endStored(errorStatus(err), rfc9111.Status)
 		x.giveUp(x.failedRefresh(errorStatus(err), rfc9111.Aborted))
 		t.adoptHeader()
@@ -257,7 +250,7 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 		x.giveUp(rfc9111.UpstreamFailed)
 	}
 	switch {
-	case x.renewed != nil:
+	case x.stale.renewed != nil:
 		return fillRevalidated
 	case x.out.stored:
 		return fillStored
@@ -364,10 +357,10 @@ func (x *fetch) refuse(why rfc9111.Reason) {
 
 // decide looks at the header of a final response.
 func (x *fetch) decide(t *recorder, status int) recorderState {
-	if x.validating && status == http.StatusNotModified {
-		return x.decideNotModified(t)
+	if x.stale.validating && status == http.StatusNotModified {
+		return x.stale.confirm(t)
 	}
-	if x.standsIn(status) {
+	if x.stale.standsIn(x, status) {
 		x.failed = true
 		if !x.background { // a request that follows waits for no body of an error, and the client not for long
 			x.giveUp(rfc9111.UpstreamFailed)
@@ -375,26 +368,26 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 		x.stops = append(x.stops, guard.AfterFunc(errorBodyTime, func() { x.cancel(errNotShared) }).Stop)
 		return silent
 	}
-	if x.r.Method == http.MethodHead && status == http.StatusOK && x.decision.Stale != nil && !x.Credentials {
-		x.compareHead(t.before.Own(t.header))
+	if x.r.Method == http.MethodHead && status == http.StatusOK && x.stale.entry != nil && !x.Credentials {
+		x.stale.compareHead(t)
 	}
 	x.validation.End(0)
 	received := time.Now()
 	if date := t.header["Date"]; len(date) == 0 || date[0] == "" {
 		t.header.Set("Date", received.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
 	}
-	if x.probes {
-		if state := x.decideFirst(t); state != undecided {
+	if x.probe.asked {
+		if state := x.probe.decide(t); state != undecided {
 			return state
 		}
 		status = t.status
 	}
 	entry, why := x.judge(t, status, received)
-	if x.probes && status >= http.StatusBadRequest && why == rfc9111.None {
+	if x.probe.asked && status >= http.StatusBadRequest && why == rfc9111.None {
 		why = rfc9111.RequestStatus // it may be about the Range
 	}
 	x.judged = x.h.policy.Rejection(why, status, x.r.Header, t.header)
-	x.judged.Part = x.probes && why == rfc9111.RequestStatus
+	x.judged.Part = x.probe.asked && why == rfc9111.RequestStatus
 	x.h.policy.HideTags(t.header)
 	if why != rfc9111.None {
 		x.out.detail = why.String()
@@ -402,7 +395,7 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 		x.giveUp(x.failedRefresh(status, why))
 		return direct
 	}
-	entry.Volatile = x.validating
+	entry.Volatile = x.stale.validating
 	t.entry = entry
 	return x.open(t)
 }
@@ -446,7 +439,7 @@ func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry
 	answer := x.h.answered(replacer(x.r), status, t.before.Own(t.header))
 	answer.Method, answer.Request, answer.Credentials, answer.Unkeyed = x.r.Method, x.r.Header, x.Credentials, x.unkeyed
 	answer.Sent, answer.Received = x.sent, received
-	if x.cut {
+	if x.probe.cut {
 		answer.Response = rfc9111.Apart(answer.Response)
 	}
 	policy, answer := x.h.policy.Under(answer)
@@ -454,7 +447,7 @@ func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry
 	if why != rfc9111.None {
 		return nil, why
 	}
-	if why := x.learn(answer.Response); why != rfc9111.None {
+	if why := x.lesson.learn(x, answer.Response); why != rfc9111.None {
 		return nil, why
 	}
 	t.length = length
@@ -470,7 +463,7 @@ func (x *fetch) open(t *recorder) recorderState {
 	f := x.flight
 	if f.IsOver() { // the header has come after the deadline
 		if t.aside() {
-			return x.again(rfc9111.FillTimeout)
+			return x.probe.again(x, rfc9111.FillTimeout)
 		}
 		x.out.detail = rfc9111.FillTimeout.String()
 		x.giveUp(rfc9111.FillTimeout)
@@ -479,7 +472,7 @@ func (x *fetch) open(t *recorder) recorderState {
 	if t.length >= 0 {
 		if err := f.Fill.Expect(t.length); err != nil {
 			if t.aside() {
-				return x.again(rfc9111.Memory)
+				return x.probe.again(x, rfc9111.Memory)
 			}
 			x.out.detail = node.ReasonOf(err).String()
 			x.giveUp(node.ReasonOf(err))
@@ -506,7 +499,7 @@ func (x *fetch) open(t *recorder) recorderState {
 		return direct
 	}
 	t.body, t.given = f.Fill.NewReader(), delivery.NewSent()
-	if !x.slices { // or readers would take the first chunk for the whole
+	if !x.probe.comes.Load() { // or readers would take the first chunk for the whole
 		f.Begin(&x.Lookup, t.entry)
 	}
 	return filling
@@ -515,7 +508,7 @@ func (x *fetch) open(t *recorder) recorderState {
 // sendFilling sends the header of a response that is about to be filled.
 func (t *recorder) sendFilling() {
 	t.adoptHeader()
-	t.x.out.fwdStatus = cmp.Or(t.x.cameAs, t.status)
+	t.x.out.fwdStatus = cmp.Or(t.x.probe.cameAs, t.status)
 	w := t.ResponseWriter
 	t.x.out.write(w.Header())
 	if delivery.AnswerNotModified(w, t.x.r, t.status) {
@@ -530,7 +523,7 @@ func (t *recorder) sendFilling() {
 // publish begins to stream the response to the owner, if another node is that. A
 // small one that comes in one piece needs no stream: complete sends it.
 func (x *fetch) publish(t *recorder) {
-	if x.slices || x.decision.Owner == nil || x.published != nil || x.given || x.flight.IsOver() {
+	if x.probe.comes.Load() || x.decision.Owner == nil || x.published != nil || x.given || x.flight.IsOver() {
 		return
 	}
 	x.decision.Lease.Use()
@@ -545,8 +538,16 @@ func (x *fetch) publish(t *recorder) {
 	})
 }
 
-func (x *fetch) decideNotModified(t *recorder) recorderState {
-	stale, own := x.decision.Stale, t.before.Own(t.header)
+// A staleResponse is what is stored, for a fetch that is to confirm or replace it.
+type staleResponse struct {
+	entry      *store.Entry // nil: nothing is
+	validating bool         // the upstream is asked whether it still holds
+	renewed    *store.Entry // what a 304 made of it; nil: none did
+}
+
+// confirm decides about a 304.
+func (s *staleResponse) confirm(t *recorder) recorderState {
+	x, stale, own := t.x, s.entry, t.before.Own(t.header)
 	answer := rfc9111.Exchange{
 		Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials,
 		Status: http.StatusNotModified, Response: own,
@@ -556,10 +557,10 @@ func (x *fetch) decideNotModified(t *recorder) recorderState {
 	if routes.MadeOf(replacer(x.r), own, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
 		why = rfc9111.StrayNotModified
 	}
-	if why == rfc9111.None && x.sameSearch(fields) && sameVary(stale, fields) {
+	if why == rfc9111.None && x.search.Stays(fields) && sameVary(stale, fields) {
 		renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
-		if tooBig == rfc9111.None && x.retag(renewed, own) {
-			x.renewed, x.given = renewed, true
+		if tooBig == rfc9111.None && s.retag(x, renewed, own) {
+			s.renewed, x.given = renewed, true
 			x.leftOut = x.h.policy.LeftOut(answer, stale.Status, stale.Header(), stale.Groups())
 			x.Validated = renewed.Generation
 			x.flight.Refresh(&x.Lookup, x.decision, renewed)
@@ -583,7 +584,7 @@ func sameVary(stale *store.Entry, updated http.Header) bool {
 
 // retag gives an entry the tags and groups that came with its validation, if
 // any did. It reports false if there are too many.
-func (x *fetch) retag(e *store.Entry, own http.Header) bool {
+func (s *staleResponse) retag(x *fetch, e *store.Entry, own http.Header) bool {
 	tags, few := rfc9111.Tags(own, x.h.Tags)
 	groups, fewGroups := rfc9111.CacheGroups(own)
 	tags, groups = x.h.policy.Relabel(tags, groups, e.Tags(), e.Groups())
@@ -593,8 +594,8 @@ func (x *fetch) retag(e *store.Entry, own http.Header) bool {
 
 // compareHead lets the response to a HEAD update the stored one to a GET, or
 // drop it everywhere (RFC 9111 §4.3.5).
-func (x *fetch) compareHead(own http.Header) {
-	stale := x.decision.Stale
+func (s *staleResponse) compareHead(t *recorder) {
+	x, stale, own := t.x, s.entry, t.before.Own(t.header)
 	switch rfc9111.CompareHead(stale.Header(), own) {
 	case rfc9111.Other:
 		x.h.node.Purger.InvalidateKey(&x.Lookup)
@@ -604,10 +605,10 @@ func (x *fetch) compareHead(own http.Header) {
 			Status: http.StatusOK, Response: own,
 			Sent: x.sent, Received: time.Now(),
 		}, stale.Status, stale.Header(), stale.Groups())
-		if why != rfc9111.None || !x.sameSearch(fields) || !sameVary(stale, fields) || routes.MadeOf(replacer(x.r), own, x.h.Targeted) != nil {
+		if why != rfc9111.None || !x.search.Stays(fields) || !sameVary(stale, fields) || routes.MadeOf(replacer(x.r), own, x.h.Targeted) != nil {
 			return
 		}
-		if renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent); tooBig == rfc9111.None && x.retag(renewed, own) {
+		if renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent); tooBig == rfc9111.None && s.retag(x, renewed, own) {
 			x.flight.Refresh(&x.Lookup, x.decision, renewed)
 		}
 	}
@@ -615,15 +616,14 @@ func (x *fetch) compareHead(own http.Header) {
 
 // standsIn reports whether what is stored answers a GET or HEAD in place of
 // a response with this status (RFC 5861 §4).
-func (x *fetch) standsIn(status int) bool {
-	return x.decision.Stale != nil && !x.decision.Stale.Failed && !x.Credentials && rfc9111.IsError(status) && x.mayServeStale()
-}
-
-func (x *fetch) mayServeStale() bool {
-	stale := *x.decision.Stale
+func (s *staleResponse) standsIn(x *fetch, status int) bool {
+	if s.entry == nil || s.entry.Failed || x.Credentials || !rfc9111.IsError(status) {
+		return false
+	}
+	stale := *s.entry
 	stale.Checked, stale.Compared = x.sent, false // it was there then
 	purged := x.h.node.Purger.IsPurged(&x.Lookup, &stale)
-	use, _ := rfc9111.Reuse(&x.Request, &x.decision.Stale.Fresh, rfc9111.Outage, time.Now())
+	use, _ := rfc9111.Reuse(&x.Request, &s.entry.Fresh, rfc9111.Outage, time.Now())
 	return !purged && use != rfc9111.Validate
 }
 
@@ -635,7 +635,7 @@ func (x *fetch) complete(t *recorder) {
 		defer body.Close()
 		defer func() {
 			if x.out.stored {
-				x.teach(t.entry, body)
+				x.lesson.teach(x, t.entry, body)
 			}
 		}()
 	}
@@ -644,8 +644,8 @@ func (x *fetch) complete(t *recorder) {
 		x.giveUp(rfc9111.Trailers)
 	case t.length >= 0 && size != t.length:
 		x.giveUp(rfc9111.Truncated)
-	case x.slices:
-		x.commitFirst(t)
+	case x.probe.comes.Load():
+		x.probe.commit(t)
 	case x.flight.Outgrown.Load():
 		x.given = true
 		x.flight.Settle(&x.Lookup, true)

@@ -93,7 +93,7 @@ func (t *recorder) WriteHeader(status int) {
 }
 
 func (t *recorder) interim(status int) {
-	if t.x.probes && t.x.far {
+	if t.x.probe.asked && t.x.far {
 		return // the final one may not be for the client
 	}
 	if status == http.StatusSwitchingProtocols {
@@ -135,23 +135,23 @@ func (t *recorder) adoptTrailers() {
 // sated reports whether the response is the client's alone, and what is left of it
 // not for the client either.
 func (t *recorder) sated() bool {
-	return t.state == silent && (t.answered || t.x.retries) || t.state == direct && delivery.Satisfied(t.ResponseWriter)
+	return t.state == silent && (t.answered || t.x.probe.retries) || t.state == direct && delivery.Satisfied(t.ResponseWriter)
 }
 
 // aside reports whether the response is the first chunk, for a client that wants another part.
-func (t *recorder) aside() bool { return t.x.slices && t.x.far }
+func (t *recorder) aside() bool { return t.x.probe.comes.Load() && t.x.far }
 
 // turnAside reports whether the client has got nothing, and something else is to answer it.
 func (t *recorder) turnAside() bool {
-	if t.aside() && t.x.first == nil && !t.x.retries {
-		t.state = t.x.again(rfc9111.Partial) // it broke off
+	if t.aside() && t.x.first == nil && !t.x.probe.retries {
+		t.state = t.x.probe.again(t.x, rfc9111.Partial) // it broke off
 	}
 	return t.state == silent && !t.answered
 }
 
 // partOf prepares what the client gets of a response that is coming in.
 func (t *recorder) partOf(w http.ResponseWriter) (http.ResponseWriter, int) {
-	if p := t.x.part; p != nil {
+	if p := t.x.probe.part; p != nil {
 		w, _ := delivery.OfPart(w, t.x.r, *p, w.Header()) // or all of the part: it says what it is
 		return w, http.StatusPartialContent
 	}
@@ -165,14 +165,14 @@ func (t *recorder) partOf(w http.ResponseWriter) (http.ResponseWriter, int) {
 func (t *recorder) passHeader(status int) {
 	t.adoptHeader()
 	w := t.ResponseWriter
-	t.x.out.fwdStatus = cmp.Or(t.x.cameAs, status)
+	t.x.out.fwdStatus = cmp.Or(t.x.probe.cameAs, status)
 	t.x.out.write(w.Header())
 	if t.x.whole {
 		if delivery.AnswerNotModified(w, t.x.r, status) {
 			t.answered, t.state = true, silent
 			return
 		}
-		if t.x.cut || t.x.part != nil || t.x.cameAs == 0 && rfc9111.AcceptsRanges(w.Header()) {
+		if t.x.probe.cut || t.x.probe.part != nil || t.x.probe.cameAs == 0 && rfc9111.AcceptsRanges(w.Header()) {
 			t.ResponseWriter, status = t.partOf(w)
 		}
 	}
@@ -212,7 +212,7 @@ func (t *recorder) Write(p []byte) (int, error) {
 // fill writes to the flight's fill.
 func (t *recorder) fill(p []byte) (n int, err error) {
 	f := t.x.flight
-	if t.x.slices && f.Fill.Size()+int64(len(p)) > t.length {
+	if t.x.probe.comes.Load() && f.Fill.Size()+int64(len(p)) > t.length {
 		return 0, node.Ended{Why: rfc9111.Truncated}
 	}
 	for err == nil && n < len(p) {

@@ -65,16 +65,25 @@ func (c *chunkSource) mender(i int) func() ([]byte, error) {
 // one only where nothing of the first is what the client wants: a 416, or the first chunk
 // when the client wants a part far from it.
 
-// asksFirst reports whether the upstream is asked for the first chunk.
-func (x *fetch) asksFirst() bool {
-	return x.WantsPart && !x.Alone && !x.noParts && !x.background && x.decision.Stale == nil &&
-		x.decision.Reason != rfc9111.HitForMiss && !x.h.node.Rejections.WantsWhole(x.Key, time.Now())
+// A probe is the request for the first chunk, and what came of it.
+type probe struct {
+	asked   bool
+	comes   atomic.Bool   // the first chunk does, and is stored
+	retries bool          // what came has nothing for the client, and the request looks up again
+	cut     bool          // all that there is came as a 206, so there are parts of it
+	cameAs  int           // 206, where it is made something else of; 0: it isn't
+	part    *rfc9111.Part // what a 206 has of the whole; nil: it isn't made something else of
 }
 
-// askFirst returns the header of a request for the first chunk. A client's If-Range stays if
-// the chunk has the client's part: an upstream that has something else answers with the whole.
-func (x *fetch) askFirst() http.Header {
-	x.probes, x.discards = true, true
+// ask returns the header of a request for the first chunk, or nil if the upstream is not to
+// be asked for that. A client's If-Range stays if the chunk has the client's part: an
+// upstream that has something else answers with the whole.
+func (p *probe) ask(x *fetch) http.Header {
+	if !x.WantsPart || x.Alone || x.noParts || x.background || x.stale.entry != nil ||
+		x.decision.Reason == rfc9111.HitForMiss || x.h.node.Rejections.WantsWhole(x.Key, time.Now()) {
+		return nil
+	}
+	p.asked, x.discards = true, true
 	header := rfc9111.Conditional(x.r.Header, nil)
 	if len(x.r.Header["Accept-Encoding"]) == 0 {
 		delete(header, "Accept-Encoding") // with a Range it is as the client's
@@ -86,14 +95,15 @@ func (x *fetch) askFirst() http.Header {
 	return header
 }
 
-// decideFirst looks at the answer to a request for the first chunk. It returns undecided for
+// decide looks at the answer to a request for the first chunk. It returns undecided for
 // what is the whole, or an error.
-func (x *fetch) decideFirst(t *recorder) recorderState {
+func (p *probe) decide(t *recorder) recorderState {
+	x := t.x
 	switch t.status {
 	case http.StatusPartialContent:
 	case http.StatusRequestedRangeNotSatisfiable: // an empty body, or an upstream that knows no more of ranges
 		x.judged = node.Rejection{Why: rfc9111.Partial, Status: t.status, Part: true}
-		return x.again(rfc9111.Partial)
+		return p.again(x, rfc9111.Partial)
 	case http.StatusOK:
 		if len(t.header["Content-Range"]) == 0 {
 			return undecided
@@ -101,19 +111,19 @@ func (x *fetch) decideFirst(t *recorder) recorderState {
 	default:
 		return undecided
 	}
-	x.cameAs = t.status
-	p, ok := rfc9111.ReadPart(t.before.Own(t.header))
+	p.cameAs = t.status
+	part, ok := rfc9111.ReadPart(t.before.Own(t.header))
 	ok = ok && t.status == http.StatusPartialContent
-	if ok && p.Start == 0 && p.Length == p.Size { // all that there is
-		rfc9111.MakeWhole(t.header, p.Size)
-		t.status, x.cut = http.StatusOK, true
+	if ok && part.Start == 0 && part.Length == part.Size { // all that there is
+		rfc9111.MakeWhole(t.header, part.Size)
+		t.status, p.cut = http.StatusOK, true
 		return undecided
 	}
 	why := rfc9111.Partial
 	if ok {
-		x.part = &p
-		if p.Start == 0 && p.Length == store.ChunkSize && p.Size > 0 {
-			if why = x.judgeFirst(t, p.Size); why == rfc9111.None {
+		p.part = &part
+		if part.Start == 0 && part.Length == store.ChunkSize && part.Size > 0 {
+			if why = p.judge(t, part.Size); why == rfc9111.None {
 				return x.open(t)
 			}
 		}
@@ -122,7 +132,7 @@ func (x *fetch) decideFirst(t *recorder) recorderState {
 	x.judged.Part = why == rfc9111.Partial
 	x.endStored(http.StatusOK, why)
 	if x.far {
-		return x.again(why)
+		return p.again(x, why)
 	}
 	x.h.policy.HideTags(t.header)
 	x.out.detail = why.String()
@@ -130,9 +140,10 @@ func (x *fetch) decideFirst(t *recorder) recorderState {
 	return direct
 }
 
-// judgeFirst decides whether a response is stored of which the first chunk comes. Partial:
+// judge decides whether a response is stored of which the first chunk comes. Partial:
 // not by parts.
-func (x *fetch) judgeFirst(t *recorder, size int64) rfc9111.Reason {
+func (p *probe) judge(t *recorder, size int64) rfc9111.Reason {
+	x := t.x
 	appends, ok := t.before.Edits(t.header)
 	if !ok {
 		return rfc9111.InFront
@@ -150,8 +161,8 @@ func (x *fetch) judgeFirst(t *recorder, size int64) rfc9111.Reason {
 		return why
 	}
 	e.Size, e.Generation, e.Appends = size, store.NewGeneration(), appends
-	t.entry, t.length, x.slices = e, store.ChunkSize, true
-	x.hasFirst.Store(true)
+	t.entry, t.length = e, store.ChunkSize
+	p.comes.Store(true)
 	rfc9111.MakeWhole(t.header, size)
 	t.status = http.StatusOK
 	return rfc9111.None
@@ -159,15 +170,16 @@ func (x *fetch) judgeFirst(t *recorder, size int64) rfc9111.Reason {
 
 // again has the request look up again, because what came has nothing for its client: to ask
 // for the whole, or, where the response is nobody else's, for the client's own range.
-func (x *fetch) again(why rfc9111.Reason) recorderState {
+func (p *probe) again(x *fetch, why rfc9111.Reason) recorderState {
 	x.giveUp(why)
-	x.retries, x.noParts = true, true
+	p.retries, x.noParts = true, true
 	x.exchange.Alone = why != rfc9111.Partial
 	return silent
 }
 
-// commitFirst stores a response whose first chunk has come.
-func (x *fetch) commitFirst(t *recorder) {
+// commit stores a response whose first chunk has come.
+func (p *probe) commit(t *recorder) {
+	x := t.x
 	body := x.flight.Fill.Bytes()
 	t.entry.Digest = x.flight.Fill.Digest()
 	if x.far { // the reader counts what the client gets a part of

@@ -130,6 +130,12 @@ func ManyParameters(query string) bool {
 	return strings.Count(query, "&")+strings.Count(query, ";") >= maxParameters
 }
 
+// Stays reports whether an updated header says the same of queries as v, which a key was
+// made of; nil: no key was.
+func (v *SearchVariance) Stays(updated http.Header) bool {
+	return v == nil || ParseSearchVariance(updated).String() == v.String()
+}
+
 // Normal returns the same for two queries that are equivalent under v (§6): what
 // is left of their parameters, names and values length-prefixed. It is no query.
 //

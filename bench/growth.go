@@ -48,7 +48,7 @@ func (b *bench) scale(ctx context.Context) error {
 			}
 		}
 		all = append(all, c)
-		n, err := b.capacity(ctx, s, n)
+		n, err := b.lab.capacity(ctx, s, n)
 		if err != nil {
 			return fmt.Errorf("capacity: %w", err)
 		}
@@ -119,8 +119,8 @@ func (b *bench) askForAll(ctx context.Context, t *target, count int64, path func
 const capacityURLs = 6000
 
 // capacity returns how many different bodies a cluster of small nodes holds.
-func (b *bench) capacity(ctx context.Context, s size, count int) (int, error) {
-	nodes, err := b.lab.startCluster(ctx, cluster{sizes: repeat("16MiB", count)})
+func (l *lab) capacity(ctx context.Context, s size, count int) (int, error) {
+	nodes, err := l.startCluster(ctx, cluster{sizes: repeat("16MiB", count)})
 	if err != nil {
 		return 0, err
 	}

@@ -169,29 +169,29 @@ func (b *bench) firstByteOf(ctx context.Context, alone *node, s size) error {
 			}
 		}
 	}
-	b.tellFirstBytes(s, all)
+	b.report.firstBytes(s, all)
 	return nil
 }
 
-// tellFirstBytes reports what firstByteOf has measured.
-func (b *bench) tellFirstBytes(s size, all []*runner) {
-	b.report.printf("\n### %s\n", s.name)
+// firstBytes adds what firstByteOf has measured.
+func (r *report) firstBytes(s size, all []*runner) {
+	r.printf("\n### %s\n", s.name)
 	rows := [][]string{{"", "p50 µs", "p99 µs", "against", "added µs", "requests"}}
 	byName := make(map[string]*runner)
 	var plotted []bar
-	for _, r := range all {
-		byName[r.name] = r
-		if len(r.times) == 0 {
+	for _, c := range all {
+		byName[c.name] = c
+		if len(c.times) == 0 {
 			continue
 		}
-		p50, p99 := median(r.times), quantile(r.times, 0.99)
-		row := []string{r.name, micros(p50), micros(p99), "", "", strconv.Itoa(len(r.times))}
-		if ref := byName[r.against]; ref != nil {
+		p50, p99 := median(c.times), quantile(c.times, 0.99)
+		row := []string{c.name, micros(p50), micros(p99), "", "", strconv.Itoa(len(c.times))}
+		if ref := byName[c.against]; ref != nil {
 			row[3], row[4] = ref.name, micros(p50-median(ref.times))
 		}
 		rows = append(rows, row)
-		plotted = append(plotted, bar{name: r.name, value: float64(p50), label: micros(p50) + " µs", rival: r.rival})
+		plotted = append(plotted, bar{name: c.name, value: float64(p50), label: micros(p50) + " µs", rival: c.rival})
 	}
-	b.report.table(rows)
-	b.report.plot("firstbyte-"+strings.ToLower(s.name), "time to first byte, "+s.name, bars("Time to first byte, µs (p50), "+s.name, plotted))
+	r.table(rows)
+	r.plot("firstbyte-"+strings.ToLower(s.name), "time to first byte, "+s.name, bars("Time to first byte, µs (p50), "+s.name, plotted))
 }

@@ -57,7 +57,7 @@ func (b *bench) byConnections(ctx context.Context) error {
 			}
 			groups, names = append(groups, all), append(names, strconv.Itoa(n))
 		}
-		b.grown("connections", names, groups)
+		b.report.grown("connections", names, groups)
 		return nil
 	})
 }
@@ -87,13 +87,13 @@ func (b *bench) byEntries(ctx context.Context) error {
 			}
 			groups, names = append(groups, all), append(names, thousands(float64(count)))
 		}
-		b.grown("entries", names, groups)
+		b.report.grown("entries", names, groups)
 		return nil
 	})
 }
 
-// grown reports a row for each cache, with a column for each group.
-func (b *bench) grown(what string, names []string, groups [][]*contestant) {
+// grown adds a row for each cache, with a column for each group.
+func (r *report) grown(what string, names []string, groups [][]*contestant) {
 	rows := [][]string{append([]string{what + ":"}, names...)}
 	for i, c := range groups[0] {
 		row := []string{c.name}
@@ -106,5 +106,5 @@ func (b *bench) grown(what string, names []string, groups [][]*contestant) {
 		}
 		rows = append(rows, row)
 	}
-	b.report.table(rows)
+	r.table(rows)
 }

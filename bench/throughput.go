@@ -514,14 +514,16 @@ func (b *bench) eachArena(ctx context.Context, sizes []size, f func(*arena) erro
 	secret := newSecret()
 	for _, s := range sizes {
 		a := &arena{b: b, size: s, rivals: rivals}
-		if err := b.inArena(ctx, a, secret, f); err != nil {
+		if err := a.with(ctx, secret, f); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
 	return nil
 }
 
-func (b *bench) inArena(ctx context.Context, a *arena, secret string, f func(*arena) error) error {
+// with calls f with the servers for every version of HTTP.
+func (a *arena) with(ctx context.Context, secret string, f func(*arena) error) error {
+	b := a.b
 	alone, err := b.lab.startCluster(ctx, cluster{sizes: []string{"512MiB"}, compare: true})
 	if err != nil {
 		return err
@@ -561,8 +563,8 @@ func (b *bench) throughput(ctx context.Context) error {
 		if err := b.compare(ctx, all); err != nil {
 			return err
 		}
-		b.standings(a, all)
-		return b.takeProfiles(ctx, a, all)
+		a.standings(all)
+		return a.takeProfiles(ctx, all)
 	})
 }
 
@@ -582,7 +584,8 @@ func (a *arena) fileName() string {
 	return strings.ToLower(a.size.name) + "-http" + a.version()[:1] + map[bool]string{true: "-tls"}[a.tls]
 }
 
-func (b *bench) standings(a *arena, all []*contestant) {
+func (a *arena) standings(all []*contestant) {
+	b := a.b
 	b.report.printf("\n### %s, HTTP/%s\n", a.size.name, a.version())
 	rows := [][]string{{"", "requests/s", "CPU µs", "against", "requests/s ×", "CPU ×", "generator µs"}}
 	var cost, speed []bar
@@ -631,8 +634,9 @@ func (r ratio) String() string {
 }
 
 // takeProfiles takes CPU profiles of all servers of each case.
-func (b *bench) takeProfiles(ctx context.Context, a *arena, all []*contestant) error {
-	if b.profiles == "" {
+func (a *arena) takeProfiles(ctx context.Context, all []*contestant) error {
+	dir := a.b.profiles
+	if dir == "" {
 		return nil
 	}
 	admins := map[*harness.Process]string{a.alone.Process: a.alone.Admin}
@@ -641,7 +645,7 @@ func (b *bench) takeProfiles(ctx context.Context, a *arena, all []*contestant) e
 			admins[p.owner.Process], admins[p.asker.Process] = p.owner.Admin, p.asker.Admin
 		}
 	}
-	if err := os.MkdirAll(b.profiles, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	for _, c := range all {
@@ -659,7 +663,7 @@ func (b *bench) takeProfiles(ctx context.Context, a *arena, all []*contestant) e
 			}
 			name := fmt.Sprintf("%s-%s-%d.pprof", strings.NewReplacer(" ", "-", ",", "").Replace(c.name), a.fileName(), i)
 			taken.Go(func() {
-				errs <- download("http://"+admins[p]+"/debug/pprof/profile?seconds=10", filepath.Join(b.profiles, name))
+				errs <- download("http://"+admins[p]+"/debug/pprof/profile?seconds=10", filepath.Join(dir, name))
 			})
 		}
 		_, err := long.run(ctx, 11*time.Second)

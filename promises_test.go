@@ -262,6 +262,32 @@ func TestTestsCanBeFound(t *testing.T) {
 	}
 }
 
+// TestTypesAreSmall: of a type with more methods, some belong together and are a type of
+// their own.
+func TestTypesAreSmall(t *testing.T) {
+	const most = 25
+	methods := make(map[string]int)
+	for _, name := range repoFiles(t, func(name string) bool {
+		return strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go")
+	}) {
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.FromSlash(name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv != nil {
+				of, _, _ := strings.Cut(funcName(f), ".")
+				methods[path.Dir(name)+": "+of]++
+			}
+		}
+	}
+	for of, n := range methods {
+		if n > most {
+			t.Errorf("%s has %d methods, at most %d", of, n, most)
+		}
+	}
+}
+
 // TestRandomTestsHaveASeed: what fails once can be seen again. Random numbers of the
 // package math/rand have no seed that a test could print.
 func TestRandomTestsHaveASeed(t *testing.T) {

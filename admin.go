@@ -314,7 +314,7 @@ func explainGroup(ctx context.Context, h *Handler, method, u string, header http
 }
 
 func explainedRequest(method, u string, header http.Header) (*http.Request, error) {
-	r, err := routes.RequestFor(method, u, header.Clone())
+	r, err := routes.RequestFor(method, rfc9111.Encoded(u), header.Clone())
 	if err != nil {
 		return nil, err
 	}

@@ -225,8 +225,7 @@ func (r reader) placesNamed(p *Purge) error {
 	default:
 		return Malformed("%s %.100q: default, exact or regex", purgeMethodField, how)
 	}
-	r.name(p, []string{r.Host}, sets)
-	return nil
+	return r.name(p, []string{r.Host}, sets)
 }
 
 // banned adds what FOSHttpCache's fields of expressions name.
@@ -250,8 +249,7 @@ func (r reader) banned(p *Purge) error {
 		}
 		return Unsupported("URLs of all hosts cannot be purged by a beginning: name the hosts in %s, as ^www\\.example\\.com$", banHostField)
 	}
-	r.name(p, hosts, sets)
-	return nil
+	return r.name(p, hosts, sets)
 }
 
 // hostsOf returns the hosts that an expression names.
@@ -271,7 +269,7 @@ func hostsOf(expression string) (hosts []string, err error) {
 }
 
 // name adds the selectors for URLs of hosts.
-func (r reader) name(p *Purge, hosts []string, sets []urlSet) {
+func (r reader) name(p *Purge, hosts []string, sets []urlSet) error {
 	seen := make(map[store.Selector]bool)
 	add := func(kind store.Kind, value string) {
 		if s := (store.Selector{Kind: kind, Value: value}); !seen[s] {
@@ -280,6 +278,9 @@ func (r reader) name(p *Purge, hosts []string, sets []urlSet) {
 		}
 	}
 	for _, set := range sets {
+		if len(set.target) > inbound.MaxTarget {
+			return Malformed("purge of a URL: it is too long")
+		}
 		if set.wholeHost() {
 			for _, host := range hosts {
 				add(store.Host, strings.ToLower(withoutPort(host)))
@@ -297,11 +298,12 @@ func (r reader) name(p *Purge, hosts []string, sets []urlSet) {
 			}
 		}
 	}
+	return nil
 }
 
 // spellings returns the URLs that a purge of a host and a target can be about. A
-// plugin speaks plain HTTP to the cache and often leaves out the port, whatever
-// clients of the site do.
+// plugin speaks plain HTTP to the cache and often leaves out the port, and may spell the
+// target in another way, whatever clients of the site do.
 func (r reader) spellings(host, target string) (urls []string) {
 	name := withoutPort(host)
 	hosts := []string{host, name}
@@ -312,8 +314,10 @@ func (r reader) spellings(host, target string) (urls []string) {
 	}
 	for _, scheme := range []string{"http", "https"} {
 		for _, host := range hosts {
-			if u := store.URLOf(scheme, host, target); !slices.Contains(urls, u) {
-				urls = append(urls, u)
+			for _, target := range rfc9111.Spellings(target) {
+				if u := store.URLOf(scheme, host, target); len(target) <= inbound.MaxTarget && !slices.Contains(urls, u) {
+					urls = append(urls, u)
+				}
 			}
 		}
 	}

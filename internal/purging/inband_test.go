@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -22,6 +23,8 @@ func FuzzReadInband(f *testing.F) {
 		"PURGE / HTTP/1.1\r\nHost: c.test\r\nXkey-Softpurge: a b\r\n\r\n",
 		"PURGE / HTTP/1.1\r\nHost: c.test\r\nX-Cache-Tags: (^|,)(a|b)(,|$)\r\nFastly-Soft-Purge: 1\r\n\r\n",
 		"PURGE * HTTP/1.1\r\nHost: :\r\n\r\n",
+		"PURGE /\u00e9?q=\xe9 HTTP/1.1\r\nHost: a.test\r\n\r\n",
+		"BAN / HTTP/1.1\r\nHost: a.test\r\nX-Url: ^/" + strings.Repeat("x", inbound.MaxTarget) + "\r\n\r\n",
 		"PURGE * HTTP/1.1\r\nHost: [::1]\r\nClear-Cache: true\r\n\r\n",
 	} {
 		f.Add(s)

@@ -58,25 +58,32 @@ func ReadRequest(w http.ResponseWriter, r *http.Request) (Request, error) {
 }
 
 // Selectors returns what a request names, none of it longer than a number of bytes. A URL
-// is in the form of store.URLOf.
+// is in the form of store.URLOf, in each way in which clients spell it.
 func (req Request) Selectors(longest int) ([]store.Selector, error) {
 	var selectors []store.Selector
 	add := func(kind store.Kind, value string) {
 		selectors = append(selectors, store.Selector{Kind: kind, Value: value})
+	}
+	addURL := func(kind store.Kind, u string) {
+		for _, spelling := range rfc9111.Spellings(u) {
+			if len(spelling) <= longest { // or nothing is stored of it
+				add(kind, spelling)
+			}
+		}
 	}
 	for _, text := range req.URLs {
 		u, err := store.ParseURL(text, true, longest)
 		if err != nil {
 			return nil, fmt.Errorf("url %.200q: %w", text, err)
 		}
-		add(store.URL, u)
+		addURL(store.URL, u)
 	}
 	for _, text := range req.Prefixes {
 		u, err := store.ParseURL(text, false, longest)
 		if err != nil {
 			return nil, fmt.Errorf("prefix %.200q: %w", text, err)
 		}
-		add(store.Prefix, u)
+		addURL(store.Prefix, u)
 	}
 	for _, host := range req.Hosts {
 		h, err := store.ParseHost(host)

@@ -89,7 +89,11 @@ func Related(r *http.Request, response http.Header) []string {
 		}
 		target := base.ResolveReference(reference)
 		if target.Scheme == base.Scheme && strings.EqualFold(target.Host, base.Host) && target.User == nil {
-			targets = append(targets, target.RequestURI())
+			uri := target.RequestURI()
+			targets = append(targets, uri)
+			if sent := Encoded(uri); sent != uri { // by the browser that follows
+				targets = append(targets, sent)
+			}
 		}
 	}
 	return targets

@@ -70,6 +70,7 @@ func TestRelated(t *testing.T) {
 	}{
 		{"Location", "/b", []string{"/b"}},
 		{"Location", "b?c=d", []string{"/a/b?c=d"}},
+		{"Location", "/\u00e9?q=\u00e9", []string{"/%C3%A9?q=\u00e9", "/%C3%A9?q=%C3%A9"}},
 		{"Content-Location", "http://site.test/b%20c", []string{"/b%20c"}},
 		{"Location", "http://SITE.test/b", []string{"/b"}},
 		{"Location", "http://site.test", []string{"/"}},

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
@@ -69,6 +71,11 @@ func (req Request) Selectors(longest int) ([]store.Selector, error) {
 			if len(spelling) <= longest { // or nothing is stored of it
 				add(kind, spelling)
 			}
+		}
+	}
+	for _, text := range slices.Concat(req.URLs, req.Prefixes, req.Hosts, req.Tags) {
+		if strings.ContainsRune(text, utf8.RuneError) { // JSON has it in place of what is no UTF-8
+			return nil, fmt.Errorf("%.200q is no UTF-8: write the bytes of a URL as %%E9, and purge by a tag of another encoding with a request to the site", text)
 		}
 	}
 	for _, text := range req.URLs {

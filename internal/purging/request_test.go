@@ -116,3 +116,22 @@ func TestPrefixesOfHosts(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsNoUTF8IsRefused: JSON would have another letter in its place, which nothing that
+// is stored has.
+func TestWhatIsNoUTF8IsRefused(t *testing.T) {
+	for _, body := range []string{
+		"{\"urls\": [\"https://a.test/caf\xe9\"]}",
+		"{\"prefixes\": [\"https://a.test/caf\xe9\"]}",
+		"{\"tags\": [\"caf\xe9\"]}",
+		`{"tags": ["\ud800"]}`,
+	} {
+		req, err := ReadRequest(httptest.NewRecorder(), httptest.NewRequest("POST", "/", strings.NewReader(body)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := req.Selectors(1000); err == nil {
+			t.Errorf("%q: it names %q", body, got)
+		}
+	}
+}

@@ -193,7 +193,7 @@ func (s *Server) purges(w http.ResponseWriter, r *http.Request) {
 		// If it is forgotten meanwhile the asker gets some twice.
 		all = all[slices.IndexFunc(all, func(p store.Purge) bool { return uint64(p.ID) == after })+1:]
 	}
-	n := batchOf(all)
+	n := batchOf(all, purgeBatch)
 	if n < len(all) {
 		w.Header().Set(moreField, "1")
 	}
@@ -206,12 +206,16 @@ func (s *Server) purges(w http.ResponseWriter, r *http.Request) {
 // over a link of 200 kbit/s.
 const purgeBatch = 16 << 10
 
+// purgeMessage is the same for purges that somebody waits for: far less than
+// maxPurgeMessage, and not many messages for a purge of all that a request may name.
+const purgeMessage = 256 << 10
+
 // moreField is the header field of an answer that has not all purges.
 const moreField = "Groupcache-More"
 
-// batchOf returns how many of some purges go together.
-func batchOf(purges []store.Purge) (n int) {
-	for size := int64(0); n < len(purges) && size < purgeBatch; n++ {
+// batchOf returns how many of some purges go together, of about so many bytes of memory.
+func batchOf(purges []store.Purge, about int64) (n int) {
+	for size := int64(0); n < len(purges) && size < about; n++ {
 		size += sizeOf(purges[n])
 	}
 	return n
@@ -229,6 +233,18 @@ func sizeOf(p store.Purge) int64 {
 // nothing that was fetched before. The breaker is not asked, because each node
 // counts.
 func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge) error {
+	for len(purges) > 0 {
+		n := batchOf(purges, purgeMessage)
+		if err := c.purgeSome(ctx, to, purges[:n]); err != nil {
+			return err
+		}
+		purges = purges[n:]
+	}
+	return nil
+}
+
+// purgeSome is Purge in one message.
+func (c *Client) purgeSome(ctx context.Context, to Node, purges []store.Purge) error {
 	body := EncodePurges(purges, time.Time{})
 	resp, err := c.post(ctx, to, pathPurge, bytes.NewReader(body), int64(len(body)))
 	if err != nil {
@@ -241,7 +257,7 @@ func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge) error
 // so long each.
 func (c *Client) PurgeAll(ctx context.Context, to Node, purges []store.Purge, each time.Duration) error {
 	for len(purges) > 0 {
-		n := batchOf(purges)
+		n := batchOf(purges, purgeBatch)
 		batch, cancel := context.WithTimeoutCause(ctx, each, ErrTimeout)
 		err := c.Purge(batch, to, purges[:n])
 		cancel()

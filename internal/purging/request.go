@@ -103,12 +103,12 @@ func (req Request) Selectors(longest int) ([]store.Selector, error) {
 		add(store.Host, h)
 	}
 	for _, tag := range req.Tags {
-		if tag != strings.TrimSpace(tag) || tag == "" || len(tag) > rfc9111.MaxTagLength {
+		named := rfc9111.SplitTags(tag)
+		if tag != strings.TrimSpace(tag) || tag == "" || slices.ContainsFunc(named, func(one string) bool { return len(one) > rfc9111.MaxTagLength }) {
 			return nil, fmt.Errorf("tag %.200q: 1 to %d bytes, without space around them", tag, rfc9111.MaxTagLength)
 		}
-		named := rfc9111.SplitTags(tag)
 		if len(named) == 0 {
-			return nil, fmt.Errorf("tag %q: only separators", tag)
+			return nil, fmt.Errorf("tag %.200q: only separators", tag)
 		}
 		for _, tag := range named { // no response has a tag with a separator in it
 			add(store.Tag, tag)

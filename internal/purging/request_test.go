@@ -1,6 +1,7 @@
 package purging
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -132,6 +133,20 @@ func TestWhatIsNoUTF8IsRefused(t *testing.T) {
 		}
 		if got, err := req.Selectors(1000); err == nil {
 			t.Errorf("%q: it names %q", body, got)
+		}
+	}
+}
+
+// TestTagsInOneText: as a command has them that writes out a list, one a line or all in one.
+func TestTagsInOneText(t *testing.T) {
+	list := make([]string, 100)
+	for i := range list {
+		list[i] = fmt.Sprintf("product-%d", i)
+	}
+	for _, separator := range []string{" ", ",", ", ", "\t", "\n", "\r\n"} {
+		got, err := Request{Tags: []string{strings.Join(list, separator)}}.Selectors(1000)
+		if err != nil || len(got) != len(list) || got[99] != (store.Selector{Kind: store.Tag, Value: "product-99"}) {
+			t.Errorf("separated by %q: %d tags, %v", separator, len(got), err)
 		}
 	}
 }

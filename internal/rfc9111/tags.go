@@ -34,11 +34,11 @@ func Tags(response http.Header, names []string) ([]string, bool) {
 	return slices.Compact(tags), true
 }
 
-// SplitTags returns the cache tags of a field line. White space and commas
-// separate them in every field: applications write "a, b" into Surrogate-Key,
+// SplitTags returns the cache tags of a field line, or of what a purge names. White space
+// and commas separate them in every field: applications write "a, b" into Surrogate-Key,
 // which Fastly reads as the tags "a," and "b".
 func SplitTags(line string) []string {
-	return strings.FieldsFunc(line, func(c rune) bool { return c == ' ' || c == '\t' || c == ',' })
+	return strings.FieldsFunc(line, func(c rune) bool { return strings.ContainsRune(" \t\r\n,", c) })
 }
 
 // CacheGroups returns the groups that a response belongs to (RFC 9875 §2),

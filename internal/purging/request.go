@@ -100,7 +100,7 @@ func (req Request) Selectors(longest int) ([]store.Selector, error) {
 		case len(h) > inbound.MaxHost:
 			return nil, fmt.Errorf("host %.200q: it is longer than %d bytes", host, inbound.MaxHost)
 		}
-		add(store.Host, h)
+		add(store.Host, strings.TrimSuffix(h, ":"))
 	}
 	for _, tag := range req.Tags {
 		named := rfc9111.SplitTags(tag)

@@ -15,6 +15,8 @@ import (
 var hosts = map[string]string{
 	"a.test":                "a.test",
 	"A.test:8080":           "a.test:8080",
+	"a.test:":               "a.test",
+	"[::1]:":                "[::1]",
 	"a_b-c.test.":           "a_b-c.test.",
 	"[::1]":                 "[::1]",
 	"[2001:DB8::1]:8080":    "[2001:db8::1]:8080",
@@ -102,6 +104,9 @@ func TestPrefixesOfHosts(t *testing.T) {
 		"http://a.test:443":    "http://a.test:443",
 		"http://A.test:80":     "http://a.test",
 		"https://a.test:8":     "https://a.test:8",
+		"https://a.test:":      "https://a.test:",
+		"https://a.test:/":     "https://a.test/",
+		" https://a.test/ ":    "https://a.test/",
 		"https://a.test?x=1":   "https://a.test/?x=1",
 		"https://bücher.test/": "https://xn--bcher-kva.test/",
 		"https://büch":         "", // the whole begins otherwise

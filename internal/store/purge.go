@@ -484,8 +484,12 @@ func (p *purges) close() {
 }
 
 // URLOf returns the URL by which a request's response is purged: as the client
-// sent it, with the host in lower case and without the scheme's own port.
+// sent it, with the host in lower case and without the scheme's own port, which an empty
+// one stands for (RFC 3986 §6.2.3).
 func URLOf(scheme, host, uri string) string {
+	if uri != "" { // else it is the beginning of one
+		host = strings.TrimSuffix(host, ":")
+	}
 	return scheme + "://" + normalHost(scheme, host) + uri
 }
 
@@ -493,6 +497,7 @@ func URLOf(scheme, host, uri string) string {
 // whole, it may be a beginning of one that has at least the host. The error says what the
 // text lacks.
 func ParseURL(text string, whole bool, limit int) (string, error) {
+	text = strings.Trim(text, " ") // no client sends it
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:

@@ -90,7 +90,8 @@ func (req Request) Selectors(longest int) ([]store.Selector, error) {
 		if err != nil {
 			return nil, fmt.Errorf("prefix %.200q: %w", text, err)
 		}
-		addURL(store.Prefix, u)
+		// A star at the end is a pattern's or stands for itself: without it, both are meant.
+		addURL(store.Prefix, strings.TrimRight(u, "*"))
 	}
 	for _, host := range req.Hosts {
 		h, err := store.ParseHost(host)

@@ -104,6 +104,8 @@ func TestPrefixesOfHosts(t *testing.T) {
 		"http://a.test:443":    "http://a.test:443",
 		"http://A.test:80":     "http://a.test",
 		"https://a.test:8":     "https://a.test:8",
+		"https://a.test/b/*":   "https://a.test/b/",
+		"https://a.test/*":     "https://a.test/",
 		"https://a.test:":      "https://a.test:",
 		"https://a.test:/":     "https://a.test/",
 		" https://a.test/ ":    "https://a.test/",

@@ -118,12 +118,16 @@ func (c *Client) Run(ctx context.Context, urls []string, progress func(Summary))
 	return c.summary
 }
 
-// pace hands out URLs, not faster than the rate.
+// pace hands out URLs, not faster than the rate. What a slow node has held up is not made up
+// for: all of it would come at once.
 func (c *Client) pace(ctx context.Context, urls []string, turns chan<- string) {
-	start := time.Now()
-	for i, u := range urls {
-		if c.Rate > 0 {
-			due := start.Add(time.Duration(float64(i) / c.Rate * float64(time.Second)))
+	every := time.Duration(0)
+	if c.Rate > 0 {
+		every = time.Duration(float64(time.Second) / c.Rate)
+	}
+	due := time.Now()
+	for _, u := range urls {
+		if every > 0 {
 			select {
 			case <-time.After(time.Until(due)):
 			case <-ctx.Done():
@@ -135,6 +139,10 @@ func (c *Client) pace(ctx context.Context, urls []string, turns chan<- string) {
 		case <-ctx.Done():
 			return
 		}
+		if now := time.Now(); now.Sub(due) > every {
+			due = now
+		}
+		due = due.Add(every)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -189,6 +190,31 @@ func TestRunIsBounded(t *testing.T) {
 		c.Run(ctx, list, func(Summary) {})
 		if n := all.Load(); n == 0 || n >= urls {
 			t.Errorf("%d requests before it was stopped", n)
+		}
+	})
+}
+
+// TestRunMakesUpForNothing: a node that has stood still does not get at once what it has
+// held up.
+func TestRunMakesUpForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, stood = 10, 20 * time.Second
+		var mu sync.Mutex // guards begun
+		var begun []time.Time
+		start := time.Now()
+		c := &Client{Concurrency: 4, Rate: rate}
+		c.http = &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+			mu.Lock()
+			begun = append(begun, time.Now())
+			mu.Unlock()
+			time.Sleep(max(time.Until(start.Add(stood)), time.Millisecond))
+			return &http.Response{StatusCode: 200, Header: http.Header{"Cache-Status": {"groupcache; hit"}}, Body: http.NoBody}, nil
+		})}
+		c.Run(t.Context(), slices.Repeat([]string{"http://a.test/"}, 100), func(Summary) {})
+		for i, at := range begun[:len(begun)-rate-1] {
+			if within := begun[i+rate+1].Sub(at); within < time.Second {
+				t.Fatalf("%d requests within %v", rate+2, within)
+			}
 		}
 	})
 }

@@ -81,8 +81,23 @@ func (l *urlList) fetch(ctx context.Context, u string, depth int) error {
 	return nil
 }
 
+// A bounded reader fails beyond maxSitemapBytes: the end that io.LimitReader makes there
+// would pass for that of the list.
+type bounded struct {
+	io.Reader
+	read int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if b.read += n; b.read > maxSitemapBytes {
+		return 0, fmt.Errorf("a list of more than %d MiB: make several of it", maxSitemapBytes>>20)
+	}
+	return n, err
+}
+
 func (l *urlList) read(ctx context.Context, r io.Reader, depth int) error {
-	b := bufio.NewReader(io.LimitReader(r, maxSitemapBytes))
+	b := bufio.NewReader(&bounded{Reader: r})
 	for range 2 { // a file that is compressed, and sent so: not without an end
 		magic, _ := b.Peek(2)
 		if string(magic) != "\x1f\x8b" {
@@ -92,7 +107,7 @@ func (l *urlList) read(ctx context.Context, r io.Reader, depth int) error {
 		if err != nil {
 			return err
 		}
-		b = bufio.NewReader(io.LimitReader(unpacked, maxSitemapBytes))
+		b = bufio.NewReader(&bounded{Reader: unpacked})
 	}
 	start, _ := b.Peek(512)
 	start = bytes.TrimPrefix(start, []byte("\xef\xbb\xbf"))

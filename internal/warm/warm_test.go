@@ -70,6 +70,20 @@ func TestReadURLs(t *testing.T) {
 	}
 }
 
+// TestALongListIsNotCutShort: what is beyond the bound is an error, and no end.
+func TestALongListIsNotCutShort(t *testing.T) {
+	c, err := New("127.0.0.1", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := "http://a.test/1\n" + strings.Repeat("# "+strings.Repeat("x", 1021)+"\n", maxSitemapBytes>>10) + "http://a.test/2\n"
+	for name, list := range map[string]string{"lines": long, "compressed": gzipped(long)} {
+		if got, err := c.ReadURLs(t.Context(), strings.NewReader(list)); err == nil || !strings.Contains(err.Error(), "64 MiB") {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 func FuzzReadURLs(f *testing.F) {
 	for _, seed := range []string{oneSitemap, gzipped(oneSitemap), "http://a.test/\n# b", "<sitemapindex><sitemap><loc>http://a/</loc></sitemap></sitemapindex>", "</a>", "<a></b>", "\x1f\x8b"} {
 		f.Add(seed)

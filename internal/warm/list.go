@@ -132,12 +132,19 @@ func (l *urlList) readLines(r io.Reader) error {
 	return s.Err()
 }
 
-// readXML reads a sitemap as sitemaps.org describes it: urlset/url/loc, or
-// sitemapindex/sitemap/loc.
+// Where a sitemap has URLs, and an index other sitemaps.
+const (
+	ofURL     = "urlset/url/loc"
+	ofSitemap = "sitemapindex/sitemap/loc"
+)
+
+// readXML reads a sitemap as sitemaps.org describes it.
 func (l *urlList) readXML(ctx context.Context, r io.Reader, depth int) error {
 	d := xml.NewDecoder(r)
 	var nested []string
+	var text strings.Builder // of the loc that path is at, which may come in pieces, as CDATA does
 	path := []string{}
+	at := func() string { return strings.Join(path[:min(len(path), 4)], "/") }
 	for {
 		token, err := d.Token()
 		if errors.Is(err, io.EOF) {
@@ -149,17 +156,25 @@ func (l *urlList) readXML(ctx context.Context, r io.Reader, depth int) error {
 		switch t := token.(type) {
 		case xml.StartElement:
 			path = append(path, t.Name.Local)
-		case xml.EndElement:
-			path = path[:len(path)-1]
 		case xml.CharData:
-			text := strings.TrimSpace(string(t))
-			switch strings.Join(path, "/") {
-			case "urlset/url/loc":
-				if err := l.add(text); err != nil {
+			if where := at(); where == ofURL || where == ofSitemap {
+				text.Write(t)
+			}
+		case xml.EndElement:
+			where, u := at(), strings.TrimSpace(text.String())
+			path = path[:len(path)-1]
+			if where != ofURL && where != ofSitemap {
+				continue
+			}
+			text.Reset()
+			switch {
+			case u == "": // nothing is named
+			case where == ofSitemap:
+				nested = append(nested, u)
+			default:
+				if err := l.add(u); err != nil {
 					return err
 				}
-			case "sitemapindex/sitemap/loc":
-				nested = append(nested, text)
 			}
 		}
 	}

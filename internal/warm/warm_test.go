@@ -48,6 +48,7 @@ func TestReadURLs(t *testing.T) {
 		"BOM":         {"\ufeffhttp://a.test/1\n", []string{"http://a.test/1"}},
 		"a sitemap":   {oneSitemap, ofSitemap},
 		"after BOM":   {"\ufeff" + oneSitemap, ofSitemap},
+		"CDATA":       {"<urlset><url><loc>\n<![CDATA[http://a.test/1?x=1&y=2]]>\n</loc></url><url><loc>http://a.<!-- b -->test/2</loc><loc/></url></urlset>", ofSitemap},
 		"compressed":  {gzipped(oneSitemap), ofSitemap},
 		"gz of lines": {gzipped("http://a.test/1"), []string{"http://a.test/1"}},
 		"twice":       {gzipped(gzipped(oneSitemap)), ofSitemap},

@@ -48,7 +48,7 @@ func TestImportsGoDown(t *testing.T) {
 		"internal/front":             {"internal/rfc9111"},
 		"internal/dashboard":         nil,
 		"internal/purging":           {"internal/node", "internal/peer", "internal/inbound", "internal/store", "internal/rfc9111"},
-		"internal/warm":              {"internal/guard"},
+		"internal/warm":              {"internal/guard", "internal/rfc9111"},
 		"internal/express":           {"internal/store"},
 		"internal/harness":           nil,
 		"internal/seed":              nil,

@@ -17,6 +17,7 @@ import (
 	"github.com/dunglas/httpsfv"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
 
 // A Client asks a node for many URLs. It is a client like any other: what it asks for
@@ -169,8 +170,9 @@ func (c *Client) ask(ctx context.Context, u string) {
 	s.count(resp.Header["Cache-Status"])
 }
 
+// get asks for a URL as a browser does: net/http alone encodes no query.
 func (c *Client) get(ctx context.Context, u string, header http.Header) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, rfc9111.Encoded(u), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -234,6 +234,26 @@ func TestRunMakesUpForNothing(t *testing.T) {
 	})
 }
 
+// TestRunAsksAsBrowsersDo: what a list has as people write it is asked for as browsers do, or
+// they would get another response than the one that is warm.
+func TestRunAsksAsBrowsersDo(t *testing.T) {
+	var asked []string
+	c := &Client{Concurrency: 1, http: &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+		asked = append(asked, r.URL.Scheme+"://"+r.URL.Host+r.URL.RequestURI())
+		return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
+	})}}
+	list := "http://a.test/caf\u00e9?q=caf\u00e9 au lait\nhttp://a.test/caf%c3%a9?q=%e9\nhttp://b\u00fccher.test/"
+	urls, err := c.ReadURLs(t.Context(), strings.NewReader(list))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Run(t.Context(), urls, func(Summary) {})
+	want := []string{"http://a.test/caf%C3%A9?q=caf%C3%A9%20au%20lait", "http://a.test/caf%c3%a9?q=%e9", "http://b\u00fccher.test/"}
+	if !slices.Equal(asked, want) {
+		t.Errorf("%q, want %q", asked, want)
+	}
+}
+
 // A transport is an http.RoundTripper of a function.
 type transport func(*http.Request) (*http.Response, error)
 

@@ -112,7 +112,7 @@ func cmdStatus(fl caddycmd.Flags) (int, error) {
 	if err := json.Unmarshal(body, &s); err != nil {
 		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the answer of the admin API: %w", err)
 	}
-	return caddy.ExitCodeSuccess, s.Print(os.Stdout)
+	return caddy.ExitCodeSuccess, show(os.Stdout, s.Print)
 }
 
 func listCommand() *cobra.Command {
@@ -160,7 +160,7 @@ func cmdList(fl caddycmd.Flags) (int, error) {
 	if err := json.Unmarshal(body, &all); err != nil {
 		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the answer of the admin API: %w", err)
 	}
-	return caddy.ExitCodeSuccess, all.Print(os.Stdout)
+	return caddy.ExitCodeSuccess, show(os.Stdout, all.Print)
 }
 
 func purgeCommand() *cobra.Command {
@@ -210,7 +210,7 @@ func cmdPurge(fl caddycmd.Flags) (int, error) {
 	if fl.Bool("json") {
 		_, err = os.Stdout.Write(answer)
 	} else {
-		err = result.Print(os.Stdout)
+		err = show(os.Stdout, result.Print)
 	}
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
@@ -297,7 +297,7 @@ func cmdExplain(fl caddycmd.Flags) (int, error) {
 	if err := json.Unmarshal(body, &e); err != nil {
 		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the answer of the admin API: %w", err)
 	}
-	return caddy.ExitCodeSuccess, e.Print(os.Stdout)
+	return caddy.ExitCodeSuccess, show(os.Stdout, e.Print)
 }
 
 func dashboardCommand() *cobra.Command {
@@ -415,7 +415,7 @@ func cmdWarm(fl caddycmd.Flags) (int, error) {
 	if fl.Bool("json") {
 		err = json.NewEncoder(os.Stdout).Encode(s)
 	} else {
-		err = s.Print(os.Stdout)
+		err = show(os.Stdout, s.Print)
 	}
 	switch {
 	case err != nil:

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -176,6 +177,18 @@ func TestPurgeCommand(t *testing.T) {
 		}
 	}
 	c.everywhere(t, "what was not purged", "6", path, "/shop/1")
+}
+
+// TestPurgeCommandBelievesNoStranger: another server at the address answers 200 to anything.
+func TestPurgeCommandBelievesNoStranger(t *testing.T) {
+	for _, answer := range []string{"{}", "", `{"id": "x", "nodes": []}`, "ok"} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer) }))
+		out, exit := caddyCommand(t, "groupcache", "purge", "--all", "--address", s.Listener.Addr().String())
+		s.Close()
+		if exit == 0 || !strings.Contains(out, "no answer to a purge") {
+			t.Errorf("%q: %d %s", answer, exit, out)
+		}
+	}
 }
 
 func TestNodeThatStartsAnewServesNothingPurged(t *testing.T) {

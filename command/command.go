@@ -204,8 +204,8 @@ func cmdPurge(fl caddycmd.Flags) (int, error) {
 		if result, answer = failedPurge(err); len(result.Nodes) == 0 {
 			return caddy.ExitCodeFailedStartup, err
 		}
-	} else if err := json.Unmarshal(answer, &result); err != nil {
-		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the answer of the admin API: %w", err)
+	} else if err := json.Unmarshal(answer, &result); err != nil || len(result.Nodes) == 0 { // the node that is asked acknowledges, too
+		return caddy.ExitCodeFailedStartup, fmt.Errorf("%.200q is no answer to a purge: is another server at this address?", answer)
 	}
 	if fl.Bool("json") {
 		_, err = os.Stdout.Write(answer)

@@ -170,6 +170,31 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 	}
 }
 
+// TestNamesWithoutEffectAreRefused: what no field, parameter or cookie is called, and what is
+// no pattern here.
+func TestNamesWithoutEffectAreRefused(t *testing.T) {
+	for option, want := range map[string][]string{
+		"tags Cache-Tag,Surrogate-Key":   {`tags "Cache-Tag,Surrogate-Key"`, "response field"},
+		`tags "Cache-Tag Surrogate-Key"`: {"response field", "spaces between"},
+		"query ignore *_id":              {`query "*_id"`, "at the end"},
+		"query only page*s":              {`query "page*s"`, "at the end"},
+		"query ignore session=1":         {`query "session=1"`, `"="`},
+		"query ignore a&b":               {`query "a&b"`, `"&"`},
+		"cookies ignore _ga,_gid":        {`cookies "_ga,_gid"`, `","`},
+		"cookies only lang;theme":        {`cookies "lang;theme"`, `";"`},
+		"cookies ignore **":              {`cookies "**"`, "at the end"},
+	} {
+		t.Run(option, func(t *testing.T) {
+			wantRefusal(t, fmt.Sprintf(directiveOption, t.TempDir(), option), append(want, "Caddyfile"))
+		})
+	}
+	for _, option := range []string{"query ignore utm_* a[] a.b a,b", "query ignore *", "cookies only lang __Host-id wp-*", "tags xkey Cache-Tag"} {
+		if err := validate(t, fmt.Sprintf(directiveOption, t.TempDir(), option)); err != nil {
+			t.Errorf("%s: %v", option, err)
+		}
+	}
+}
+
 // TestWrongResponseBlocksAreRefused: each says where, what, and what is right.
 func TestWrongResponseBlocksAreRefused(t *testing.T) {
 	directive := func(option string) string { return fmt.Sprintf(directiveOption, t.TempDir(), option) }

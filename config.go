@@ -267,18 +267,14 @@ func (h *Handler) check() error {
 		return fmt.Errorf("query_method %q: on or off", h.QueryMethod)
 	case !cachestatus.IsName(h.CacheStatus):
 		return fmt.Errorf("cache_status %q: a name of letters, digits and -_.*, beginning with a letter, or off", h.CacheStatus)
-	case h.Cookies != nil && len(h.Cookies.Ignore) > 0 && len(h.Cookies.Only) > 0:
-		return errors.New("cookies: ignore and only exclude each other")
 	case h.Query != nil && h.Key != "":
 		return fmt.Errorf("query is about the default key and has no effect on key %q: leave one of them out", h.Key)
-	case h.Query != nil && len(h.Query.Ignore) > 0 && len(h.Query.Only) > 0:
-		return errors.New("query ignore and query only exclude each other: leave one of them out")
 	case h.Stale != nil && (h.Stale.IfError < 0 || h.Stale.WhileRevalidate < 0 || h.Stale.After < 0):
 		return fmt.Errorf("stale: a negative duration")
 	case h.Stale != nil && h.Stale.After >= h.FillTimeout:
 		return fmt.Errorf("stale after %s has no effect beside fill_timeout %s, which ends the wait before: it has to be shorter", time.Duration(h.Stale.After), time.Duration(h.FillTimeout))
 	}
-	if err := cmp.Or(checkTargeted(h.Targeted), rules.Check(h.Response, h.Targeted)); err != nil {
+	if err := cmp.Or(h.Query.Check(), h.Cookies.Check(), checkTargeted(h.Targeted), storing.CheckTagFields(h.Tags), rules.Check(h.Response, h.Targeted)); err != nil {
 		return err
 	}
 	if h.Purge != nil {

@@ -2,6 +2,7 @@ package inbound
 
 import (
 	"cmp"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,6 +16,18 @@ type Cookies struct {
 
 	// The only cookies that are not removed.
 	Only []string `json:"only,omitempty"`
+}
+
+// Check returns an error if an option has no effect. A cookie's name is a token (RFC 6265
+// §4.1.1).
+func (c *Cookies) Check() error {
+	switch {
+	case c == nil:
+		return nil
+	case len(c.Ignore) > 0 && len(c.Only) > 0:
+		return errors.New("cookies: ignore and only exclude each other")
+	}
+	return checkNames("cookies", "=;, \t", slices.Concat(c.Ignore, c.Only))
 }
 
 // maxSortedCookies is beyond how many cookies, after the cut, their order stays as it came.

@@ -1,6 +1,8 @@
 package inbound
 
 import (
+	"errors"
+	"fmt"
 	"net/url"
 	"regexp"
 	"slices"
@@ -37,6 +39,32 @@ type Query struct {
 
 	// Whether the order of parameters makes no difference. Default: false.
 	Sort bool `json:"sort,omitempty"`
+}
+
+// Check returns an error if an option has no effect.
+func (q *Query) Check() error {
+	switch {
+	case q == nil:
+		return nil
+	case len(q.Ignore) > 0 && len(q.Only) > 0:
+		return errors.New("query ignore and query only exclude each other: leave one of them out")
+	}
+	return checkNames("query", "=&;", slices.Concat(q.Ignore, q.Only))
+}
+
+// checkNames returns an error if a pattern of an option is that of no name, because
+// characters are in it which no name has.
+func checkNames(option, never string, patterns []string) error {
+	for _, pattern := range patterns {
+		name := strings.TrimSuffix(pattern, "*")
+		if strings.Contains(name, "*") {
+			return fmt.Errorf("%s %q: a star stands at the end, for all names that begin so, and nowhere else", option, pattern)
+		}
+		if i := strings.IndexAny(name, never); i >= 0 {
+			return fmt.Errorf("%s %q: no name has %q in it: write names without values, and spaces between them", option, pattern, name[i:i+1])
+		}
+	}
+	return nil
 }
 
 // Normalize drops and sorts parameters of the query, and leaves what remains

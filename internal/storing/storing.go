@@ -3,10 +3,13 @@
 package storing
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
@@ -118,6 +121,16 @@ func (p *Policy) Shareable(x rfc9111.Exchange, size int64) bool {
 	p, x = p.Under(x)
 	_, why := rfc9111.Storable(x, p.Options)
 	return why == rfc9111.None && (p.rule == nil || !p.rule.NoStore)
+}
+
+// CheckTagFields returns an error if a name can't be one of a field that carries tags.
+func CheckTagFields(names []string) error {
+	for _, name := range names {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return fmt.Errorf("tags %q: no name of a response field, as Cache-Tag is: write spaces between several", name)
+		}
+	}
+	return nil
 }
 
 // HideTags removes the fields that are for this cache only.

@@ -28,8 +28,11 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("groupcache", httpcaddyfile.Before, "encode")
 }
 
-func parseGlobal(d *caddyfile.Dispenser, _ any) (any, error) {
+func parseGlobal(d *caddyfile.Dispenser, before any) (any, error) {
 	a := new(App)
+	if block, again := before.(httpcaddyfile.App); again {
+		_ = json.Unmarshal(block.Value, a) // as it is made below
+	}
 	if err := a.UnmarshalCaddyfile(d); err != nil {
 		return nil, err
 	}

@@ -128,6 +128,9 @@ func Resolve(all []*Rule, matchers map[string]caddyhttp.ResponseMatcher) error {
 func Check(all []*Rule, targeted []string) error {
 	var names []string
 	for i, r := range all {
+		if r == nil {
+			return fmt.Errorf("response %d is null: leave it out", i+1)
+		}
 		if err := r.check(); err != nil {
 			return err
 		}

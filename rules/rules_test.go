@@ -21,6 +21,7 @@ func TestNamesOfRules(t *testing.T) {
 		"twice, of all responses": {[]*Rule{rule("a", 404), {Name: "a", NoStore: true}}, false},
 		"a number":                {[]*Rule{rule("2", 404), rule("", 410)}, false},
 		"its own number":          {[]*Rule{rule("1", 404), rule("", 410)}, true},
+		"null":                    {[]*Rule{rule("a", 404), nil}, false}, // of JSON
 	} {
 		if err := Check(test.all, nil); (err == nil) != test.good {
 			t.Errorf("%s: %v", what, err)

@@ -60,8 +60,8 @@ type Entries struct {
 	Nodes []EntriesNode `json:"nodes"`
 }
 
-// Entry is what is stored under one cache key: of its newest response, on the node that
-// owns the key if that has it.
+// Entry is what is stored under one cache key: of the newest response that the list is
+// about, on the node that owns the key if that has it.
 type Entry struct {
 	// The URL that it was fetched for, and the group of handlers.
 	URL   string `json:"url"`
@@ -131,13 +131,13 @@ func list(n *node.Node, q EntriesQuery) (p part) {
 		}
 	}
 	n.Store.Each(func(one store.Listed) bool {
-		e := one.Variants[0]
-		switch {
-		case q.Group != "" && q.Group != one.Group:
-			return true
-		case len(q.Selectors) > 0 && len(about.About(one.Group, one.Key, e)) == 0:
+		i := slices.IndexFunc(one.Variants, func(e *store.Entry) bool {
+			return len(q.Selectors) == 0 || len(about.About(one.Group, one.Key, e)) > 0
+		})
+		if i < 0 || q.Group != "" && q.Group != one.Group {
 			return true
 		}
+		e := one.Variants[i]
 		p.Matched++
 		p.Entries = append(p.Entries, Entry{
 			URL: e.URL(), Group: one.Group, Key: hex.EncodeToString(one.Key[:]), Status: e.Status, Size: e.Size,

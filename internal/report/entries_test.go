@@ -120,3 +120,27 @@ func TestListHasNoGaps(t *testing.T) {
 		t.Errorf("%s, more %v, want %s", got, all.More, want)
 	}
 }
+
+// TestListLooksAtAllVariants: what a purge would drop is listed, though a newer variant of its
+// key is none of it.
+func TestListLooksAtAllVariants(t *testing.T) {
+	n := stored(t, nil)
+	for _, language := range []string{"de", "en"} {
+		e, why := store.NewEntry(200, http.Header{"Vary": {"Accept-Language"}}, http.Header{"Accept-Language": {language}},
+			rfc9111.Freshness{Received: time.Now(), Lifetime: time.Minute}, time.Now())
+		if why != rfc9111.None {
+			t.Fatal(why)
+		}
+		e.Size, e.Generation = 1, store.NewGeneration()
+		e.SetLabels("http://a.test/", []string{"page", "page-" + language}, nil)
+		if n.Store.Commit(n.Store.Namespace("default"), store.Key{1}, e, []byte("x")) == nil {
+			t.Fatal("not stored")
+		}
+	}
+	for tag, want := range map[string]string{"page": "page-en", "page-de": "page-de", "page-en": "page-en"} {
+		all, err := GatherEntries(t.Context(), n, EntriesQuery{Limit: 10, Selectors: []store.Selector{{Kind: store.Tag, Value: tag}}})
+		if err != nil || len(all.Entries) != 1 || all.Entries[0].Variants != 2 || !slices.Contains(all.Entries[0].Tags, want) {
+			t.Errorf("%s: %v, %+v", tag, err, all.Entries)
+		}
+	}
+}

@@ -302,7 +302,7 @@ func explainGroup(ctx context.Context, h *Handler, method, u string, header http
 		x.Lookup = node.Lookup{Namespace: h.space, Header: r.Header, Request: rfc9111.Request{Credentials: len(r.Header["Authorization"]) > 0}}
 	}
 	q := &explain.Question{
-		Request: r, Group: h.Group, Purges: h.Purge != nil && slices.Contains(h.Purge.Methods, r.Method),
+		Request: r, Group: h.Group, Purges: routed && h.Purge != nil && slices.Contains(h.Purge.Methods, r.Method),
 		Lookup: &x.Lookup, Bypass: why,
 	}
 	addresses := h.addressing(r)

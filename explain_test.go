@@ -249,7 +249,7 @@ func TestExplainSeveralGroups(t *testing.T) {
 	c := newCluster(t, 1, o, "group pages\nkey {http.request.host}|{http.request.uri.path}|{query.page}")
 	p := c[0]
 	p.start()
-	config := p.caddyfile("") + fmt.Sprintf("\nhttp://api.test:%s {\n\tbind 127.0.0.1\n\tgroupcache {\n\t\tgroup api\n\t}\n\treverse_proxy %s\n}\n", p.http[strings.LastIndexByte(p.http, ':')+1:], o.addr())
+	config := p.caddyfile("") + fmt.Sprintf("\nhttp://api.test:%s {\n\tbind 127.0.0.1\n\tgroupcache {\n\t\tgroup api\n\t\tpurge {\n\t\t\ttoken correct-horse-battery\n\t\t}\n\t}\n\treverse_proxy %s\n}\n", p.http[strings.LastIndexByte(p.http, ':')+1:], o.addr())
 	if code, answer := p.load(config); code != 200 {
 		t.Fatal(answer)
 	}
@@ -261,8 +261,10 @@ func TestExplainSeveralGroups(t *testing.T) {
 	if key := e.Groups[0].Key; key != clientHost+"|/list|2" {
 		t.Errorf("the key template yields %s", key)
 	}
-	if e := p.explain("/list", "group", "api"); len(e.Groups) != 1 || e.Groups[0].Group != "api" || e.Groups[0].Reason != "not-routed" {
-		t.Errorf("%+v", e.Groups)
+	for _, method := range []string{"GET", "PURGE"} { // which purges at its own site
+		if e := p.explain("/list", "group", "api", "method", method); len(e.Groups) != 1 || e.Groups[0].Group != "api" || e.Groups[0].Reason != "not-routed" {
+			t.Errorf("%s: %+v", method, e.Groups)
+		}
 	}
 	for query, sentence := range map[string]string{
 		"url=nonsense":                        "scheme and the host",

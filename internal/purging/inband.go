@@ -268,8 +268,21 @@ func hostsOf(expression string) (hosts []string, err error) {
 	return hosts, nil
 }
 
+// maxNamedBytes bounds the URLs that two expressions name together, for hosts and for targets.
+const maxNamedBytes = 2 * maxExpansionBytes
+
 // name adds the selectors for URLs of hosts.
 func (r reader) name(p *Purge, hosts []string, sets []urlSet) error {
+	size := 0
+	for _, host := range hosts {
+		size += len(sets) * len(host)
+	}
+	for _, set := range sets {
+		size += len(hosts) * len(set.target)
+	}
+	if len(hosts)*len(sets) > maxExpansions || size > maxNamedBytes {
+		return Malformed("%d targets of %d hosts are too many: send several requests", len(sets), len(hosts))
+	}
 	seen := make(map[store.Selector]bool)
 	add := func(kind store.Kind, value string) {
 		if s := (store.Selector{Kind: kind, Value: value}); !seen[s] {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -60,4 +61,25 @@ func FuzzReadInband(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestExpressionsTogetherAreBounded: each of two expressions names what is allowed, and both
+// together more than there is memory for.
+func TestExpressionsTogetherAreBounded(t *testing.T) {
+	for name, fields := range map[string][2]string{
+		"many of both":           {"^[a-p][a-p][a-p]\\.test$", "^/[a-p]$"},
+		"a long one of many":     {"^[a-p][a-p][a-p]\\.test$", "^/" + strings.Repeat("x", inbound.MaxTarget-1) + "$"},
+		"many of both, in parts": {"^(a|b)(a|b)(a|b)(a|b)(a|b)(a|b)(a|b)(a|b)(a|b)\\.test$", "^/(a|b)(a|b)(a|b)(a|b)(a|b)(a|b)(a|b)"},
+	} {
+		r := httptest.NewRequest("BAN", "/", nil)
+		r.Header = http.Header{banHostField: {fields[0]}, banURLField: {fields[1]}}
+		if p, err := ReadInband(r, "/", nil); err == nil {
+			t.Errorf("%s: %d selectors", name, len(p.Selectors))
+		}
+	}
+	r := httptest.NewRequest("BAN", "/", nil)
+	r.Header = http.Header{banHostField: {"^[a-p]\\.test$"}, banURLField: {"^/[a-p][a-p]$"}}
+	if p, err := ReadInband(r, "/", nil); err != nil || len(p.Selectors) != 16*256*2 {
+		t.Errorf("%v: %d selectors", err, len(p.Selectors))
+	}
 }

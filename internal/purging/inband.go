@@ -88,6 +88,11 @@ func ReadInband(req *http.Request, target string, tags []string) (p Purge, err e
 	if name := r.unknownField(); name != "" {
 		return p, Unsupported("the field %s is not understood: docs/purge.md has the fields that are", name)
 	}
+	for _, name := range []string{purgeMethodField, softPurgeField, clearCacheField, banURLField, banHostField, banTypeField} {
+		if len(r.Header[name]) > 1 && (name != banHostField || r.byExpressions()) {
+			return p, Malformed("the field %s stands there %d times: send a request for each", name, len(r.Header[name]))
+		}
+	}
 	p.Soft = r.Header.Get(softPurgeField) == "1"
 	named, some, err := r.tagsNamed(&p.Soft)
 	switch {
@@ -195,9 +200,7 @@ func (r reader) placesNamed(p *Purge) error {
 	if _, err := store.ParseHost(r.Host); err != nil {
 		return Malformed("purge of a URL of %.200q: %v", r.Host, err)
 	}
-	bans := strings.HasSuffix(r.Method, "BAN")
-	// Proxies may add X-Host to any request.
-	if len(r.Header[banURLField]) > 0 || bans && (len(r.Header[banHostField]) > 0 || len(r.Header[banTypeField]) > 0) {
+	if r.byExpressions() {
 		return r.banned(p)
 	}
 	var sets []urlSet
@@ -216,7 +219,7 @@ func (r reader) placesNamed(p *Purge) error {
 			return err
 		}
 		switch {
-		case bans: // it bans what matches, elsewhere, and not one URL
+		case r.bans(): // it bans what matches, elsewhere, and not one URL
 			set.whole = false
 		case set.target == "/purgeall": // Nginx Helper
 			set = urlSet{}
@@ -226,6 +229,15 @@ func (r reader) placesNamed(p *Purge) error {
 		return Malformed("%s %.100q: default, exact or regex", purgeMethodField, how)
 	}
 	return r.name(p, []string{r.Host}, sets)
+}
+
+// bans reports whether the method is one of those that take a pattern elsewhere.
+func (r reader) bans() bool { return strings.HasSuffix(r.Method, "BAN") }
+
+// byExpressions reports whether fields of expressions name what to purge. Proxies may add
+// X-Host to any request.
+func (r reader) byExpressions() bool {
+	return len(r.Header[banURLField]) > 0 || r.bans() && (len(r.Header[banHostField]) > 0 || len(r.Header[banTypeField]) > 0)
 }
 
 // banned adds what FOSHttpCache's fields of expressions name.

@@ -1,6 +1,7 @@
 package purging
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,7 +49,8 @@ type Request struct {
 // ReadRequest reads the JSON in a request's body. The error tells what would be right.
 func ReadRequest(w http.ResponseWriter, r *http.Request) (Request, error) {
 	var req Request
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+	var sent bytes.Buffer
+	d := json.NewDecoder(io.TeeReader(http.MaxBytesReader(w, r.Body, maxRequest), &sent))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&req); err != nil {
 		return req, fmt.Errorf("reading what to purge: %w; it takes group, urls, prefixes, hosts, tags, all and soft, in at most %d bytes", err, maxRequest)
@@ -56,7 +58,30 @@ func ReadRequest(w http.ResponseWriter, r *http.Request) (Request, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return req, errors.New("reading what to purge: there is more than one JSON object")
 	}
+	if name := repeated(sent.Bytes()); name != "" {
+		return req, fmt.Errorf("reading what to purge: %s stands there twice: join the two lists", name)
+	}
 	return req, nil
+}
+
+// repeated returns the name of a member that an object has twice, of which only the last is
+// decoded; "": each is there once. What it gets has been decoded before.
+func repeated(object []byte) string {
+	d := json.NewDecoder(bytes.NewReader(object))
+	_, _ = d.Token()
+	seen := make(map[string]bool)
+	for d.More() {
+		token, _ := d.Token()
+		name, _ := token.(string)
+		if name = strings.ToLower(name); seen[name] { // in any case, as it is decoded
+			return name
+		}
+		seen[name] = true
+		if err := d.Decode(new(json.RawMessage)); err != nil {
+			return ""
+		}
+	}
+	return ""
 }
 
 // Selectors returns what a request names, none of it longer than a number of bytes. A URL

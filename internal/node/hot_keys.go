@@ -172,6 +172,9 @@ func (b *HotKeys) top(now time.Time) []BusyKey {
 	}
 	all := make([]BusyKey, 0, len(sums))
 	for k, sum := range sums {
+		if !b.Show.Load() { // any more: a reload may have switched it off
+			sum.url = ""
+		}
 		all = append(all, BusyKey{
 			Hash: hex.EncodeToString(k[:]), URL: sum.url, Group: sum.group,
 			PerSecond: float64(sum.count*hotSample) / span.Seconds(), MissesPerSecond: float64(sum.missed*hotSample) / span.Seconds(),

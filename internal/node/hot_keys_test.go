@@ -42,8 +42,13 @@ func TestBusyKeys(t *testing.T) {
 		}
 	}
 	b.Count("g", key(1), "http://a.test/"+strings.Repeat("x", 1000), start.Add(21*time.Second))
+	b.Show.Store(true)
 	if got := b.Top(start.Add(22 * time.Second))[2]; !strings.HasPrefix(got.URL, "http://a.test/xxx") || len(got.URL) > 2*maxHotURL {
 		t.Errorf("%+v", got)
+	}
+	b.Show.Store(false)
+	if got := b.Top(start.Add(22 * time.Second))[2]; got.URL != "" {
+		t.Errorf("a URL that is to be shown no more: %+v", got)
 	}
 	if got := b.Top(start.Add(90 * time.Second)); len(got) == 0 {
 		t.Error("what was busy a minute ago is forgotten")

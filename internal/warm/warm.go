@@ -53,7 +53,8 @@ type Summary struct {
 	// Answered without a Cache-Status: the request passed no cache.
 	NoCache int `json:"no_cache"`
 
-	// Not answered, and why: the first errors.
+	// Not answered, or with an error of the server (5xx) that is not stored, and why: the
+	// first errors.
 	Failed int      `json:"failed"`
 	Errors []string `json:"errors,omitempty"`
 }
@@ -153,6 +154,9 @@ func (c *Client) ask(ctx context.Context, u string) {
 		_, err = io.Copy(io.Discard, resp.Body) // what breaks off is not stored
 		resp.Body.Close()
 	}
+	if err == nil && resp.StatusCode >= http.StatusInternalServerError && !kept(resp.Header["Cache-Status"]) {
+		err = fmt.Errorf("%s: status %s", u, resp.Status)
+	}
 	if ctx.Err() != nil {
 		return // it was not the node that broke off
 	}
@@ -183,33 +187,44 @@ func (c *Client) get(ctx context.Context, u string, header http.Header) (*http.R
 	return c.http.Do(r)
 }
 
-// count reads a Cache-Status (RFC 9211). Its last member is the cache nearest to
-// the client.
-func (s *Summary) count(lines []string) {
+// nearest returns the member of a Cache-Status (RFC 9211) that is of the cache nearest to the
+// client: the last one.
+func nearest(lines []string) (item httpsfv.Item, ok bool) {
 	list, err := httpsfv.UnmarshalList(lines)
-	if err != nil || len(list) == 0 {
-		s.NoCache++
-		return
+	if err == nil && len(list) > 0 {
+		item, ok = list[len(list)-1].(httpsfv.Item)
 	}
-	item, ok := list[len(list)-1].(httpsfv.Item)
+	return item, ok
+}
+
+func has(item httpsfv.Item, name string) bool {
+	v, ok := item.Params.Get(name)
+	return ok && v == true
+}
+
+// kept reports whether a response is stored, also if that is an error.
+func kept(lines []string) bool {
+	item, ok := nearest(lines)
+	return ok && (has(item, "hit") || has(item, "stored"))
+}
+
+// count counts what became of a request.
+func (s *Summary) count(lines []string) {
+	item, ok := nearest(lines)
 	if !ok {
 		s.NoCache++
 		return
-	}
-	has := func(name string) bool {
-		v, ok := item.Params.Get(name)
-		return ok && v == true
 	}
 	word := func(name string) string {
 		v, _ := item.Params.Get(name)
 		return fmt.Sprint(v)
 	}
 	switch {
-	case has("hit"):
+	case has(item, "hit"):
 		s.Hits++
-	case has("stored"):
+	case has(item, "stored"):
 		s.Stored++
-	case has("collapsed"):
+	case has(item, "collapsed"):
 		s.Collapsed++
 	case word("fwd") == "stale" && word("fwd-status") == "304":
 		s.Revalidated++

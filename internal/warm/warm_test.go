@@ -166,6 +166,32 @@ func TestSummaryCounts(t *testing.T) {
 	}
 }
 
+// TestErrorsOfTheServerAreFailures: where the upstream is down nothing is warm, and nobody may
+// think so. An error that is stored is as warm as it can be.
+func TestErrorsOfTheServerAreFailures(t *testing.T) {
+	answers := map[string]struct {
+		status int
+		said   string
+	}{
+		"http://a.test/down":      {502, "groupcache; fwd=uri-miss; detail=aborted"},
+		"http://a.test/no-cache":  {500, ""},
+		"http://a.test/stored":    {503, "groupcache; fwd=uri-miss; fwd-status=503; stored"},
+		"http://a.test/hit":       {500, "groupcache; hit; ttl=5"},
+		"http://a.test/not-found": {404, "groupcache; fwd=uri-miss; fwd-status=404; detail=no-freshness"},
+	}
+	c := &Client{Concurrency: 2, http: &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+		a := answers[r.URL.String()]
+		return &http.Response{StatusCode: a.status, Status: fmt.Sprint(a.status, " ", http.StatusText(a.status)), Header: http.Header{"Cache-Status": {a.said}}, Body: http.NoBody}, nil
+	})}}
+	s := c.Run(t.Context(), slices.Collect(maps.Keys(answers)), func(Summary) {})
+	if s.Asked != 5 || s.Failed != 2 || s.Stored != 1 || s.Hits != 1 || s.NotStored["no-freshness"] != 1 || s.NoCache != 0 {
+		t.Errorf("%+v", s)
+	}
+	if !slices.Contains(s.Errors, "http://a.test/down: status 502 Bad Gateway") {
+		t.Errorf("%q", s.Errors)
+	}
+}
+
 // TestRunIsBounded: never more requests at the same time, nor faster, than it
 // was told.
 func TestRunIsBounded(t *testing.T) {

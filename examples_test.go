@@ -174,6 +174,22 @@ func TestHelmExample(t *testing.T) {
 	}
 }
 
+// TestSizesOfTheChart: each size that the chart takes is one that a Caddyfile takes.
+func TestSizesOfTheChart(t *testing.T) {
+	pattern, _ := at(objects(t, "examples/helm/caddy-groupcache/values.schema.json")[0], "properties", "cacheSize", "pattern").(string)
+	takes := regexp.MustCompile(pattern)
+	for size, want := range map[string]bool{
+		"512MiB": true, "1.5GiB": true, "2GB": true, "512 MiB": false, "1.2.3GiB": false, ".GiB": false, "many": false, "512": false,
+	} {
+		if got := takes.MatchString(size); got != want {
+			t.Errorf("%q: the chart takes it: %v", size, got)
+		}
+		if want {
+			adapt(t, []byte("{\n\tgroupcache {\n\t\tcache_size "+size+"\n\t}\n}\n"))
+		}
+	}
+}
+
 // TestRelease: the newest version of the changelog is that of chart and image, and
 // docs/releasing.md names the Go and the platforms of tools/release.
 func TestRelease(t *testing.T) {

@@ -158,7 +158,9 @@ func Purges(applied []store.Purge, now time.Time) []Purge {
 		if len(told) == maxPurges {
 			break
 		}
-		told = append(told, purgeOf(one, now))
+		if len(one.Selectors) > 0 { // not a marker of a node that has stopped
+			told = append(told, purgeOf(one, now))
+		}
 	}
 	return told
 }
@@ -167,7 +169,7 @@ func purgeOf(one store.Purge, now time.Time) Purge {
 	s := Purge{ID: one.ID.String(), Group: one.Group, Soft: one.Soft, SecondsAgo: seconds(now.Sub(one.At)), Named: []string{}}
 	for _, selector := range one.Selectors {
 		switch value := selector.Value; {
-		case selector.Kind == store.OfKey: // these only accompany others
+		case selector.Kind == store.OfKey || selector.Kind == store.Group: // these only accompany others
 		case len(s.Named) == maxNamed:
 			s.More++
 		case value == "":

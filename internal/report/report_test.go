@@ -50,6 +50,21 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// TestPurgesAsTheyWereNamed: without what accompanies a URL, which is no text for people, and
+// without what is no purge.
+func TestPurgesAsTheyWereNamed(t *testing.T) {
+	now := time.Now()
+	told := Purges([]store.Purge{
+		{ID: 1, At: now, Selectors: []store.Selector{
+			{Kind: store.URL, Value: "http://a.test/"}, {Kind: store.Group, Value: "http://a.test\n\x00path 0123"}, {Kind: store.OfKey, Value: strings.Repeat("k", 32)},
+		}},
+		{ID: 2, At: now}, // the marker of a node that has stopped
+	}, now)
+	if len(told) != 1 || told[0].ID != store.PurgeID(1).String() || strings.Join(told[0].Named, ", ") != "url http://a.test/" || told[0].More != 0 {
+		t.Errorf("%+v", told)
+	}
+}
+
 func TestPurgesAreBounded(t *testing.T) {
 	var purge store.Purge
 	for range 100 {

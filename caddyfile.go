@@ -33,10 +33,8 @@ func parseGlobal(d *caddyfile.Dispenser, before any) (any, error) {
 	if block, again := before.(httpcaddyfile.App); again {
 		_ = json.Unmarshal(block.Value, a) // as it is made below
 	}
-	if err := a.UnmarshalCaddyfile(d); err != nil {
-		return nil, err
-	}
-	return httpcaddyfile.App{Name: "groupcache", Value: caddyconfig.JSON(a, nil)}, nil
+	err := a.UnmarshalCaddyfile(d)
+	return httpcaddyfile.App{Name: "groupcache", Value: caddyconfig.JSON(a, nil)}, err
 }
 
 // parseDirective parses the directive with its matcher.

@@ -64,6 +64,17 @@ func TestWhatIsSaidInFrontForbids(t *testing.T) {
 	wantStatus(t, behindHeader(t, h, fixed(new(atomic.Int64), "hello"), false, http.Header{"Cache-Control": {"private"}}), "fwd=bypass; fwd-status=200; detail=in-front")
 }
 
+// TestExplainKnowsOfTheFront: what a handler in front has said is why nothing is stored, and
+// not that nobody has asked.
+func TestExplainKnowsOfTheFront(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	behindHeader(t, h, fixed(new(atomic.Int64), "hello", "Cache-Control", "max-age=60"), false, http.Header{"Cache-Control": {"no-store"}})
+	g, err := explainGroup(t.Context(), h, http.MethodGet, "http://example.com/", nil)
+	if err != nil || g.Verdict != "fetch" || g.Reason != "in-front" || g.Cause != "Cache-Control: no-store" {
+		t.Errorf("%v: %s, %s, %s", err, g.Verdict, g.Reason, g.Cause)
+	}
+}
+
 // TestLinesOfTheFrontStayThere: what the handlers behind append to is stored without
 // the lines of the front, and appended on hits.
 func TestLinesOfTheFrontStayThere(t *testing.T) {

@@ -68,6 +68,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	case r.Context().Value(caddyhttp.ErrorCtxKey) != nil:
 		return h.bypass(w, r, next, rfc9111.ErrorRoute)
 	case front.Forbids(w.Header(), h.policy.Options):
+		x.noteFront()
 		return h.bypass(w, r, next, rfc9111.InFront)
 	}
 	if h.Express && r.ProtoMajor < 3 {
@@ -89,6 +90,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 		}
 	}
 	return new(x).run(at)
+}
+
+// noteFront notes for explain what forbids the request. It is apart from serve for the stack.
+func (x *exchange) noteFront() {
+	x.h.node.Rejections.Note(x.Key, rfc9111.InFront, x.h.policy.Rejection(rfc9111.InFront, 0, x.r.Header, x.w.Header()))
 }
 
 // run has a request take its steps.

@@ -125,10 +125,7 @@ func (h *PurgeHandler) purge(w http.ResponseWriter, r *http.Request) (result Pur
 
 func parsePurgeHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(PurgeHandler)
-	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
-	}
-	return handler, nil
+	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
 }
 
 // UnmarshalCaddyfile sets up the handler from the directive. Syntax:

@@ -53,6 +53,10 @@ type Config struct {
 	Changed  func(was, is Member)
 	OnChange func([]Member)
 
+	// Joined is called once, when all seeds have been tried for the first time, after
+	// OnChange has been called with the members that they brought. It may be nil.
+	Joined func()
+
 	// tune shortens memberlist's timeouts in tests; nil otherwise.
 	tune func(*memberlist.Config)
 }

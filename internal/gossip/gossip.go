@@ -260,22 +260,29 @@ func (m *Membership) stop(goodbye func() error) {
 	})
 }
 
-// watch is the only caller of Changed and OnChange.
+// watch is the only caller of Changed, OnChange and Joined.
 func (m *Membership) watch(ctx context.Context) {
 	defer close(m.watchDone)
 	tick := time.NewTicker(housekeeping) // time alone ends suspicions and memories
 	defer tick.Stop()
 	var last []Member
 	told := make(map[string]Member)
+	tried, joined := m.joiner.tried, m.cfg.Joined
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-tried:
+			tried = nil
 		case <-m.roster.changed:
 		case <-tick.C:
 			guard.Run(func() { m.late.settle(m.roster.knows, m.lines) })
 		}
 		guard.Run(func() { last = m.look(ctx, last, told) })
+		if tried == nil && joined != nil {
+			guard.Run(joined)
+			joined = nil
+		}
 	}
 }
 

@@ -32,6 +32,7 @@ type joiner struct {
 	started  time.Time
 	outcomes map[string]string // of each seed, the kind as last logged; of run's goroutine
 	now      chan struct{}     // 1-buffered: seeds has changed
+	tried    chan struct{}     // closed when the first round is over
 
 	mu        sync.Mutex // guards below
 	seeds     []string
@@ -41,7 +42,7 @@ type joiner struct {
 func newJoiner(m *Membership) *joiner {
 	return &joiner{
 		m: m, started: time.Now(), outcomes: make(map[string]string),
-		now: make(chan struct{}, 1), seeds: slices.Clone(m.cfg.Join),
+		now: make(chan struct{}, 1), tried: make(chan struct{}), seeds: slices.Clone(m.cfg.Join),
 	}
 }
 
@@ -58,6 +59,7 @@ func (j *joiner) setSeeds(seeds []string) {
 
 // run joins round after round, until ctx ends.
 func (j *joiner) run(ctx context.Context) {
+	first := sync.OnceFunc(func() { close(j.tried) })
 	for {
 		round, cancel := context.WithCancel(ctx)
 		j.mu.Lock()
@@ -65,6 +67,7 @@ func (j *joiner) run(ctx context.Context) {
 		seeds := slices.Clone(j.seeds)
 		j.mu.Unlock()
 		guard.Run(func() { j.round(round, seeds) })
+		first()
 		cancel()
 
 		// Jitter: nodes that start together must not resolve and join in step for ever.

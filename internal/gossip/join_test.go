@@ -165,3 +165,27 @@ func TestWildcard(t *testing.T) {
 	b := startNode(t, "b", everywhere(a.Addr()))
 	waitRing(t, "a b", a, b)
 }
+
+// TestJoinedComesAfterTheMembers: who waits for it knows of all that the seeds have brought,
+// and does not wait for seeds that are not there.
+func TestJoinedComesAfterTheMembers(t *testing.T) {
+	t.Parallel()
+	a := startNode(t, "a", nil)
+	for name, list := range map[string][]string{"b": {a.Addr()}, "c": {a.Addr(), "nowhere.invalid:1"}, "d": {"nowhere.invalid:1"}, "e": nil} {
+		joined := make(chan []Member, 2)
+		var last []Member // only the goroutine that calls back has it
+		startNode(t, name, func(cfg *Config) {
+			cfg.Join = list
+			cfg.OnChange = func(members []Member) { last = slices.Clone(members) }
+			cfg.Joined = func() { joined <- last }
+		})
+		select {
+		case members := <-joined:
+			if knows := slices.ContainsFunc(members, func(m Member) bool { return m.Name == "a" }); knows != (name == "b" || name == "c") {
+				t.Errorf("%s: %v", name, members)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%s has not joined", name)
+		}
+	}
+}

@@ -72,10 +72,11 @@ type Purger struct {
 	Log    store.PurgeLog                // what it can tell nodes that were away
 	Counts [store.KindCount]atomic.Int64 // selectors, by kind, without what traffic invalidates
 
-	Foreign   atomic.Pointer[[]string] // live members that are not on the ring
-	reminders reminders                // nodes that have not acknowledged a purge
-	Sync      purgeSync                // whether the node was away itself
-	waking    sync.Mutex               // one at a time notices that
+	Foreign   atomic.Pointer[[]string]      // live members that are not on the ring
+	joining   atomic.Pointer[chan struct{}] // closed when the node has looked for others once; nil: it has none to look for
+	reminders reminders                     // nodes that have not acknowledged a purge
+	Sync      purgeSync                     // whether the node was away itself
+	waking    sync.Mutex                    // one at a time notices that
 
 	Asked atomic.Bool // this node was asked for a purge, or has seen a change, itself
 
@@ -84,10 +85,35 @@ type Purger struct {
 	OnPurge func(p store.Purge, asked bool)
 }
 
+// Joins notes that the node begins to look for others. It returns what tells that it has
+// looked for all once, and that those which it has found are told to it.
+func (p *Purger) Joins() (joined func()) {
+	done := make(chan struct{})
+	p.joining.Store(&done)
+	return sync.OnceFunc(func() { close(done) })
+}
+
+// awaitOthers waits until a node that has just started can know of others, for as long as
+// one of them might take to answer.
+func (p *Purger) awaitOthers() {
+	joining := p.joining.Load()
+	if joining == nil {
+		return
+	}
+	timer := time.NewTimer(PurgeDeadline)
+	defer timer.Stop()
+	select {
+	case <-*joining:
+	case <-timer.C:
+	case <-p.node.Over.Done():
+	}
+}
+
 // Everywhere applies purges here and on all live nodes.
 func (p *Purger) Everywhere(purges []store.Purge) []Acknowledgement {
 	p.Asked.Store(true)
 	p.apply(purges, true)
+	p.awaitOthers()
 	acks := []Acknowledgement{{Name: p.node.Name, Acknowledged: true}}
 	for _, name := range *p.Foreign.Load() {
 		acks = append(acks, Acknowledgement{Name: name, Error: "it speaks another version of the protocol: purge it by its own admin API"})

@@ -74,7 +74,7 @@ func withKeys(selectors []store.Selector, from handlers) (all []store.Selector) 
 		}
 		for _, h := range from {
 			if r, err := routes.RequestFor(http.MethodGet, s.Value, nil); err == nil {
-				all = append(all, h.group().selectorsOf(r, r.RequestURI)...)
+				all = append(all, handlers{h}.selectorsOf(r, r.RequestURI)...)
 			}
 		}
 	}
@@ -139,7 +139,7 @@ func purgeOf(h *Handler, r *http.Request) (selectors []store.Selector, soft bool
 	if err != nil {
 		return nil, false, err
 	}
-	selectors = withKeys(p.Selectors, handlers{h})
+	selectors = withKeys(p.Selectors, h.group())
 	if p.Own { // a key template may have fields in it
 		selectors = unique(append(selectors, h.group().selectorsOf(r, requestURI(r))...))
 	}

@@ -7,7 +7,29 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
+
+// TestPurgeCostsEachHandlerOnce: many sites with settings of their own, in one group, make a
+// purge of a URL no dearer than their number.
+func TestPurgeCostsEachHandlerOnce(t *testing.T) {
+	allocations := func(n int) float64 {
+		one, a := newLoneNode(t), &App{groups: make(handlersByGroup)}
+		for i := range n {
+			a.join(newHandler(t, one, func(h *Handler) { h.MaxBodySize = int64(i + 1) }))
+		}
+		all := a.groups[defaultGroup].distinct()
+		if len(all) != n {
+			t.Fatalf("%d of %d handlers", len(all), n)
+		}
+		named := []store.Selector{{Kind: store.URL, Value: "http://a.test/"}}
+		return testing.AllocsPerRun(3, func() { withKeys(named, all) })
+	}
+	if few, many := allocations(10), allocations(80); many > 12*few {
+		t.Errorf("%v allocations for 10 handlers, and %v for 80", few, many)
+	}
+}
 
 // TestPurgeOfAllThatARequestMayName: what fits a request is acknowledged, and holds on all
 // nodes, though its names are more than one message to another node takes.

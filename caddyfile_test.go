@@ -170,6 +170,20 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 	}
 }
 
+// TestEmptyValuesAreRefused: they would be the defaults, which nobody has asked for.
+func TestEmptyValuesAreRefused(t *testing.T) {
+	for _, option := range []string{"group", "key", "cache_status", "set_cookie", "max_body_size", "fill_timeout"} {
+		t.Run(option, func(t *testing.T) {
+			wantRefusal(t, fmt.Sprintf(directiveOption, t.TempDir(), option+` "{$GROUPCACHE_TEST_UNSET}"`), []string{"Caddyfile:6", option})
+		})
+	}
+	for _, option := range []string{"gossip", "peers", "name", "cluster", "cache_size", "join", "secret"} {
+		t.Run(option, func(t *testing.T) {
+			wantRefusal(t, fmt.Sprintf(globalOption, t.TempDir(), option+` "{$GROUPCACHE_TEST_UNSET}"`), nil)
+		})
+	}
+}
+
 // TestNamesWithoutEffectAreRefused: what no field, parameter or cookie is called, and what is
 // no pattern here.
 func TestNamesWithoutEffectAreRefused(t *testing.T) {

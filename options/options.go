@@ -14,16 +14,24 @@ import (
 // HasPlaceholder reports whether an argument is known only when Caddy runs.
 func HasPlaceholder(s string) bool { return strings.Contains(s, "{") }
 
-// String reads the one argument of an option.
+// String reads the one argument of an option. An empty one, as of a variable of the
+// environment that is not set, would be the default.
 func String(d *caddyfile.Dispenser, dst *string) error {
+	option := d.Val()
 	if !d.NextArg() {
 		return d.ArgErr()
 	}
-	*dst = d.Val()
+	if *dst = d.Val(); *dst == "" {
+		return errEmpty(d, option)
+	}
 	if d.NextArg() {
 		return d.ArgErr()
 	}
 	return nil
+}
+
+func errEmpty(d *caddyfile.Dispenser, option string) error {
+	return d.Errf("%s takes a value that is not empty: leave the option out for the default", option)
 }
 
 // Flag sets an option that takes no argument.
@@ -74,11 +82,14 @@ func Duration(d *caddyfile.Dispenser, dst *caddy.Duration) error {
 
 // Address reads an address to listen at or to dial, with a default port.
 func Address(d *caddyfile.Dispenser, option string, dst *string, port string) error {
-	if args := d.RemainingArgs(); len(args) == 1 {
-		*dst = args[0]
-	} else {
+	args := d.RemainingArgs()
+	switch {
+	case len(args) != 1:
 		return d.Errf("%s takes one address, not %d: %q; where hostname -i prints several, write the one that other nodes dial", option, len(args), args)
+	case args[0] == "":
+		return errEmpty(d, option)
 	}
+	*dst = args[0]
 	if _, err := gossip.ParseAddress(option, *dst, port); err != nil && !HasPlaceholder(*dst) {
 		return d.WrapErr(err)
 	}

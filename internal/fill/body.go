@@ -118,6 +118,30 @@ func (b *body) free(block []byte) {
 	b.held -= int64(cap(block))
 }
 
+// firstChunk returns the first chunk as one slice.
+func (b *body) firstChunk() []byte {
+	if len(b.first) == 1 && len(b.first[0]) > cap(b.first[0])/4*3 {
+		return b.first[0][:len(b.first[0]):len(b.first[0])]
+	}
+	all := make([]byte, 0, min(b.size, b.chunk))
+	for _, block := range b.first {
+		all = append(all, block...)
+	}
+	return all
+}
+
+// firstDigest returns the digest of the first chunk, which has had a part of it already.
+func (b *body) firstDigest() uint64 {
+	skip := b.summed
+	for _, block := range b.first {
+		rest := block[min(skip, int64(len(block))):]
+		skip -= int64(len(block) - len(rest))
+		_, _ = b.digest.Write(rest) // never fails
+		b.summed += int64(len(rest))
+	}
+	return b.digest.Sum64()
+}
+
 // settled returns how much of the body is here for good, or elsewhere.
 func (b *body) settled() int64 { return max(min(b.size, b.chunk), b.away) }
 

@@ -269,28 +269,25 @@ func (f *Fill[H]) Close(err error) {
 func (f *Fill[H]) Bytes() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.body.first) == 1 && len(f.body.first[0]) > cap(f.body.first[0])/4*3 {
-		return f.body.first[0][:len(f.body.first[0]):len(f.body.first[0])]
-	}
-	all := make([]byte, 0, min(f.body.size, f.body.chunk))
-	for _, b := range f.body.first {
-		all = append(all, b...)
-	}
-	return all
+	return f.body.firstChunk()
 }
 
 // Digest returns the xxHash of the first chunk so far.
 func (f *Fill[H]) Digest() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	skip := f.body.summed
-	for _, b := range f.body.first {
-		rest := b[min(skip, int64(len(b))):]
-		skip -= int64(len(b) - len(rest))
-		_, _ = f.body.digest.Write(rest) // never fails
-		f.body.summed += int64(len(rest))
+	return f.body.firstDigest()
+}
+
+// Whole returns Bytes, Digest and Size of a body that has come in, or reports false if the
+// fill has been released: then nothing is here any more, which is not an empty body.
+func (f *Fill[H]) Whole() (first []byte, digest uint64, size int64, here bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refs == 0 {
+		return nil, 0, 0, false
 	}
-	return f.body.digest.Sum64()
+	return f.body.firstChunk(), f.body.firstDigest(), f.body.size, true
 }
 
 // Size returns how many bytes of body have come in.

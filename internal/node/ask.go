@@ -264,10 +264,13 @@ func (l remoteLookup) copyFromOwner(reply *peer.Reply) Ending {
 	if e.Generation != 0 && generation != e.Generation { // a first chunk, which the owner has refused
 		return Ending{Why: rfc9111.Superseded}
 	}
-	body := f.Fill.Bytes()
+	body, digest, size, here := f.Fill.Whole()
+	if !here {
+		return Ending{Why: rfc9111.FillTimeout}
+	}
 	if e.Generation == 0 { // it was not stored before
 		final := *e
-		final.Generation, final.Size, final.Digest = generation, f.Fill.Size(), f.Fill.Digest()
+		final.Generation, final.Size, final.Digest = generation, size, digest
 		e = &final
 	}
 	if generation != 0 && n.credible(e) {

@@ -490,11 +490,14 @@ func (f *Flight) expect(e *store.Entry) error {
 // Commit stores the complete response of a flight, and returns how the flight ends by
 // that.
 func (f *Flight) Commit(q *Lookup, e *store.Entry) Ending {
-	first := f.Fill.Bytes()
+	first, digest, size, here := f.Fill.Whole()
+	if !here { // the deadline came before the end of the body was known
+		return Ending{Why: rfc9111.FillTimeout}
+	}
 	final := *e
-	final.Digest = f.Fill.Digest()
+	final.Digest = digest
 	if !final.Large() { // else it is known beforehand, and no more than the first chunk was to come
-		final.Size, final.Generation = f.Fill.Size(), f.Generation
+		final.Size, final.Generation = size, f.Generation
 	}
 	if !f.node.credible(&final) || final.Large() && int64(len(first)) != store.ChunkSize {
 		return Landed(nil, final.Digest)

@@ -2,11 +2,14 @@ package node
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -91,3 +94,44 @@ func TestUnusedLeasesEndWithTheirFlight(t *testing.T) {
 type closer func()
 
 func (c closer) Close() { c() }
+
+// late is the body of a publication whose end comes late.
+type late struct {
+	body []byte
+	end  time.Duration
+}
+
+func (l *late) Next(ctx context.Context, _ func()) ([]byte, peer.Stored, error) {
+	if p := l.body; p != nil {
+		l.body = nil
+		return p, peer.Stored{}, nil
+	}
+	pause(ctx, l.end)
+	return nil, peer.Stored{}, io.EOF
+}
+
+// TestEndAfterTheDeadline: of a response that has all come, but for its end, nothing is left
+// when the time of its fill is over, and nothing is not its body.
+func TestEndAfterTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, o := newPipes(), newLone(t)
+		serveOn(t, l, Owner{o})
+		owner := peer.Node{Name: "owner", Addr: "owner:8000"}
+		n, q := newAskerBy(t, owner, l.dial)
+		synctest.Wait() // until they know each other's purges
+		e := newEntry(0, 0)
+		e.SetFields(nil)
+		query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, nil)
+		query.Within = time.Second
+		g, err := n.Client.Publish(t.Context(), owner, &peer.Publication{Query: query, Entry: e}, &late{[]byte("hello"), 2 * time.Second})
+		if why := brokenReason(err); g != 0 || why != rfc9111.FillTimeout {
+			t.Errorf("stored as %v, %v", g, err)
+		}
+		for _, v := range o.Store.Inspect(q.Key, nil, time.Now()).Variants {
+			t.Errorf("%d bytes are stored", v.Entry.Size)
+		}
+		if left := o.UnderWay(); left != (UnderWay{}) {
+			t.Errorf("left: %+v", left)
+		}
+	})
+}

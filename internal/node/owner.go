@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -253,7 +254,7 @@ func (o Owner) take(q *Lookup, f *Flight, p *peer.Publication) (taken, Ending) {
 	}
 	ending := f.Commit(q, p.Entry)
 	if ending.landed == nil {
-		return taken{why: rfc9111.Superseded}, ending
+		return taken{why: cmp.Or(ending.Why, rfc9111.Superseded)}, ending
 	}
 	return taken{generation: ending.landed.Generation}, ending
 }

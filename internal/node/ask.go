@@ -100,6 +100,9 @@ func (l remoteLookup) ask(owner peer.Node, own Decision) (Decision, Ending) {
 			own.validate(reply.Entry, q)
 			own.Owner, own.ticket, own.Lease = new(owner), reply.Ticket, newLease(n, reply, owner, q)
 			f.granted.Store(own.Lease)
+			if f.IsOver() { // by its deadline, which has seen no lease
+				own.Lease.drop()
+			}
 			return own, Ending{}
 		case peer.Vary:
 			q.vary = reply.Names

@@ -95,6 +95,20 @@ type closer func()
 
 func (c closer) Close() { c() }
 
+// TestLeaseOfAFlightThatHasEnded: an owner that took too long has given it to nobody.
+func TestLeaseOfAFlightThatHasEnded(t *testing.T) {
+	n, q := newAsker(t, serve(t, "owner", Owner{newLone(t)}))
+	f := n.Solo(q)
+	f.Finish(Ending{Why: rfc9111.FillTimeout})
+	d, _ := n.Ask(q, f, new(Result))
+	if d.Lease == nil {
+		t.Fatalf("%+v", d)
+	}
+	if d.Lease.Use() {
+		t.Error("the lease has not ended")
+	}
+}
+
 // late is the body of a publication whose end comes late.
 type late struct {
 	body []byte

@@ -189,13 +189,16 @@ func (s *Server) purges(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	all, dropped := s.backend.Purges()
-	if after, err := strconv.ParseUint(r.URL.Query().Get("after"), 16, 64); err == nil {
-		// If it is forgotten meanwhile the asker gets some twice.
-		all = all[slices.IndexFunc(all, func(p store.Purge) bool { return uint64(p.ID) == after })+1:]
+	if after, err := strconv.ParseUint(r.URL.Query().Get("after"), 16, 64); err == nil && after != 0 {
+		last := slices.IndexFunc(all, func(p store.Purge) bool { return uint64(p.ID) == after })
+		if last < 0 {
+			w.Header().Set(gapField, "1")
+		}
+		all = all[last+1:]
 	}
 	n := batchOf(all, purgeBatch)
 	if n < len(all) {
-		w.Header().Set(moreField, "1")
+		w.Header().Set(moreField, all[len(all)-1].ID.String())
 	}
 	_, _ = w.Write(EncodePurges(all[:n], dropped)) // the asker is gone: nobody to tell
 }
@@ -210,8 +213,16 @@ const purgeBatch = 16 << 10
 // maxPurgeMessage, and not many messages for a purge of all that a request may name.
 const purgeMessage = 256 << 10
 
-// moreField is the header field of an answer that has not all purges.
-const moreField = "Groupcache-More"
+const (
+	// moreField is the header field of an answer that has not all purges. It has the ID of
+	// the last one.
+	moreField = "Groupcache-More"
+
+	// gapField is that of an answer which does not go on where the last one ended, since the
+	// node has forgotten that purge, and perhaps others after it: it begins with the oldest
+	// that is left.
+	gapField = "Groupcache-Gap"
+)
 
 // batchOf returns how many of some purges go together, of about so many bytes of memory.
 func batchOf(purges []store.Purge, about int64) (n int) {
@@ -271,42 +282,59 @@ func (c *Client) PurgeAll(ctx context.Context, to Node, purges []store.Purge, ea
 
 // Purges returns the recent purges that a node knows of, and when the youngest
 // arrived there that it has forgotten; zero: none. It asks for some at a time, for which
-// the node has so long each.
+// the node has so long each, up to the last one that the node knew of at the first answer:
+// however fast others come, it ends. None is missing between those that are returned.
 func (c *Client) Purges(ctx context.Context, from Node, each time.Duration) (all []store.Purge, dropped time.Time, err error) {
-	for after, more, size := store.PurgeID(0), true, int64(0); more; {
-		var some []store.Purge
-		some, dropped, more, err = c.somePurges(ctx, from, after, each)
+	for after, until, size := store.PurgeID(0), store.PurgeID(0), int64(0); ; {
+		some, err := c.somePurges(ctx, from, after, each)
 		if err != nil {
 			return nil, time.Time{}, fmt.Errorf("asking %s for purges: %w", from.Name, err)
 		}
-		for _, p := range some {
+		for _, p := range some.purges {
 			size += sizeOf(p)
 		}
-		if len(some) == 0 && more || size > maxPurgeMessage {
+		if len(some.purges) == 0 && some.more || size > maxPurgeMessage {
 			return nil, time.Time{}, fmt.Errorf("asking %s for purges: %w", from.Name, malformed("too many purges"))
 		}
-		if all = append(all, some...); !more {
-			break
+		if some.gap {
+			all = nil
 		}
-		after = some[len(some)-1].ID
+		if after == 0 {
+			until = some.last
+		}
+		all = append(all, some.purges...)
+		if !some.more || slices.ContainsFunc(some.purges, func(p store.Purge) bool { return p.ID == until }) {
+			return all, some.dropped, nil
+		}
+		after = all[len(all)-1].ID
 	}
-	return all, dropped, nil
 }
 
-func (c *Client) somePurges(ctx context.Context, from Node, after store.PurgeID, each time.Duration) (some []store.Purge, dropped time.Time, more bool, err error) {
+// A purgeAnswer has some of the purges that a node knows of.
+type purgeAnswer struct {
+	purges  []store.Purge
+	dropped time.Time
+	more    bool
+	last    store.PurgeID // of all, if there are more; a node of an earlier version does not tell it
+	gap     bool          // between these and those before
+}
+
+func (c *Client) somePurges(ctx context.Context, from Node, after store.PurgeID, each time.Duration) (some purgeAnswer, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, each, ErrTimeout)
 	defer cancel()
 	resp, err := c.post(ctx, from, pathPurges+"?after="+after.String(), nil, 0)
 	if err == nil {
 		frames, room := c.frames(resp.Body), takings{memory: c.Reserve}
 		defer room.release()
-		some, dropped, err = decodePurges(frames, room.take)
+		some.purges, some.dropped, err = decodePurges(frames, room.take)
 		frames.close()
 		err = errors.Join(err, resp.Body.Close())
-		more = resp.Header.Get(moreField) != ""
+		last := resp.Header.Get(moreField)
+		id, _ := strconv.ParseUint(last, 16, 64)
+		some.more, some.last, some.gap = last != "", store.PurgeID(id), resp.Header.Get(gapField) != ""
 	}
 	if err != nil {
-		return nil, time.Time{}, false, causeOf(ctx, err)
+		return purgeAnswer{}, causeOf(ctx, err)
 	}
-	return some, dropped, more, nil
+	return some, nil
 }

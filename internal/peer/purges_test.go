@@ -35,3 +35,42 @@ func TestSelectorsThatNameNothingAreRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestPurgesOfABusyNode: however many purges come while a node is asked for those that it
+// remembers, there is an end of them. If it forgets some that were to be told next, nothing is
+// told of those before: who gets both would take the ones between for known.
+func TestPurgesOfABusyNode(t *testing.T) {
+	for name, test := range map[string]struct {
+		come, gone int // with each answer
+		first      int // that is told; 0: the first of all
+	}{
+		"more come than it tells at a time":    {come: 200},
+		"some are forgotten before their turn": {come: 120, gone: 120, first: 241},
+	} {
+		t.Run(name, func(t *testing.T) {
+			oldest, youngest := 1, 300
+			to, _ := serve(t, backend{purges: func() (all []store.Purge, dropped time.Time) {
+				for id := oldest; id <= youngest; id++ {
+					all = append(all, store.Purge{ID: store.PurgeID(id), At: time.Now(), Selectors: []store.Selector{{Kind: store.Tag, Value: "news"}}})
+				}
+				if oldest > 1 {
+					dropped = time.Now()
+				}
+				oldest, youngest = oldest+test.gone, youngest+test.come
+				return all, dropped
+			}})
+			all, dropped, err := newClient(t).Purges(t.Context(), to, patience)
+			if err != nil || len(all) == 0 || dropped.IsZero() != (test.gone == 0) {
+				t.Fatalf("%d purges, dropped %v, %v", len(all), dropped, err)
+			}
+			for i, p := range all {
+				if want := store.PurgeID(max(test.first, 1) + i); p.ID != want {
+					t.Fatalf("%d is told in the place of %d", p.ID, want)
+				}
+			}
+			if last := all[len(all)-1].ID; last < 300 {
+				t.Errorf("told up to %d of 300", last)
+			}
+		})
+	}
+}

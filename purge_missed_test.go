@@ -188,6 +188,22 @@ func TestNewNodeLearnsWhatItsOwnersMayNotKnow(t *testing.T) {
 	})
 }
 
+// purgeTooMuch purges more than a node can tell others.
+func (m *bubbleNode) purgeTooMuch(t *testing.T) {
+	t.Helper()
+	tags := make([]string, 150)
+	for i := range tags {
+		tags[i] = fmt.Sprintf("%q", fmt.Sprint(strings.Repeat("x", 247), 100+i))
+	}
+	large := fmt.Sprintf(`{"tags": [%s]}`, strings.Join(tags, ", "))
+	for range 20 {
+		m.purge(t, large)
+	}
+	if list, dropped := m.Purger.Log.All(); dropped.IsZero() || len(list) < 2 {
+		t.Fatalf("%d purges are left, dropped %v", len(list), dropped)
+	}
+}
+
 // A log that is too short to tell what a node has missed makes it drop
 // everything.
 func TestNodeThatMissedTooMuchDropsEverything(t *testing.T) {
@@ -202,17 +218,7 @@ func TestNodeThatMissedTooMuchDropsEverything(t *testing.T) {
 		b.freeze(away, true)
 		b.nodes[0].SetRing([]peer.Node{b.nodes[0].addr})
 		b.nodes[0].purge(t, `{"tags": ["all"]}`)
-		tags := make([]string, 150)
-		for i := range tags {
-			tags[i] = fmt.Sprintf("%q", fmt.Sprint(strings.Repeat("x", 247), 100+i))
-		}
-		large := fmt.Sprintf(`{"tags": [%s]}`, strings.Join(tags, ", "))
-		for range 20 {
-			b.nodes[0].purge(t, large)
-		}
-		if list, dropped := b.nodes[0].Purger.Log.All(); dropped.IsZero() || len(list) < 2 {
-			t.Fatalf("%d purges are left, dropped %v", len(list), dropped)
-		}
+		b.nodes[0].purgeTooMuch(t)
 		b.nodes[0].SetRing(b.addrs())
 		time.Sleep(time.Minute)
 		b.freeze(away, false)
@@ -257,6 +263,41 @@ func TestNodeThatWasGivenUpIsToldWhatItCannotKnow(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNodeThatWasGivenUpAndMissedTooMuch drops everything, too, though it asks nobody: it is
+// told that not all can be told. That is so if it has heard of the latest purges by then, which
+// gossip brings.
+func TestNodeThatWasGivenUpAndMissedTooMuch(t *testing.T) {
+	for name, heard := range map[string]bool{"it has heard of none": false, "it has heard of the latest": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, 2, nil)
+				s := &shop{asked: make(map[string]int)}
+				up := s.handler()
+				const url = "http://a.test/1"
+				purger, givenUp := b.nodes[0], b.nodes[1]
+				givenUp.get(t, up, url)
+				purger.SetRing([]peer.Node{purger.addr})
+				purger.purge(t, `{"tags": ["all"]}`)
+				purger.purgeTooMuch(t)
+				if heard {
+					for range 100 {
+						purger.purge(t, `{"tags": ["another"]}`)
+					}
+					givenUp.Purger.Merge(peer.EncodePurges(purger.Purger.Latest(), time.Time{}))
+				}
+				purger.SetRing(b.addrs())
+				b.settle()
+				if body, status := givenUp.get(t, up, url); !strings.HasSuffix(body, " 2") {
+					t.Errorf("%q %s", body, status)
+				}
+				if _, status := givenUp.get(t, up, url); !strings.Contains(status, "; hit;") {
+					t.Errorf("told what it knows by now: %s", status)
+				}
+			})
+		})
+	}
 }
 
 // TestWhatMovesIsNoOlderThanAPurge: a node that was apart hands keys to the one that owns

@@ -269,6 +269,11 @@ func (o Owner) Learn(q *peer.Query) {
 // Purge applies purges on this node that another one has told it of.
 func (o Owner) Purge(purges []store.Purge) { o.Purger.apply(purges, false) }
 
+// PurgeOldest applies the oldest purges that another node remembers, which has forgotten some.
+func (o Owner) PurgeOldest(purges []store.Purge, dropped time.Time) {
+	o.Purger.Learn(purges, dropped)
+}
+
 // Purges returns the purges that this node remembers.
 func (o Owner) Purges() ([]store.Purge, time.Time) { return o.Purger.Log.All() }
 

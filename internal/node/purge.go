@@ -209,8 +209,8 @@ func (p *Purger) keepReminding(to peer.Node) {
 // remindOnce reports whether another node has acknowledged all purges that this one
 // remembers.
 func (p *Purger) remindOnce(to peer.Node) bool {
-	purges, _ := p.Log.All()
-	return p.node.Client.PurgeAll(p.node.Over, to, purges, PurgeDeadline) == nil
+	purges, dropped := p.Log.All()
+	return p.node.Client.PurgeAll(p.node.Over, to, purges, dropped, PurgeDeadline) == nil
 }
 
 // Invalidate drops what selectors name, here and on all other nodes, because a
@@ -256,8 +256,14 @@ func (p *Purger) apply(purges []store.Purge, asked bool) {
 	}
 }
 
-// Learn takes in what another node remembers. If older purges are gone
-// there, and this node knows none of those that are left, it has missed some
+// decisive is how many of the oldest purges that another node remembers show whether this
+// node has missed some before them: no more than half of all, because of younger ones it may
+// have heard since it is back; several, because the logs of two nodes do not begin with the
+// very same purge.
+const decisive = 8
+
+// Learn takes in what another node remembers, the oldest first. If older purges are gone
+// there, and this node knows none of the oldest that are left, it has missed some
 // that no node can tell any more: then it drops everything.
 func (p *Purger) Learn(purges []store.Purge, dropped time.Time) {
 	p.learn(purges, dropped, p.Log.Knows)
@@ -266,7 +272,8 @@ func (p *Purger) Learn(purges []store.Purge, dropped time.Time) {
 // learn is Learn, by what the node knew at some time.
 func (p *Purger) learn(purges []store.Purge, dropped time.Time, knew func(store.PurgeID) bool) {
 	if !dropped.IsZero() {
-		if !slices.ContainsFunc(purges, func(one store.Purge) bool { return knew(one.ID) }) {
+		oldest := purges[:min((len(purges)+1)/2, decisive)]
+		if !slices.ContainsFunc(oldest, func(one store.Purge) bool { return knew(one.ID) }) {
 			p.node.Store.Purge(store.Purge{Selectors: []store.Selector{{Kind: store.All}}})
 		}
 		p.Log.Dropped(dropped)
@@ -506,15 +513,11 @@ func (p *Purger) learnFrom(ctx context.Context, from peer.Node) bool {
 // ask learns what purges a node knows of.
 func (p *Purger) ask(ctx context.Context, from peer.Node) error {
 	start := time.Now()
-	known := make(map[store.PurgeID]bool) // before: while it asks, others tell it of some
-	before, _ := p.Log.All()
-	for _, one := range before {
-		known[one.ID] = true
-	}
+	before := p.Log.Added() // while it asks, others tell it of some
 	purges, dropped, err := p.node.Client.Purges(ctx, from, catchUpFor)
 	p.node.observe(operationPurges, err, time.Since(start))
 	if err == nil {
-		p.learn(purges, dropped, func(id store.PurgeID) bool { return known[id] })
+		p.learn(purges, dropped, func(id store.PurgeID) bool { return p.Log.Knew(id, before) })
 	}
 	return err
 }

@@ -40,6 +40,7 @@ func (b backend) Lookup(q *Query, a *Answer) {
 
 func (b backend) Learn(q *Query)                                 { b.learn(q) }
 func (b backend) Purge(purges []store.Purge)                     { b.purge(purges) }
+func (b backend) PurgeOldest(purges []store.Purge, _ time.Time)  { b.purge(purges) }
 func (b backend) Purges() ([]store.Purge, time.Time)             { return b.purges() }
 func (b backend) Chunk(id ChunkID) []byte                        { return b.chunk(id) }
 func (b backend) PutChunk(id ChunkID, chunk []byte)              { b.put(id, chunk) }

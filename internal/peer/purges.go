@@ -173,13 +173,17 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 	defer frames.close()
 	room := takings{memory: s.reserve}
 	defer room.release()
-	purges, _, err := decodePurges(frames, room.take)
+	purges, dropped, err := decodePurges(frames, room.take)
 	if err != nil {
 		s.refuse(w)
 		return
 	}
 	inTime()
-	s.backend.Purge(purges)
+	if dropped.IsZero() {
+		s.backend.Purge(purges)
+	} else {
+		s.backend.PurgeOldest(purges, dropped)
+	}
 	w.WriteHeader(http.StatusOK)
 }
 
@@ -246,7 +250,7 @@ func sizeOf(p store.Purge) int64 {
 func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge) error {
 	for len(purges) > 0 {
 		n := batchOf(purges, purgeMessage)
-		if err := c.purgeSome(ctx, to, purges[:n]); err != nil {
+		if err := c.purge(ctx, to, purges[:n], time.Time{}); err != nil {
 			return err
 		}
 		purges = purges[n:]
@@ -254,9 +258,9 @@ func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge) error
 	return nil
 }
 
-// purgeSome is Purge in one message.
-func (c *Client) purgeSome(ctx context.Context, to Node, purges []store.Purge) error {
-	body := EncodePurges(purges, time.Time{})
+// purge has a node apply purges that fit one message.
+func (c *Client) purge(ctx context.Context, to Node, purges []store.Purge, dropped time.Time) error {
+	body := EncodePurges(purges, dropped)
 	resp, err := c.post(ctx, to, pathPurge, bytes.NewReader(body), int64(len(body)))
 	if err != nil {
 		return fmt.Errorf("purging at %s: %w", to.Name, causeOf(ctx, err))
@@ -264,18 +268,19 @@ func (c *Client) purgeSome(ctx context.Context, to Node, purges []store.Purge) e
 	return resp.Body.Close()
 }
 
-// PurgeAll has a node apply purges that may be many, some at a time, for which it has
-// so long each.
-func (c *Client) PurgeAll(ctx context.Context, to Node, purges []store.Purge, each time.Duration) error {
+// PurgeAll has a node apply all purges that this one remembers, which may be many, some at a
+// time, for which it has so long each. With the oldest it is told when the youngest arrived
+// that is forgotten here; zero: none is.
+func (c *Client) PurgeAll(ctx context.Context, to Node, purges []store.Purge, dropped time.Time, each time.Duration) error {
 	for len(purges) > 0 {
 		n := batchOf(purges, purgeBatch)
 		batch, cancel := context.WithTimeoutCause(ctx, each, ErrTimeout)
-		err := c.Purge(batch, to, purges[:n])
+		err := c.purge(batch, to, purges[:n], dropped)
 		cancel()
 		if err != nil {
 			return err
 		}
-		purges = purges[n:]
+		purges, dropped = purges[n:], time.Time{}
 	}
 	return nil
 }

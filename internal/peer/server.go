@@ -42,6 +42,9 @@ type Backend interface {
 	Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason)
 	// Purge applies purges, and remembers those that have an ID.
 	Purge(purges []store.Purge)
+	// PurgeOldest is Purge for the oldest that another node remembers. It has forgotten older
+	// ones, of which the youngest arrived there at a time.
+	PurgeOldest(purges []store.Purge, dropped time.Time)
 	// Purges returns those that it remembers, oldest first, and when the
 	// youngest arrived that it has forgotten; zero: none.
 	Purges() ([]store.Purge, time.Time)

@@ -44,10 +44,11 @@ type PurgeLog struct {
 	mu      sync.Mutex // guards below
 	list    []Purge    // oldest first
 	bytes   int
-	dropped time.Time            // of the youngest that is gone; zero: none is
-	known   map[PurgeID]struct{} // those on the list, and in others
-	others  []PurgeID            // not on the list, or no more: oldest first
-	recent  []arrived            // oldest first
+	dropped time.Time          // of the youngest that is gone; zero: none is
+	added   uint64             // how many there were
+	known   map[PurgeID]uint64 // those on the list, and in others: how many there were with each
+	others  []PurgeID          // not on the list, or no more: oldest first
+	recent  []arrived          // oldest first
 }
 
 type arrived struct {
@@ -87,9 +88,10 @@ func (l *PurgeLog) Add(p Purge) {
 		return
 	}
 	if l.known == nil {
-		l.known = make(map[PurgeID]struct{})
+		l.known = make(map[PurgeID]uint64)
 	}
-	l.known[p.ID] = struct{}{}
+	l.added++
+	l.known[p.ID] = l.added
 	if p.Fleeting {
 		l.forgetLocked(p.ID)
 		return
@@ -146,6 +148,21 @@ func (l *PurgeLog) Knows(id PurgeID) bool {
 	defer l.mu.Unlock()
 	_, ok := l.known[id]
 	return ok
+}
+
+// Added returns how many purges were added.
+func (l *PurgeLog) Added() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.added
+}
+
+// Knew is Knows for a time when so many purges had been added.
+func (l *PurgeLog) Knew(id PurgeID, added uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	nth, ok := l.known[id]
+	return ok && nth <= added
 }
 
 // All returns the purges, oldest first, and when the youngest arrived that is

@@ -129,18 +129,17 @@ func (h *handOver) divide() (owned, copies division) {
 // walk adds all keys and chunks that this node knows of to the shares that they belong to,
 // those first that were asked for last; nil: to none.
 func (h *handOver) walk(shareOf func(store.Key) *share) {
-	now := time.Now()
 	keys, spaces := h.node.Store.Ranked()
 	claimed := h.node.LargestClaim() / store.ChunkSize // that all large bodies may have: more are nowhere
 	for i, k := range keys {
 		if s := shareOf(k); s != nil {
 			s.keys, s.spaces = append(s.keys, k), append(s.spaces, spaces[i])
 		}
-		for _, v := range h.node.Store.Inspect(k, nil, now).Variants {
-			for j := 1; j < store.Chunks(v.Entry.Size) && claimed > 0; j++ {
+		for _, e := range h.node.Store.Stored(k) {
+			for j := 1; j < store.Chunks(e.Size) && claimed > 0; j++ {
 				claimed--
 				if s := shareOf(store.ChunkKey(k, j)); s != nil {
-					s.chunks = append(s.chunks, peer.ChunkID{Key: k, Generation: v.Entry.Generation, Index: j})
+					s.chunks = append(s.chunks, peer.ChunkID{Key: k, Generation: e.Generation, Index: j})
 				}
 			}
 		}
@@ -166,15 +165,15 @@ func (h *handOver) give(s *share, receiver *peer.Query, gift *peer.Gift) error {
 	compared := n.Purger.knowsAll(receiver) // before anything is looked at
 	for i, k := range s.keys {
 		// The newest last, as they came in.
-		for _, v := range slices.Backward(n.Store.Inspect(k, nil, time.Now()).Variants) {
-			body, err := n.Store.Body(k, v.Entry)
+		for _, e := range slices.Backward(n.Store.Stored(k)) {
+			body, err := n.Store.Body(k, e)
 			if err != nil {
 				continue
 			}
 			if !h.take(len(body)) {
 				return context.Cause(h.ctx)
 			}
-			if err := gift.Entry(s.spaces[i].Name, k, v.Entry, body, compared); err != nil {
+			if err := gift.Entry(s.spaces[i].Name, k, e, body, compared); err != nil {
 				return err
 			}
 		}

@@ -406,11 +406,11 @@ func (p *Persistence) LeaveMarker() store.PurgeID {
 func (p *Persistence) saveAll(ctx context.Context, w *savedWriter) error {
 	keys, spaces := p.node.Store.Ranked()
 	for i, k := range keys {
-		for _, v := range slices.Backward(p.node.Store.Inspect(k, nil, time.Now()).Variants) { // the newest last, as they came in
+		for _, e := range slices.Backward(p.node.Store.Stored(k)) { // the newest last, as they came in
 			if ctx.Err() != nil {
 				return nil
 			}
-			if err := p.saveEntry(ctx, w, spaces[i].Name, k, v.Entry); err != nil {
+			if err := p.saveEntry(ctx, w, spaces[i].Name, k, e); err != nil {
 				return err
 			}
 		}

@@ -43,21 +43,41 @@ func (s *Store) Inspect(k Key, request http.Header, now time.Time) Inspection {
 	if r.lore != nil && now.Before(r.lore.uncacheableUntil) {
 		in.Uncacheable, in.Until = r.lore.uncacheable, r.lore.uncacheableUntil
 	}
-	variants, group, since := r.variants, r.space.Name, r.compared.Load()
 	sh.mu.RUnlock()
 
-	var left []*Entry
-	for _, e := range variants {
-		if settled := s.purges.compare(group, k, e, since).settle(e); settled != nil {
-			left = append(left, settled)
-		}
-	}
-	chosen := match(left, request)
-	for _, e := range left {
+	stored := s.Stored(k)
+	chosen := match(stored, request)
+	for _, e := range stored {
 		_, err := s.Body(k, e)
 		in.Variants = append(in.Variants, Inspected{Entry: e, Matches: e == chosen, Here: err == nil})
 	}
 	return in
+}
+
+// Stored returns the entries under a key as they would be served, newest first. It does not
+// look for their bodies: who goes through all keys would leave the Group with those as used
+// last that came last.
+func (x *index) Stored(k Key) []*Entry {
+	sh := x.shard(k)
+	sh.mu.RLock()
+	r := sh.resources.get(k)
+	if r == nil {
+		sh.mu.RUnlock()
+		return nil
+	}
+	variants, group, since := r.variants, r.space.Name, r.compared.Load()
+	sh.mu.RUnlock()
+	return x.purges.left(variants, group, k, since)
+}
+
+// left returns what purges leave of entries that have been compared up to since.
+func (p *purges) left(variants []*Entry, group string, k Key, since uint64) (left []*Entry) {
+	for _, e := range variants {
+		if settled := p.compare(group, k, e, since).settle(e); settled != nil {
+			left = append(left, settled)
+		}
+	}
+	return left
 }
 
 // Ranked returns all keys that the index knows, with their namespaces: first
@@ -122,13 +142,8 @@ func (x *index) Each(visit func(Listed) bool) {
 		}
 		sh.mu.RUnlock()
 		for _, one := range all {
-			var left []*Entry
-			for _, e := range one.Variants {
-				if settled := x.purges.compare(one.Group, one.Key, e, one.since).settle(e); settled != nil {
-					left = append(left, settled)
-				}
-			}
-			if one.Variants = left; len(left) > 0 && !visit(one.Listed) {
+			one.Variants = x.purges.left(one.Variants, one.Group, one.Key, one.since)
+			if len(one.Variants) > 0 && !visit(one.Listed) {
 				return
 			}
 		}

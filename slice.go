@@ -219,6 +219,7 @@ type slicer struct {
 	sent     time.Time
 	status   int
 	whole    int64       // the size of the whole as the upstream states it; 0: its answer is not the part
+	same     bool        // its answer is the part, of what is stored
 	answered atomic.Bool // status is known
 	cancel   context.CancelFunc
 	orphan   node.Orphan
@@ -290,6 +291,7 @@ func (s *slicer) WriteHeader(status int) {
 	case s.whole == 0:
 	case tag == "": // it can't be put together
 	case s.size == size && s.tag == tag && s.shareable():
+		s.same = true
 		if release, ok := s.h.node.Budget.Take(length); ok {
 			s.release = release
 			s.body = make([]byte, 0, length)
@@ -304,21 +306,16 @@ func (s *slicer) WriteHeader(status int) {
 func (s *slicer) outdated() bool {
 	switch s.status {
 	case http.StatusOK, http.StatusPartialContent, http.StatusNotFound, http.StatusGone, http.StatusRequestedRangeNotSatisfiable:
-		return len(s.body) < cap(s.body) || cap(s.body) == 0
+		return !s.same // else it broke off, or there is no memory for it
 	}
 	return false
 }
 
 // shareable reports whether what came may be put to what is stored.
 func (s *slicer) shareable() bool {
-	return s.h.policy.Shareable(s.exchange(), s.size)
-}
-
-// exchange returns what the upstream was asked, and its answer.
-func (s *slicer) exchange() rfc9111.Exchange {
 	x := s.answer
 	x.Request, x.Credentials, x.Sent = s.asked, s.known, s.sent
-	return x
+	return s.h.policy.Shareable(x, s.size)
 }
 
 func (s *slicer) Write(p []byte) (int, error) {

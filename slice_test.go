@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -83,6 +84,58 @@ func TestWrongPartsDoNotMendABody(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestChunkThatDoesNotComeNow, though the upstream still has the same: the chunks that are
+// stored stay.
+func TestChunkThatDoesNotComeNow(t *testing.T) {
+	const size = 4 << 20
+	for name, crowded := range map[string]bool{"it breaks off": false, "there is no memory for it": true} {
+		t.Run(name, func(t *testing.T) {
+			n := newLoneNode(t)
+			h := newHandler(t, n, nil)
+			f := &file{body: randomBody(size), tag: `"1"`, ranges: true}
+			getLarge(t, h, f, "/")
+			forget(t, n, h, "/", 2)
+			up := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+				if r.Header.Get("Range") != "bytes=2097152-3145727" {
+					return caddyhttp.Error(http.StatusBadGateway, io.ErrUnexpectedEOF)
+				}
+				if crowded {
+					return f.ServeHTTP(w, r)
+				}
+				w.Header().Set("Cache-Control", "max-age=60")
+				w.Header().Set("Etag", f.tag)
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes 2097152-3145727/%d", size))
+				w.WriteHeader(http.StatusPartialContent)
+				_, _ = w.Write(f.body[2<<20 : 2<<20+1000])
+				panic(http.ErrAbortHandler)
+			})
+			release := func() {}
+			if crowded {
+				release = takeAll(n.Budget)
+			}
+			r := request(t.Context(), "/", "Range", "bytes=2097152-2097161")
+			if err := h.ServeHTTP(httptest.NewRecorder(), r, up); err == nil {
+				t.Error("the chunk has come")
+			}
+			release()
+			w := getLarge(t, h, up, "/", "Range", "bytes=0-9")
+			wantBody(t, "another part", w, f.body[:10])
+			wantStatus(t, w, "hit")
+		})
+	}
+}
+
+// takeAll takes all that is left of a budget.
+func takeAll(b *fill.Budget) (release func()) {
+	var all int64
+	for n := int64(1) << 40; n > 0; n /= 2 {
+		for b.TakeFor(n) {
+			all += n
+		}
+	}
+	return func() { b.Give(all) }
 }
 
 // The same where nothing is stored yet, and the answer would tell all about it.

@@ -462,16 +462,21 @@ func (p *purges) dropLocked(seq uint64, before time.Time) {
 			p.listed--
 			sc.prefixes = sc.prefixes[1:] // they are in the same order
 		default:
-			if st := sc.exact[r.hash]; !st.hard.After(r.at) && !st.soft.After(r.at) {
+			if !sc.exact[r.hash].after(r.at) {
 				delete(sc.exact, r.hash)
 			}
 		}
 	}
 	p.order = slices.Clone(p.order[n:])
-	for _, sc := range p.scopes {
-		sc.prefixes = slices.Clone(sc.prefixes)
+	for group, sc := range p.scopes {
+		if sc.prefixes = slices.Clone(sc.prefixes); len(sc.exact)+len(sc.prefixes) == 0 && !sc.all.after(p.floor) {
+			delete(p.scopes, group) // other nodes may name any
+		}
 	}
 }
+
+// after reports whether one of the purges came after a time.
+func (st stamps) after(t time.Time) bool { return st.hard.After(t) || st.soft.After(t) }
 
 // close ends the sweeps.
 func (p *purges) close() {

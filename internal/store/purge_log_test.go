@@ -66,6 +66,33 @@ func TestCrowdedRecordsLetNothingPurgedIn(t *testing.T) {
 	}
 }
 
+// TestGroupsOfPurgesAreForgotten: other nodes tell purges of groups of any name, and nothing
+// is left of them with the records.
+func TestGroupsOfPurgesAreForgotten(t *testing.T) {
+	inBubble(t, func(t *testing.T, p purgeTest) {
+		old := p.page("http://a.test/", "t")
+		p.Commit(p.space, key(1), p.page("http://a.test/", "t"), []byte("hello"))
+		tick()
+		for i := range 3000 {
+			kind := []Kind{All, Tag, Prefix}[i%3]
+			p.Purge(Purge{Group: fmt.Sprint("group-", i), Selectors: []Selector{{kind, strings.Repeat("x", min(int(kind)-1, 1))}}, Soft: i%2 == 0})
+		}
+		p.Purge(Purge{Group: p.space.Name, Selectors: []Selector{{All, ""}}})
+		time.Sleep(keepRecords + time.Second)
+		synctest.Wait()
+		p.purges.mu.Lock()
+		left := len(p.purges.scopes)
+		p.purges.mu.Unlock()
+		if left > 0 {
+			t.Errorf("%d are left", left)
+		}
+		p.want(key(1), "purged", "gone")
+		if p.Commit(p.space, key(2), old, []byte("old")) != nil {
+			t.Error("what was on its way was stored")
+		}
+	})
+}
+
 func TestPurgesTakeBoundedMemory(t *testing.T) {
 	s, _ := newStore(t, 1<<20, 1<<20)
 	var log PurgeLog

@@ -297,7 +297,7 @@ func TestSweepFreesWhatWasPurged(t *testing.T) {
 		if left, bytes := p.space.Entries.Load(), p.Usage().IndexBytes; left != 500 || bytes >= before {
 			t.Errorf("%d entries, %d bytes of %d", left, bytes, before)
 		}
-		if len(p.purges.order) != 0 || len(p.purges.scopes[""].exact) != 0 {
+		if len(p.purges.order) != 0 || len(p.purges.scopes) != 0 {
 			t.Errorf("%d records are left", len(p.purges.order))
 		}
 		p.want(key(0), "purged", "gone")

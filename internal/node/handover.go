@@ -22,6 +22,9 @@ const (
 	retryHandOver = 100 * time.Millisecond
 
 	maxReceivers = 4 // at the same time
+
+	// onTheWay is more than a connection and its two ends hold of a hand-over, in bytes.
+	onTheWay = 4 << 20
 )
 
 // A share is what a node that leaves has for one other node: keys in the order in which
@@ -30,6 +33,24 @@ type share struct {
 	keys   []store.Key
 	spaces []*store.Namespace
 	chunks []peer.ChunkID
+
+	taken    int   // how many of the keys, and then of the chunks, have certainly come in
+	underWay []int // the bytes of those after them that have been given
+	bytes    int   // the sum of these
+}
+
+// begin begins with what may not have come in.
+func (s *share) begin() { s.underWay, s.bytes = nil, 0 }
+
+// gave notes that the next key or chunk has been given. Of what has, no more than onTheWay bytes
+// have not come in.
+func (s *share) gave(bytes int) {
+	s.underWay, s.bytes = append(s.underWay, bytes), s.bytes+bytes
+	for len(s.underWay) > 0 && s.bytes-s.underWay[0] >= onTheWay {
+		s.taken++
+		s.bytes -= s.underWay[0]
+		s.underWay = s.underWay[1:]
+	}
 }
 
 // A division is the share of each other node.
@@ -88,7 +109,8 @@ func (h *handOver) all(d division) {
 }
 
 // to hands over one node's share, and tries again until the time is over: the receiver
-// may be left alone just now, because it was silent a moment ago.
+// may be left alone just now, because it was silent a moment ago, or have no memory for
+// something. It goes on about where it broke off.
 func (h *handOver) to(to peer.Node, s *share) {
 	for h.once(to, s) != nil && pause(h.ctx, retryHandOver) {
 	}
@@ -158,39 +180,61 @@ func (h *handOver) take(bytes int) bool {
 	return h.left.Add(-int64(bytes)) >= 0 && h.ctx.Err() == nil
 }
 
-// give hands over one node's share, until nothing is left of the bytes that may
-// move. What was purged meanwhile is left out.
+// errSpent ends a hand-over that has no bytes left, or no time.
+var errSpent = errors.New("no more may move")
+
+// give hands over what is left of one node's share, until nothing is left of the bytes that
+// may move. What was purged meanwhile is left out.
 func (h *handOver) give(s *share, receiver *peer.Query, gift *peer.Gift) error {
-	n := h.node
-	compared := n.Purger.knowsAll(receiver) // before anything is looked at
-	for i, k := range s.keys {
-		// The newest last, as they came in.
-		for _, e := range slices.Backward(n.Store.Stored(k)) {
-			body, err := n.Store.Body(k, e)
-			if err != nil {
-				continue
-			}
-			if !h.take(len(body)) {
-				return context.Cause(h.ctx)
-			}
-			if err := gift.Entry(s.spaces[i].Name, k, e, body, compared); err != nil {
-				return err
-			}
+	compared := h.node.Purger.knowsAll(receiver) // before anything is looked at
+	s.begin()
+	for i := s.taken; i < len(s.keys)+len(s.chunks); i++ {
+		var bytes int
+		var err error
+		if i < len(s.keys) {
+			bytes, err = h.giveKey(s.keys[i], s.spaces[i].Name, gift, compared)
+		} else {
+			bytes, err = h.giveChunk(s.chunks[i-len(s.keys)], gift)
 		}
+		if errors.Is(err, errSpent) {
+			return context.Cause(h.ctx)
+		}
+		if err != nil {
+			return err
+		}
+		s.gave(bytes)
 	}
-	for _, id := range s.chunks {
-		chunk, err := n.Store.Chunk(id.Key, id.Generation, id.Index)
+	return nil
+}
+
+// giveKey hands over what is stored under a key, and returns how many bytes that are.
+func (h *handOver) giveKey(k store.Key, group string, gift *peer.Gift, compared bool) (bytes int, err error) {
+	for _, e := range slices.Backward(h.node.Store.Stored(k)) { // the newest last, as they came in
+		body, err := h.node.Store.Body(k, e)
 		if err != nil {
 			continue
 		}
-		if !h.take(len(chunk)) {
-			return context.Cause(h.ctx)
+		if !h.take(len(body)) {
+			return bytes, errSpent
 		}
-		if err := gift.Chunk(id, chunk); err != nil {
-			return err
+		if err := gift.Entry(group, k, e, body, compared); err != nil {
+			return bytes, err
 		}
+		bytes += len(body)
 	}
-	return nil
+	return bytes, nil
+}
+
+// giveChunk is giveKey for a further chunk of a large body.
+func (h *handOver) giveChunk(id peer.ChunkID, gift *peer.Gift) (bytes int, err error) {
+	chunk, err := h.node.Store.Chunk(id.Key, id.Generation, id.Index)
+	if err != nil {
+		return 0, nil
+	}
+	if !h.take(len(chunk)) {
+		return 0, errSpent
+	}
+	return len(chunk), gift.Chunk(id, chunk)
 }
 
 // LargestClaim returns the size beyond which no body of an entry from another node

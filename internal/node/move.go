@@ -45,16 +45,16 @@ func (m move) has(k store.Key) bool {
 
 func (m move) run() {
 	n := m.node
+	h := &handOver{node: n, ctx: n.Over, rate: moveRate}
+	h.left.Store(n.Store.BodyLimit() / 2)
+	gift := new(share)
+	h.walk(func(k store.Key) *share {
+		if !m.has(k) {
+			return nil
+		}
+		return gift
+	})
 	for range moveTries {
-		h := &handOver{node: n, ctx: n.Over, rate: moveRate}
-		h.left.Store(n.Store.BodyLimit() / 2)
-		gift := new(share)
-		h.walk(func(k store.Key) *share {
-			if !m.has(k) {
-				return nil
-			}
-			return gift
-		})
 		if len(gift.keys)+len(gift.chunks) == 0 || !slices.Contains(n.Others(), m.to) {
 			return
 		}

@@ -309,7 +309,11 @@ func (o Outgoing) Next(ctx context.Context, idle func()) ([]byte, peer.Stored, e
 	if err != nil || at == 0 {
 		return p, peer.Stored{}, err
 	}
-	return p, peer.Stored{Generation: o.Flight.Generation, Size: at}, nil
+	stored := peer.Stored{Size: at}
+	if p == nil { // else the leader may be about to say under which generation chunks are stored
+		stored.Generation = o.Flight.Generation
+	}
+	return p, stored, nil
 }
 
 // incoming is a fill that comes from another node.

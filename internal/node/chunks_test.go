@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
@@ -42,4 +45,39 @@ func TestOwnerWithAChunkOfAnotherLength(t *testing.T) {
 	if one, _ := n.Chunks.owner(id); n.Client.LeavesAlone(one) || one.Name != owner.Name {
 		t.Errorf("the circuit of the owner is open")
 	}
+}
+
+// TestBytesAheadNeedNoGeneration: another node gets bytes of a chunk before any has been stored.
+// The race detector finds what reads the generation then.
+func TestBytesAheadNeedNoGeneration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &Lookup{MaxBody: 4 << 20, FillTimeout: time.Minute}
+		f := newLone(t).Solo(q)
+		out := Outgoing{Follower: f.Fill.NewReader(), Flight: f}
+		_ = f.Fill.Expect(2 * store.ChunkSize)
+		_, _ = f.Fill.Write(make([]byte, store.ChunkSize+1000))
+		ahead := make(chan int, 1)
+		go func() {
+			defer out.Close()
+			bytes := 0
+			for {
+				p, stored, err := out.Next(t.Context(), nil)
+				if err != nil {
+					ahead <- bytes
+					return
+				}
+				if stored.Size > 0 {
+					bytes += len(p)
+				}
+				time.Sleep(time.Second) // while the leader goes on
+			}
+		}()
+		time.Sleep(time.Second + 2*fill.Lull) // until it has them
+		_, _ = f.Fill.Write(make([]byte, store.ChunkSize-1000))
+		f.Settle(q, false)
+		f.Finish(Landed(nil, 0))
+		if got := <-ahead; got != 1000 {
+			t.Errorf("%d bytes came ahead", got)
+		}
+	})
 }

@@ -248,14 +248,15 @@ func sizeOf(p store.Purge) int64 {
 // nothing that was fetched before. The breaker is not asked, because each node
 // counts.
 func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge) error {
-	for len(purges) > 0 {
+	for {
 		n := batchOf(purges, purgeMessage)
 		if err := c.purge(ctx, to, purges[:n], time.Time{}); err != nil {
 			return err
 		}
-		purges = purges[n:]
+		if purges = purges[n:]; len(purges) == 0 {
+			return nil
+		}
 	}
-	return nil
 }
 
 // purge has a node apply purges that fit one message.

@@ -74,3 +74,27 @@ func TestPurgesOfABusyNode(t *testing.T) {
 		})
 	}
 }
+
+// TestPurgesBeyondAMessage: one request may name more than a node takes in one message.
+func TestPurgesBeyondAMessage(t *testing.T) {
+	var purges []store.Purge
+	for id := range 2 * maxPurgeMessage / MaxPurgeBytes {
+		p := store.Purge{ID: store.PurgeID(id + 1)}
+		for range MaxPurgeBytes / 100 {
+			p.Selectors = append(p.Selectors, store.Selector{Kind: store.Tag, Value: strings.Repeat("x", 92)})
+		}
+		purges = append(purges, p)
+	}
+	var got []store.PurgeID
+	to, _ := serve(t, backend{purge: func(some []store.Purge) {
+		for _, p := range some {
+			got = append(got, p.ID)
+		}
+	}})
+	if err := newClient(t).Purge(t.Context(), to, purges); err != nil {
+		t.Error(err)
+	}
+	if len(got) != len(purges) || got[0] != 1 || got[len(got)-1] != purges[len(purges)-1].ID {
+		t.Errorf("%d of %d purges were told", len(got), len(purges))
+	}
+}

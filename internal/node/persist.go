@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,6 +69,10 @@ type Persistence struct {
 
 	lock *os.File // held from Prepare to Release
 	kept *kept    // by the process before; nil: nothing, or all of it is read
+
+	mu       sync.Mutex // guards below
+	saved    bool       // the file for the next process is there, if any is
+	outdated bool       // a purge has come since it was begun that no other node remembers
 }
 
 // kept is a file that is being read.
@@ -311,9 +316,42 @@ func (p *Persistence) takeBack(saved peer.Given, m missed) restoreResult {
 	return restored
 }
 
+// errOutdated says why nothing is left for the next process.
+var errOutdated = errors.New("persist: something was purged while it was written")
+
 // Save writes what is stored, for as long as it may, and what is left of the file of
 // the process before. A node that is part of a cluster leaves a marker with the others.
+// What is purged from here on, and no other node remembers, makes the file one that no
+// process reads: what it holds may have been looked at before.
 func (p *Persistence) Save(clustered bool) error {
+	p.node.Purger.outdates.Store(new(p.outdate))
+	err := p.save(clustered)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.saved = true; p.outdated {
+		return errors.Join(err, errOutdated, p.dropLocked())
+	}
+	return err
+}
+
+// outdate is called for such a purge.
+func (p *Persistence) outdate() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.outdated = true; p.saved {
+		_ = p.dropLocked()
+	}
+}
+
+// dropLocked removes the file for the next process.
+func (p *Persistence) dropLocked() error {
+	if err := os.Remove(filepath.Join(p.Dir, SavedName)); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (p *Persistence) save(clustered bool) error {
 	rest := p.stopReading()
 	if rest != nil {
 		defer func() { _ = errors.Join(rest.file.Close(), os.Remove(p.taken())) }()

@@ -78,7 +78,8 @@ type Purger struct {
 	Sync      purgeSync                     // whether the node was away itself
 	waking    sync.Mutex                    // one at a time notices that
 
-	Asked atomic.Bool // this node was asked for a purge, or has seen a change, itself
+	Asked    atomic.Bool            // this node was asked for a purge, or has seen a change, itself
+	outdates atomic.Pointer[func()] // told of those that no other node remembers, before they are acknowledged; nil: nobody is
 
 	// Told of each purge that is no invalidation by traffic, and whether this
 	// node was asked for it itself. It must not wait, and may be nil.
@@ -118,8 +119,12 @@ func (p *Purger) Everywhere(purges []store.Purge) []Acknowledgement {
 	for _, name := range *p.Foreign.Load() {
 		acks = append(acks, Acknowledgement{Name: name, Error: "it speaks another version of the protocol: purge it by its own admin API"})
 	}
+	others := p.node.Members.told()
+	if len(others) == 0 {
+		p.outdate()
+	}
 	var mu sync.Mutex // guards acks
-	p.node.broadcast(operationPurge, p.node.Members.told(), PurgeDeadline, func(ctx context.Context, to peer.Node) error {
+	p.node.broadcast(operationPurge, others, PurgeDeadline, func(ctx context.Context, to peer.Node) error {
 		err := errNotTold // if to tell it panics
 		defer func() {
 			ack := Acknowledgement{Name: to.Name, Acknowledged: err == nil}
@@ -226,6 +231,14 @@ func (p *Purger) Invalidate(id store.PurgeID, space *store.Namespace, selectors 
 		return p.node.Client.Purge(ctx, to, purges)
 	})
 	p.apply(purges, false)
+	p.outdate()
+}
+
+// outdate tells of a purge that has been applied here, and that no other node remembers.
+func (p *Purger) outdate() {
+	if tell := p.outdates.Load(); tell != nil {
+		(*tell)()
+	}
 }
 
 // InvalidateKey drops what is stored for a request.

@@ -135,7 +135,11 @@ func fieldsOf(h http.Header) ([]Field, bool) {
 			size += len(name) + len(v)
 		}
 	}
-	return fields, len(fields) <= MaxFields && size <= MaxHeaderBytes
+	count := len(fields)
+	if len(h["Content-Length"]) == 0 {
+		count++ // what is kept has one, and may be sent to other nodes
+	}
+	return fields, count <= MaxFields && size <= MaxHeaderBytes
 }
 
 // WithFreshness returns a copy that a 304 brought up to date: same body, same

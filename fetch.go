@@ -587,9 +587,9 @@ func sameVary(stale *store.Entry, updated http.Header) bool {
 func (s *staleResponse) retag(x *fetch, e *store.Entry, own http.Header) bool {
 	tags, few := rfc9111.Tags(own, x.h.Tags)
 	groups, fewGroups := rfc9111.CacheGroups(own)
-	tags, groups = x.h.policy.Relabel(tags, groups, e.Tags(), e.Groups())
+	tags, groups, fewInAll := x.h.policy.Relabel(tags, groups, e.Tags(), e.Groups())
 	e.SetLabels(e.URL(), tags, groups)
-	return few && fewGroups
+	return few && fewGroups && fewInAll
 }
 
 // compareHead lets the response to a HEAD update the stored one to a GET, or

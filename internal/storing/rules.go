@@ -148,7 +148,8 @@ func (p *Policy) ruleNamed(name string) *Rule {
 
 // Relabel returns the tags and groups of a renewed entry: those that came with its
 // validation, or else those that it has, those of the rule about it, and the groups made here.
-func (p *Policy) Relabel(tags, groups, hadTags, hadGroups []string) ([]string, []string) {
+// few reports whether these are no more than other nodes take.
+func (p *Policy) Relabel(tags, groups, hadTags, hadGroups []string) (ofTags, ofGroups []string, few bool) {
 	name := RuleOf(hadGroups)
 	if len(tags) == 0 {
 		tags = hadTags
@@ -156,14 +157,15 @@ func (p *Policy) Relabel(tags, groups, hadTags, hadGroups []string) ([]string, [
 		tags = sorted(append(slices.Clone(tags), r.Tags...))
 	}
 	if len(groups) == 0 {
-		return tags, hadGroups
+		return tags, hadGroups, len(tags) <= rfc9111.MaxTags
 	}
 	for _, group := range hadGroups {
 		if strings.HasPrefix(group, ownGroup) {
 			groups = append(slices.Clip(groups), group)
 		}
 	}
-	return tags, sorted(groups)
+	groups = sorted(groups)
+	return tags, groups, max(len(tags), len(groups)) <= rfc9111.MaxTags
 }
 
 func sorted(all []string) []string {

@@ -86,6 +86,9 @@ func (p *Policy) NewEntry(x rfc9111.Exchange, fresh rfc9111.Freshness, r *http.R
 		if p.rule != nil {
 			groups = append(groups, ruleLabel+p.rule.Name)
 		}
+		if len(groups) > rfc9111.MaxTags { // of which other nodes take no more
+			return nil, rfc9111.HeaderTooBig
+		}
 		slices.Sort(groups)
 		e.SetLabels(inbound.URLOf(r, uri), tags, groups)
 	}

@@ -224,6 +224,9 @@ func (p *Purger) remindOnce(to peer.Node) bool {
 // it may serve until that is stale, as RFC 9111 §4.4 allows.
 func (p *Purger) Invalidate(id store.PurgeID, space *store.Namespace, selectors []store.Selector, timeout time.Duration) {
 	p.Asked.Store(true)
+	selectors = slices.DeleteFunc(slices.Clone(selectors), func(s store.Selector) bool {
+		return len(s.Value) > peer.MaxSelectorLength // nothing that is stored is named so, and no node would take the others
+	})
 	purges := []store.Purge{{ID: id, Group: space.Name, Selectors: selectors, Fleeting: true}}
 	// This node last: a client that sees the change here then finds it everywhere, also if
 	// no request waits for the answers, as after a refresh in the background.

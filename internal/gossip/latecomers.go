@@ -35,7 +35,7 @@ const (
 func (l *latecomers) hold(life uint64, from net.Addr, why string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.held) == maxLatecomers {
+	if len(l.held) >= maxLatecomers { // more, if some came while settle looked at the others
 		return false
 	}
 	l.held = append(l.held, latecomer{life, from, why, 0})

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -58,7 +59,7 @@ func (l *LimitedLog) take(name string) (held int, ok bool) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	kind := l.kindLocked(name)
+	kind := l.kindLocked(name, now)
 	if !kind.at.IsZero() && now.Sub(kind.at) < quietFor {
 		kind.held++
 		return 0, false
@@ -68,9 +69,14 @@ func (l *LimitedLog) take(name string) (held int, ok bool) {
 	return held, true
 }
 
-func (l *LimitedLog) kindLocked(name string) *logKind {
+// kindLocked returns the record of a kind. Kinds whose minute is over make room: members
+// have other names after each start, and would be "any other" for ever after some of them.
+func (l *LimitedLog) kindLocked(name string, now time.Time) *logKind {
 	kind := l.kinds[name]
 	if kind == nil {
+		if len(l.kinds) >= maxLogKinds {
+			maps.DeleteFunc(l.kinds, func(_ string, one *logKind) bool { return now.Sub(one.at) >= quietFor })
+		}
 		if len(l.kinds) >= maxLogKinds {
 			name = "any other"
 		}

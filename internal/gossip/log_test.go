@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -55,4 +57,22 @@ func TestKindsOfLinesAreBounded(t *testing.T) {
 	if len(l.kinds) > maxLogKinds+1 {
 		t.Errorf("%d kinds of lines", len(l.kinds))
 	}
+}
+
+// TestKindsOfLinesMakeRoom: members have other names after each start. A kind that comes after
+// many others has lines of its own all the same.
+func TestKindsOfLinesMakeRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zapcore.InfoLevel)
+		l := NewLimitedLog(zap.New(core))
+		for start := range 3 {
+			for member := range maxLogKinds {
+				l.Write(zapcore.InfoLevel, fmt.Sprintf("degraded cache-%d-%d", member, start), "degraded")
+			}
+			time.Sleep(quietFor)
+		}
+		if n := logs.Len(); n != 3*maxLogKinds {
+			t.Errorf("%d lines of %d kinds", n, 3*maxLogKinds)
+		}
+	})
 }

@@ -120,7 +120,9 @@ type stopper struct {
 func (s stopper) Handle(context.Context, caddy.Event) error {
 	grace := time.Duration(0)
 	if app, err := s.ctx.AppIfConfigured("http"); err == nil {
-		grace = time.Duration(app.(*caddyhttp.App).GracePeriod)
+		if site := app.(*caddyhttp.App); site.GracePeriod > 0 {
+			grace = time.Duration(site.ShutdownDelay + site.GracePeriod) // which begins after the delay
+		}
 	}
 	s.stops(grace)
 	return nil

@@ -101,8 +101,8 @@ func (m *members) noteLocked(nodes []peer.Node, now time.Time) (came []*member) 
 		is := &member{Node: o, since: now, over: make(chan struct{}), onRing: o.Name == m.node.Name || o.Life == 0}
 		if was != nil {
 			was.leave(now)
-			is.inherit(was)
 		}
+		m.inheritLocked(is, now)
 		m.byName[o.Name] = is
 		came = append(came, is)
 	}
@@ -117,12 +117,23 @@ func (m *members) noteLocked(nodes []peer.Node, now time.Time) (came []*member) 
 	return came
 }
 
-// inherit takes over what is known of a member that had the name before. A process that is
-// started again comes and goes like one that is lost and found.
-func (one *member) inherit(was *member) {
-	one.comeback = was.comeback + 1
-	if was.Addr == one.Addr {
-		one.silent, one.why, one.told = was.silent, was.why, was.told
+// inheritLocked takes over what is known of members that had the name before, or the address:
+// by default a process has a name of its own. One that is started again comes and goes like
+// one that is lost and found.
+func (m *members) inheritLocked(one *member, now time.Time) {
+	for _, was := range m.byName {
+		if was.Name != one.Name && was.Addr != one.Addr {
+			continue
+		}
+		if now.Sub(was.since) <= steadyFor {
+			one.comeback = max(one.comeback, was.comeback+1)
+		}
+		if was.Addr == one.Addr {
+			one.silent = one.silent || was.silent
+		}
+		if was.Addr == one.Addr && was.Name == one.Name {
+			one.why, one.told = was.why, was.told
+		}
 	}
 }
 
@@ -148,13 +159,13 @@ func (one *member) endWait() {
 	}
 }
 
-// Left forgets a member that has said that it goes.
+// Left forgets a member that has said that it goes, and those before it at its address.
 func (m *members) Left(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if one := m.byName[name]; one != nil {
 		one.leave(time.Now())
-		delete(m.byName, name)
+		maps.DeleteFunc(m.byName, func(_ string, was *member) bool { return was.gone && was.Addr == one.Addr })
 	}
 }
 
@@ -240,7 +251,13 @@ func (m *members) wants(one *member) bool {
 func (m *members) answered(one *member) time.Duration {
 	m.mu.Lock()
 	told := one.told
-	one.silent, one.why, one.told = false, nil, false
+	one.why, one.told = nil, false
+	for _, other := range m.byName {
+		if other.Addr == one.Addr {
+			other.silent = false
+		}
+	}
+	one.silent = false // also if another one has its name by now
 	one.endWait()
 	hold := max(0, one.hold()-time.Since(one.since))
 	if hold > 0 {

@@ -75,7 +75,8 @@ type remoteLookup struct {
 func (l remoteLookup) ask(owner peer.Node, own Decision) (Decision, Ending) {
 	n, q, f := l.Node, l.q, l.f
 	for range 2 { // a second time if the owner needs more request fields
-		reply, err := l.call(owner)
+		// Not the client's context: others may be waiting for the answer too.
+		reply, err := l.call(context.Background(), owner)
 		if err != nil {
 			if next, _ := n.Owner(q.Key); next != owner {
 				q.unanswered = PeerReason(err)
@@ -144,7 +145,7 @@ func (g *Decision) validate(e *store.Entry, q *Lookup) {
 	g.Stale, g.Known = e, true
 }
 
-func (l remoteLookup) call(owner peer.Node) (*peer.Reply, error) {
+func (l remoteLookup) call(ctx context.Context, owner peer.Node) (*peer.Reply, error) {
 	n, q, found := l.Node, l.q, l.found
 	query := q.Query(q.vary)
 	query.Asked, query.Within = time.Now(), q.FillTimeout
@@ -158,8 +159,7 @@ func (l remoteLookup) call(owner peer.Node) (*peer.Reply, error) {
 		query.Long = found.Entry.Size > peer.MaxShared
 	}
 	start, span := time.Now(), q.startPeerSpan(operationLookup)
-	// Not the client's context: others may be waiting for the answer too.
-	reply, err := n.Client.Lookup(context.Background(), owner, &query, q.PeerTimeout)
+	reply, err := n.Client.Lookup(ctx, owner, &query, q.PeerTimeout)
 	if err == nil && !n.credible(reply.Entry) {
 		reply.Close()
 		reply, err = nil, peer.ErrProtocol

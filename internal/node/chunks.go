@@ -184,7 +184,7 @@ func (c *Chunks) obtain(id peer.ChunkID, length int64, silence time.Duration, me
 		}
 	}
 	if errors.Is(err, ErrChunkGone) {
-		if b := c.node.Previous.chunk(id, length); b != nil {
+		if b := c.node.Previous.chunk(id, length, silence); b != nil {
 			return b, nil
 		}
 	}
@@ -206,7 +206,7 @@ func (c *Chunks) request(from peer.Node, id peer.ChunkID, length int64, wait pee
 		start := time.Now()
 		b, err = c.node.Client.Chunk(context.Background(), from, id, length, wait)
 		c.node.observe(operationChunk, err, time.Since(start))
-		if err == nil || errors.Is(err, peer.ErrMissing) || errors.Is(err, peer.ErrDown) || errors.Is(err, peer.ErrTimeout) {
+		if err == nil || errors.Is(err, peer.ErrMissing) || errors.Is(err, peer.ErrDown) || errors.Is(err, peer.ErrTimeout) || errors.Is(err, peer.ErrGivenUp) {
 			break
 		}
 	}

@@ -108,6 +108,14 @@ type backend struct {
 	Owner
 	lookup  func(context.Context, *peer.Query, *peer.Answer) // nil: the node's own
 	publish func(context.Context, *peer.Publication) (store.Generation, rfc9111.Reason)
+	chunk   func() // before it is answered; nil: at once
+}
+
+func (b backend) Chunk(id peer.ChunkID) []byte {
+	if b.chunk != nil {
+		b.chunk()
+	}
+	return b.Owner.Chunk(id)
 }
 
 func (b backend) Lookup(q *peer.Query, a *peer.Answer) {

@@ -55,7 +55,7 @@ func CallResult(err error) string {
 		return "refused"
 	case errors.Is(err, peer.ErrDown):
 		return "skipped"
-	case errors.Is(err, peer.ErrTimeout):
+	case errors.Is(err, peer.ErrTimeout), errors.Is(err, peer.ErrGivenUp):
 		return "timeout"
 	}
 	return "error"

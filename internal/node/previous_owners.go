@@ -1,11 +1,13 @@
 package node
 
 import (
+	"context"
+	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
@@ -24,10 +26,15 @@ const (
 	// asked. A look-up that comes to nothing costs little beside a fetch.
 	askPreviousFor = 5 * time.Minute
 
-	// PreviousTimeout is how long a previous owner may take. The request
-	// for the key waits that long too, and mustn't give this node up meanwhile.
+	// PreviousTimeout is how long previous owners may take, all in all. The request
+	// for the key waits that long too, and mustn't give this node up meanwhile. Who takes
+	// longer is no worse a node: that is what peer_timeout is for (peer.ErrGivenUp).
 	PreviousTimeout      = 100 * time.Millisecond
 	previousChunkTimeout = 500 * time.Millisecond // a whole MiB
+
+	// askSlowEvery is how often a node is asked that was given up, or each fetch would
+	// wait for it.
+	askSlowEvery = time.Second
 
 	// maxCopies is how many nodes are asked for a copy of what an owner had that is gone.
 	maxCopies = 8
@@ -41,9 +48,10 @@ const (
 type previousOwners struct {
 	node *Node
 
-	mu     sync.Mutex // guards below
-	rings  []pastRing // the latest first
-	joined time.Time  // when this node last found others
+	mu     sync.Mutex              // guards below
+	rings  []pastRing              // the latest first
+	joined time.Time               // when this node last found others
+	slow   map[peer.Node]time.Time // nodes that were given up, and when each may be asked again
 }
 
 type pastRing struct {
@@ -58,6 +66,7 @@ func (p *previousOwners) note(before, after *peer.Ring, now time.Time) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	maps.DeleteFunc(p.slow, func(one peer.Node, _ time.Time) bool { return !slices.Contains(after.Nodes(), one) })
 	if len(before.Nodes()) > 1 {
 		p.rings = append([]pastRing{{before, now}}, p.rings[:min(len(p.rings), maxPastRings-1)]...)
 	} else {
@@ -69,7 +78,7 @@ func (p *previousOwners) note(before, after *peer.Ring, now time.Time) {
 func (p *previousOwners) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rings, p.joined = nil, time.Time{}
+	p.rings, p.joined, p.slow = nil, time.Time{}, nil
 }
 
 // recent returns the past rings that still count, the latest first, and whether
@@ -123,14 +132,52 @@ func (p *previousOwners) ask(q *Lookup, found *Result) {
 			nodes = append(nodes, from)
 		}
 	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), PreviousTimeout, peer.ErrGivenUp)
+	defer cancel()
 	for _, from := range nodes {
-		if time.Since(now) < PreviousTimeout && p.askOne(q, from, found) {
+		asked := time.Now()
+		if ctx.Err() != nil || !p.mayAsk(from, asked) {
+			continue
+		}
+		stored := p.askOne(ctx, q, from, found)
+		p.judge(from, ctx.Err() != nil && time.Since(asked) > PreviousTimeout/2) // or others have taken the time
+		if stored {
 			break
 		}
 	}
 	if len(nodes) > 0 { // if none had anything, it may have come meanwhile (move.go)
 		p.node.Find(q, time.Now(), found)
 	}
+}
+
+// mayAsk reports whether a node may be asked. One that was given up may by one request at a
+// time, which the others do not wait for.
+func (p *previousOwners) mayAsk(from peer.Node, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next, slow := p.slow[from]
+	if now.Before(next) {
+		return false
+	}
+	if slow {
+		p.slow[from] = now.Add(askSlowEvery)
+	}
+	return true
+}
+
+// judge notes whether a node was given up. It is not the circuit's business: the node may
+// be as fast as peer_timeout wants it.
+func (p *previousOwners) judge(from peer.Node, slow bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !slow {
+		delete(p.slow, from)
+		return
+	}
+	if p.slow == nil {
+		p.slow = make(map[peer.Node]time.Time)
+	}
+	p.slow[from] = time.Now().Add(askSlowEvery)
 }
 
 // copies returns the nodes that may have copies of what the owner of a key had, if that is
@@ -156,11 +203,11 @@ func (p *previousOwners) copies(k store.Key, now time.Time) []peer.Node {
 }
 
 // askOne reports whether it has stored anything.
-func (p *previousOwners) askOne(q *Lookup, from peer.Node, found *Result) bool {
+func (p *previousOwners) askOne(ctx context.Context, q *Lookup, from peer.Node, found *Result) bool {
 	ask := *q
-	ask.Alone, ask.AskPrevious, ask.PeerTimeout = true, false, PreviousTimeout // it wants no lease
-	for range 3 {                                                              // again by other fields, and for what is stale
-		reply, err := remoteLookup{p.node, &ask, nil, found}.call(from)
+	ask.Alone, ask.AskPrevious, ask.PeerTimeout = true, false, 2*PreviousTimeout // it wants no lease, and ctx ends before
+	for range 3 {                                                                // again by other fields, and for what is stale
+		reply, err := remoteLookup{p.node, &ask, nil, found}.call(ctx, from)
 		if err != nil {
 			return false
 		}
@@ -209,8 +256,6 @@ func (p *previousOwners) store(q *Lookup, found *Result, reply *peer.Reply) bool
 		return false
 	}
 	defer release()
-	stop := guard.AfterFunc(PreviousTimeout, reply.Close)
-	defer stop.Stop()
 	body := peer.NewWhole(length)
 	if _, err := reply.Body(body); err != nil {
 		return false
@@ -219,11 +264,17 @@ func (p *previousOwners) store(q *Lookup, found *Result, reply *peer.Reply) bool
 }
 
 // chunk brings a chunk that its owner does not have from a previous one,
-// and gives it to the owner; nil: no node has it.
-func (p *previousOwners) chunk(id peer.ChunkID, length int64) []byte {
+// and gives it to the owner, which may be silent for so long; nil: no node has it.
+func (p *previousOwners) chunk(id peer.ChunkID, length int64, silence time.Duration) []byte {
+	wait := peer.Wait{Begin: PreviousTimeout, All: previousChunkTimeout, Why: peer.ErrGivenUp}
 	for _, from := range p.Of(store.ChunkKey(id.Key, id.Index), time.Now()) {
-		if b, err := p.node.Chunks.request(from, id, length, peer.Wait{Begin: PreviousTimeout, All: previousChunkTimeout}); err == nil {
-			p.node.Chunks.Store(id, b, PreviousTimeout)
+		if !p.mayAsk(from, time.Now()) {
+			continue
+		}
+		b, err := p.node.Chunks.request(from, id, length, wait)
+		p.judge(from, errors.Is(err, peer.ErrGivenUp))
+		if err == nil {
+			p.node.Chunks.Store(id, b, silence)
 			return b
 		}
 	}

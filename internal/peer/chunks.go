@@ -2,6 +2,7 @@ package peer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -54,7 +55,10 @@ func (d *decoder) chunkID() (c ChunkID) {
 // A Wait is how long a call about a chunk may take: until something happens, an answer
 // that begins or a connection that takes the chunk, and in all. A chunk takes its time
 // over a slow link, and a silent node is to cost no more there than anywhere else.
-type Wait struct{ Begin, All time.Duration }
+type Wait struct {
+	Begin, All time.Duration
+	Why        error // of a call that takes longer; nil: ErrTimeout
+}
 
 // Chunk asks a node for a chunk of a length. It fails with ErrMissing when the
 // node does not have it, or one of another length, and with ErrTimeout when it has not come in time.
@@ -143,7 +147,7 @@ func (c *Client) PutChunk(ctx context.Context, to Node, id ChunkID, chunk []byte
 func (c *Client) chunk(ctx context.Context, to Node, body *parts, wait Wait, read func(*frameReader) ([]byte, error)) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watchdog := guard.AfterFunc(min(wait.Begin, wait.All), func() { cancel(ErrTimeout) })
+	watchdog := guard.AfterFunc(min(wait.Begin, wait.All), func() { cancel(cmp.Or(wait.Why, ErrTimeout)) })
 	defer watchdog.Stop()
 	// Once: a watchdog that has fired stays so.
 	begun := sync.OnceFunc(func() {

@@ -36,16 +36,16 @@ func TestChunksCrossTheWire(t *testing.T) {
 			},
 		})
 		c := newClient(t)
-		if got, err := c.Chunk(t.Context(), to, id, int64(size), Wait{patience, patience}); err != nil || !bytes.Equal(got, want) {
+		if got, err := c.Chunk(t.Context(), to, id, int64(size), Wait{Begin: patience, All: patience}); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%d bytes of %d, %v", len(got), size, err)
 		}
-		if _, err := c.Chunk(t.Context(), to, id, int64(size)+1, Wait{patience, patience}); !errors.Is(err, ErrMissing) {
+		if _, err := c.Chunk(t.Context(), to, id, int64(size)+1, Wait{Begin: patience, All: patience}); !errors.Is(err, ErrMissing) {
 			t.Errorf("a chunk of another length: %v", err)
 		}
-		if _, err := c.Chunk(t.Context(), to, ChunkID{Key: id.Key, Generation: 9, Index: 3}, 1, Wait{patience, patience}); !errors.Is(err, ErrMissing) {
+		if _, err := c.Chunk(t.Context(), to, ChunkID{Key: id.Key, Generation: 9, Index: 3}, 1, Wait{Begin: patience, All: patience}); !errors.Is(err, ErrMissing) {
 			t.Errorf("a chunk that is not there: %v", err)
 		}
-		if err := c.PutChunk(t.Context(), to, id, want, Wait{patience, patience}); err != nil || !bytes.Equal(kept, want) {
+		if err := c.PutChunk(t.Context(), to, id, want, Wait{Begin: patience, All: patience}); err != nil || !bytes.Equal(kept, want) {
 			t.Errorf("put %d bytes of %d, %v", len(kept), size, err)
 		}
 	}
@@ -71,7 +71,7 @@ func TestWhichChunksAreThere(t *testing.T) {
 
 func TestChunkIsRefusedWithoutMemory(t *testing.T) {
 	to, s := serve(t, backend{full: true})
-	err := newClient(t).PutChunk(t.Context(), to, ChunkID{store.Key{1}, 2, 3}, []byte("abc"), Wait{patience, patience})
+	err := newClient(t).PutChunk(t.Context(), to, ChunkID{store.Key{1}, 2, 3}, []byte("abc"), Wait{Begin: patience, All: patience})
 	if !errors.Is(err, ErrRefused) || s.Refused() != 0 {
 		t.Errorf("%v, and %d broke the protocol", err, s.Refused())
 	}
@@ -216,7 +216,7 @@ func TestSilentNodeCostsNoChunksTime(t *testing.T) {
 	defer close(release)
 	c := newClient(t)
 	begun := time.Now()
-	wait := Wait{50 * time.Millisecond, patience}
+	wait := Wait{Begin: 50 * time.Millisecond, All: patience}
 	_, err = c.Chunk(t.Context(), Node{Name: "silent", Addr: silent.Addr().String()}, ChunkID{store.Key{1}, 2, 3}, 1, wait)
 	_, thinks := c.Chunk(t.Context(), thinking, ChunkID{store.Key{1}, 2, 3}, 1, wait)
 	if !errors.Is(err, ErrTimeout) || !errors.Is(thinks, ErrTimeout) || time.Since(begun) > patience/2 {

@@ -25,6 +25,9 @@ import (
 var (
 	ErrTimeout = errors.New("peer: no answer in time")
 	ErrDown    = errors.New("peer: known not to answer")
+	// ErrGivenUp is the cause of a context whose caller waits for less than a healthy
+	// peer may take: so its end says nothing about the peer.
+	ErrGivenUp = errors.New("peer: not waited for any longer")
 	ErrDigest  = errors.New("peer: body differs from its digest")
 	ErrFields  = errors.New("peer: the request has fields that are too many, too long, or not valid")
 )

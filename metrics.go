@@ -175,7 +175,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		count(purgeNoDesc, c.p.denials.Count(why), why.String())
 	}
 	gauge(membersDesc, float64(max(1, len(c.p.node.Ring.Load().Nodes()))))
-	gauge(shareDesc, c.p.share())
+	gauge(shareDesc, c.p.node.Ring.Load().Share(c.p.node.Name))
 	if c.p.persist != nil {
 		for result, name := range node.RestoreResultNames {
 			count(restoredDesc, c.p.persist.Results[result].Load(), name)

@@ -210,19 +210,18 @@ func (a *App) start() error {
 
 // Stop gives back what Start took. The node itself leaves when no config holds it
 // any more.
-func (a *App) Stop() error {
-	a.giveBack()
-	return a.process.stop(a)
-}
+func (a *App) Stop() error { return a.process.stop(a, a.giveBack()) }
 
 // giveBack undoes what start changed if the config before is to go on, because a part
-// of this one failed.
-func (a *App) giveBack() {
-	if b := a.before; b != nil && !b.stopped && a.process.config.app.CompareAndSwap(a, b) { // otherwise what is said while Caddy stops is for this config to log
+// of this one failed. It reports whether that is so.
+func (a *App) giveBack() (refused bool) {
+	b := a.before
+	if refused = b != nil && !b.stopped && a.process.config.app.CompareAndSwap(a, b); refused { // otherwise what is said while Caddy stops is for this config to log
 		a.process.config.handlers.CompareAndSwap(&a.groups, a.replaced)
 		a.process.node.HotKeys.Show.Store(b.ShowKeys)
 	}
 	a.stopped, a.replaced, a.before = true, nil, nil // or every config would keep alive all those before it
+	return refused
 }
 
 // Cleanup lets go of the node.

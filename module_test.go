@@ -218,6 +218,39 @@ func TestRefusedConfigIsInChargeOfNothing(t *testing.T) {
 	}
 }
 
+// TestRefusedConfigLeavesTheCluster: a reload begins a cluster, and is refused because of another
+// app. The config that goes on has none, and neither it nor the next one is held to those
+// addresses.
+func TestRefusedConfigLeavesTheCluster(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	s := newSite(t)
+	cluster := func() string { return fmt.Sprintf("gossip 127.0.0.1:%s\npeers 127.0.0.1:%s", freePort(t), freePort(t)) }
+	if err := load(t, s.config("", "one")); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 { // apps start in no particular order
+		if err := load(t, s.config(cluster(), "two")+"\n:"+port+" {\n\tbind 127.0.0.1\n}\n"); err == nil {
+			t.Fatal("a config whose port is taken has started")
+		}
+		p := currentProcess()
+		if all := p.memberStatus(); len(all) != 1 || all[0].Gossip != "" || len(p.node.Ring.Load().Nodes()) != 0 {
+			t.Fatalf("the node is part of a cluster: %+v", all)
+		}
+		if err := load(t, s.config("", "one")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := load(t, s.config(cluster(), "three")); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "it is a member", func() bool { return len(currentProcess().node.Ring.Load().Nodes()) == 1 })
+}
+
 func TestSecretCannotComeWhileTheNodeRuns(t *testing.T) {
 	s := newSite(t)
 	cluster := fmt.Sprintf("gossip 127.0.0.1:%s\npeers 127.0.0.1:%s\n", freePort(t), freePort(t))

@@ -176,15 +176,21 @@ func (p *process) start(a *App) error {
 	return nil
 }
 
-func (p *process) stop(a *App) error {
+func (p *process) stop(a *App, refused bool) error {
 	p.life.Lock()
 	defer p.life.Unlock()
 	before := p.before
 	p.before = nil
-	if before == nil || a != p.newest {
-		return nil // Caddy stops, or the new config has taken over
+	switch {
+	case a != p.newest: // the new config has taken over
+	case before != nil:
+		return p.change(*before)
+	case refused: // the config before has no cluster
+		err := p.members.Leave(leaveTimeout)
+		p.close()
+		return err
 	}
-	return p.change(*before)
+	return nil // or Caddy stops
 }
 
 // change has a running node go by a new configuration. Connections follow
@@ -262,9 +268,8 @@ func (p *process) Destruct() error {
 		p.node.HandOver()
 		saved.Wait() // it tells others something too
 		err = p.members.Leave(leaveTimeout)
-		p.drain()
-		p.server.Close()
-		p.peers.Close() // which the server does by itself, but perhaps not yet
+		p.node.Drain(p.stopBy.Load()) // which clients of this node may take, too
+		p.close()
 	}
 	saved.Wait()
 	p.node.Close()
@@ -274,15 +279,15 @@ func (p *process) Destruct() error {
 	return err
 }
 
-// drain lets clients of other nodes read to its end what comes in here, for as long as
-// clients of this one might.
-func (p *process) drain() {
-	ctx, cancel := p.node.Over, context.CancelFunc(func() {})
-	if by := p.stopBy.Load(); by != nil {
-		ctx, cancel = context.WithDeadline(ctx, *by)
-	}
-	defer cancel()
-	p.node.Drain(ctx)
+// close ends what start has begun, once the node has left.
+func (p *process) close() {
+	p.endBeat()
+	p.server.Close()
+	p.peers.Close() // which the server does by itself, but perhaps not yet
+	p.membersChanged(nil)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running, p.members, p.server = nil, nil, nil
 }
 
 // Inspect tells another node what this one knows of a key.
@@ -290,14 +295,6 @@ func (p *process) Inspect(q *peer.Query) any { return explain.Inspect(p.node, q)
 
 // Entries tells another node what this one has stored.
 func (p *process) Entries(question []byte) (any, error) { return report.ListFor(p.node, question) }
-
-func (p *process) share() float64 {
-	ring := p.node.Ring.Load()
-	if len(ring.Nodes()) == 0 {
-		return 1
-	}
-	return ring.Share(p.node.Name)
-}
 
 func (p *process) refused() (gossip, peers int64) {
 	p.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -70,9 +71,14 @@ func newSeal(keys []Keys, members func() map[uint64]bool) (*seal, error) {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	s := &seal{life: max(binary.BigEndian.Uint64(b[:]), 1), windows: windows{members: members, lives: make(map[uint64]*window)}}
+	s.count.Store(uint64(time.Since(processStart))) // far beyond what a seal before this one has counted to
 	_, err := s.setKeys(keys)
 	return s, err
 }
+
+// processStart is where the counts of this process begin. One that leaves its cluster and joins
+// one again, since a config was refused, has the same life there.
+var processStart = time.Now()
 
 // setKeys replaces the keys, and reports whether they differ from those before.
 func (s *seal) setKeys(keys []Keys) (changed bool, err error) {

@@ -153,6 +153,20 @@ func TestHighestCount(t *testing.T) {
 	}
 }
 
+// TestProcessThatJoinsAgainGoesOnCounting: what it sends then was not sent before.
+func TestProcessThatJoinsAgainGoesOnCounting(t *testing.T) {
+	a, again, b := sealOf(t, "1"), sealOf(t, "1"), sealOf(t, "1")
+	again.life = a.life
+	for range 3 {
+		if _, err := b.open(a.seal(b.asReceiver(), nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.open(again.seal(b.asReceiver(), nil)); err != nil {
+		t.Errorf("it is refused: %v", err)
+	}
+}
+
 func TestPacketIsOpenedOnceByManyAtATime(t *testing.T) {
 	a, b := sealOf(t, "1"), sealOf(t, "1")
 	for range 100 {

@@ -79,8 +79,11 @@ func (r *Ring) best(k store.Key, skip func(Node) bool) int {
 // Nodes returns the nodes, sorted by name. The slice must not be changed.
 func (r *Ring) Nodes() []Node { return r.nodes }
 
-// Share returns the part of all keys that a node owns.
+// Share returns the part of all keys that a node owns. One that is alone owns all.
 func (r *Ring) Share(name string) float64 {
+	if len(r.nodes) == 0 && name == r.self {
+		return 1
+	}
 	for _, n := range r.nodes {
 		if n.Name == name {
 			return 1 / float64(len(r.nodes))

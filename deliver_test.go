@@ -61,12 +61,36 @@ func TestPartsOfAStoredResponse(t *testing.T) {
 		}
 		wantStatus(t, w, "hit")
 	}
-	w := do(h, up, request(t.Context(), "/a", "Range", "bytes=0-1,8-9"))
+	w := do(h, up, request(t.Context(), "/a", "Range", "Bytes=0-1,8-9"))
 	if w.Code != 206 || !strings.HasPrefix(w.Header().Get("Content-Type"), "multipart/byteranges") || !strings.Contains(w.Body.String(), "\r\n\r\n89\r\n") {
 		t.Errorf("several: %d %v %q", w.Code, w.Header(), w.Body)
 	}
 	if calls.Load() != 1 {
 		t.Errorf("%d fetches", calls.Load())
+	}
+}
+
+// TestPartsThatAreNone: of another unit, which a server has to pass over (RFC 9110 §14.2), and of
+// nothing.
+func TestPartsThatAreNone(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	for path, body := range map[string]string{"/a": "0123456789", "/empty": ""} {
+		up := fixed(&calls, body, "Cache-Control", "max-age=60", "Etag", `"1"`, "Content-Type", "text/plain")
+		do(h, up, request(t.Context(), path))
+		for ranges, want := range map[string]int{"lines=0-1": 200, "0-1": 200, "bytes=a-b": 200, "bytes=-0": 416, "bytes=-0,10-": 416, "bytes=-5": 206, "bytes=0-": 206} {
+			if body == "" {
+				want = 200
+			}
+			w := do(h, up, request(t.Context(), path, "Range", ranges))
+			wantStatus(t, w, "hit")
+			if w.Code != want || want == 200 && w.Body.String() != body {
+				t.Errorf("%s, %s: %d %q", path, ranges, w.Code, w.Body)
+			}
+			if of := w.Header().Get("Content-Range"); (of != "") != (want > 200) || want == 416 && of != "bytes */10" {
+				t.Errorf("%s, %s: Content-Range %q", path, ranges, of)
+			}
+		}
 	}
 }
 

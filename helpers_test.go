@@ -235,6 +235,12 @@ func isStored(h *Handler, target string) bool {
 // a generation under which the other chunks are stored.
 func forget(t *testing.T, n *node.Node, h *Handler, target string, gone int, fields ...string) {
 	t.Helper()
+	forgetAll(t, n, h, target, []int{gone}, fields...)
+}
+
+// forgetAll makes several vanish.
+func forgetAll(t *testing.T, n *node.Node, h *Handler, target string, gone []int, fields ...string) {
+	t.Helper()
 	r := request(t.Context(), target, fields...)
 	k, _ := keyOf(h, r)
 	e := *n.Store.Lookup(k, r.Header, time.Now()).Entry
@@ -245,7 +251,7 @@ func forget(t *testing.T, n *node.Node, h *Handler, target string, gone int, fie
 	was := e.Generation
 	e.Generation = store.NewGeneration()
 	for i := 1; i < store.Chunks(e.Size); i++ {
-		if i != gone {
+		if !slices.Contains(gone, i) {
 			b, err := n.Store.Chunk(k, was, i)
 			if err != nil {
 				t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -492,6 +493,71 @@ func TestPartOfWhatIsNotStored(t *testing.T) {
 			if want := []string{"bytes=0-1048575", "bytes=3-5", "bytes=3-5"}; !slices.Equal(asked, want) {
 				t.Errorf("asked the upstream for %q", asked)
 			}
+		})
+	}
+}
+
+// A leaver is a client that is gone when the header of a certain part has come: at once when
+// something is done meanwhile, or else a second later.
+type leaver struct {
+	*httptest.ResponseRecorder
+	at   string // in the header of the part
+	done <-chan struct{}
+}
+
+func (l leaver) Write(p []byte) (int, error) {
+	if !strings.Contains(string(p), l.at) {
+		return l.ResponseRecorder.Write(p)
+	}
+	select {
+	case <-l.done:
+	case <-time.After(time.Second):
+	}
+	return 0, io.ErrClosedPipe
+}
+
+// TestSeveralPartsEndWithTheirRequest: what they need of the upstream is asked for by the request
+// itself. So no handler runs when it has ended, and a panic of one is the request's.
+func TestSeveralPartsEndWithTheirRequest(t *testing.T) {
+	for name, panics := range map[string]bool{"a client that leaves": false, "a handler that panics": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newLoneNode(t)
+				h := newHandler(t, n, nil)
+				up := &answers{body: randomBody(11 << 20)}
+				getLarge(t, h, up, "/")
+				forgetAll(t, n, h, "/", []int{5, 6, 7, 8, 9}) // of more than a few, all but the first are asked for when they are needed
+				asked := make(chan struct{})
+				var running atomic.Int64
+				up.change = func(a *partAnswer) {
+					if a.start != 8<<20 {
+						return
+					}
+					running.Add(1)
+					defer running.Add(-1)
+					close(asked)
+					if panics {
+						panic("of a handler")
+					}
+					time.Sleep(time.Second)
+				}
+				client := leaver{httptest.NewRecorder(), "bytes 8388608-", asked}
+				if panics {
+					client.at = "never"
+				}
+				r := request(t.Context(), "/", "Range", "bytes=0-9,8388608-8388617")
+				caught := guard.Catch(func() { _ = h.ServeHTTP(client, r, up) })
+				if (caught != nil) != panics || client.Code != http.StatusPartialContent {
+					t.Errorf("%d, a panic: %v", client.Code, caught)
+				}
+				if running.Load() > 0 {
+					t.Error("a handler runs, and the request has ended")
+				}
+				time.Sleep(time.Minute)
+				if n.Pins.Taken != 0 || n.Budget.Used() != 0 {
+					t.Errorf("%d bytes pinned, %d in flight", n.Pins.Taken, n.Budget.Used())
+				}
+			})
 		})
 	}
 }

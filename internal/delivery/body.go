@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"errors"
 	"io"
 	"net/http"
 
@@ -22,7 +21,6 @@ type Body struct {
 	further func(i int) (b []byte, err error) // the others
 	sent    *Sent                             // what Send has sent; nil if nothing is pinned
 
-	at      int64  // where Read is
 	part    []byte // what is at hand,
 	begin   int64  // where that begins,
 	release func() // and what lets go of it; nil: it is a copy
@@ -109,35 +107,6 @@ func (b *Body) Send(w io.Writer, start, length int64) error {
 type MissingChunk struct{ error }
 
 func (m MissingChunk) Unwrap() error { return m.error }
-
-// Read is for what net/http makes of several ranges.
-func (b *Body) Read(p []byte) (int, error) {
-	if b.at >= b.Size {
-		return 0, io.EOF
-	}
-	part, err := b.From(b.at)
-	if err != nil {
-		return 0, err
-	}
-	n := copy(p, part)
-	b.at += int64(n)
-	return n, nil
-}
-
-// Seek is for the same.
-func (b *Body) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += b.at
-	case io.SeekEnd:
-		offset += b.Size
-	}
-	if offset < 0 {
-		return 0, errors.New("seeking to before the body")
-	}
-	b.at = offset
-	return offset, nil
-}
 
 // Needs returns from where to where a request needs a large body: all of it, unless it
 // asks for one part.

@@ -3,43 +3,116 @@ package delivery
 import (
 	"errors"
 	"fmt"
+	"io"
+	"mime/multipart"
 	"net/http"
+	"net/textproto"
 	"strconv"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
 
 // ServePart answers a request for parts of a stored response whose header has
-// been set: single, several, suffix, or none that can be Satisfied (RFC 9110
+// been set: single, several, suffix, or none that can be satisfied (RFC 9110
 // §14). It returns where in the body it should stop, and why it did not get
 // there.
 func ServePart(w http.ResponseWriter, r *http.Request, body *Body) (end int64, err error) {
 	header := w.Header()
-	if !rfc9111.FewRanges(r.Header["Range"]) || !rfc9111.RangeApplies(r.Header, header) {
+	ranges, ok := rfc9111.Ranges(r.Header["Range"], body.Size)
+	switch {
+	case !ok || !rfc9111.RangeApplies(r.Header, header):
 		w.WriteHeader(http.StatusOK)
 		return body.Size, body.Send(w, 0, body.Size)
-	}
-	if start, length, ok := rfc9111.SingleRange(r.Header["Range"], body.Size); ok {
+	case len(ranges) == 0:
+		refuse(w, body.Size)
+		return 0, nil
+	case len(ranges) == 1:
+		start, length := ranges[0].Start, ranges[0].Length
 		setPart(header, start, length, body.Size)
 		w.WriteHeader(http.StatusPartialContent)
 		return start + length, body.Send(w, start, length)
 	}
-	part := *r
-	part.Header = http.Header{"Range": r.Header["Range"]} // the other conditions have been dealt with
-	modified, _ := http.ParseTime(header.Get("Last-Modified"))
-	rfc9111.OtherContent(header)
-	http.ServeContent(w, &part, "", modified, body) // it breaks off by itself
+	sendSeveral(w, body, ranges)
 	return 0, nil
+}
+
+// refuse answers that a body of a size has nothing of what was asked for. What the response
+// says of its freshness and its content is not about that answer.
+func refuse(w http.ResponseWriter, size int64) {
+	header := w.Header()
+	rfc9111.OtherContent(header)
+	for name := range header {
+		switch name {
+		case "Cache-Control", "Content-Encoding", "Etag", "Last-Modified":
+			delete(header, name)
+		}
+	}
+	header.Set("Content-Range", fmt.Sprintf("bytes */%d", size))
+	http.Error(w, "invalid range: failed to overlap", http.StatusRequestedRangeNotSatisfiable)
+}
+
+// sendSeveral answers with several parts of a body (RFC 9110 §14.6). If a part is lost, the
+// response is cut off. http.ServeContent would read the body in a goroutine of its own, and a
+// read may run the handlers behind the cache, to get back a lost chunk. That goroutine goes on
+// when the client is gone and the request has ended, and a panic in it ends the process.
+func sendSeveral(w http.ResponseWriter, body *Body, ranges []rfc9111.Range) {
+	header := w.Header()
+	rfc9111.OtherContent(header)
+	kind, boundary := header["Content-Type"], multipart.NewWriter(nil).Boundary()
+	write := func(w io.Writer, send func(w io.Writer, one rfc9111.Range) error) error {
+		parts := multipart.NewWriter(w)
+		if err := parts.SetBoundary(boundary); err != nil {
+			return err
+		}
+		for _, one := range ranges {
+			fields := textproto.MIMEHeader{"Content-Range": {contentRange(one.Start, one.Length, body.Size)}}
+			if len(kind) > 0 {
+				fields["Content-Type"] = kind
+			}
+			part, err := parts.CreatePart(fields)
+			if err != nil {
+				return err
+			}
+			if err := send(part, one); err != nil {
+				return err
+			}
+		}
+		return parts.Close()
+	}
+	var size counter
+	_ = write(&size, func(_ io.Writer, one rfc9111.Range) error { // it takes everything
+		size += counter(one.Length)
+		return nil
+	})
+	header["Content-Type"] = []string{"multipart/byteranges; boundary=" + boundary}
+	header["Content-Length"] = []string{strconv.FormatInt(int64(size), 10)}
+	w.WriteHeader(http.StatusPartialContent)
+	err := write(w, func(w io.Writer, one rfc9111.Range) error { return body.Send(w, one.Start, one.Length) })
+	if errors.As(err, new(MissingChunk)) {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// A counter counts what is written to it.
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
 }
 
 func setPart(header http.Header, start, length, size int64) {
 	rfc9111.OtherContent(header)
+	header.Set("Content-Range", contentRange(start, length, size))
+	header.Set("Content-Length", strconv.FormatInt(length, 10))
+}
+
+func contentRange(start, length, size int64) string {
 	whole := "*"
 	if size != rfc9111.UnknownSize {
 		whole = strconv.FormatInt(size, 10)
 	}
-	header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%s", start, start+length-1, whole))
-	header.Set("Content-Length", strconv.FormatInt(length, 10))
+	return fmt.Sprintf("bytes %d-%d/%s", start, start+length-1, whole)
 }
 
 // AnswerNotModified answers a conditional request, whose header has been set, with 304 if

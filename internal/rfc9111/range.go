@@ -7,50 +7,85 @@ import (
 	"time"
 )
 
+// A Range is a run of bytes of a representation.
+type Range struct{ Start, Length int64 }
+
 // SingleRange reads a Range field that asks for one range of bytes (RFC 9110
 // §14.1.2) of a representation of size bytes. It reports false for several
 // ranges, other units, what cannot be satisfied and what cannot be read: a
 // server may answer any of those with the whole (§14.2).
 func SingleRange(lines []string, size int64) (start, length int64, ok bool) {
-	if len(lines) != 1 {
+	set, ok := rangeSet(lines)
+	if !ok {
 		return 0, 0, false
 	}
-	unit, set, found := strings.Cut(lines[0], "=")
-	first, last, dash := strings.Cut(trimOWS(set), "-")
-	if !found || !strings.EqualFold(unit, "bytes") || !dash {
-		return 0, 0, false
-	}
-	if first == "" { // the last bytes
-		n, err := position(last)
-		if err != nil || n == 0 || size == 0 {
-			return 0, 0, false
-		}
-		n = min(n, size)
-		return size - n, n, true
-	}
-	start, err := position(first)
-	if err != nil || start >= size {
-		return 0, 0, false
-	}
-	end := size - 1
-	if last != "" {
-		n, err := position(last)
-		if err != nil || n < start {
-			return 0, 0, false
-		}
-		end = min(n, end)
-	}
-	return start, end - start + 1, true
+	r, ok := readRange(trimOWS(set), size)
+	return r.Start, r.Length, ok && r.Length > 0
 }
 
 // maxRanges is how many ranges one request may ask for.
 const maxRanges = 16
 
-// FewRanges reports whether a Range field is one line of not too many ranges.
-// Another is answered with the whole, because each part of an answer costs more
-// than it takes to ask for it (RFC 9110 §14.2, §17.15).
-func FewRanges(lines []string) bool {
-	return len(lines) == 1 && strings.Count(lines[0], ",") < maxRanges
+// Ranges reads a Range field that asks for ranges of bytes of a representation of size
+// bytes, and returns those that can be satisfied (RFC 9110 §14.1.2). It reports false where
+// the whole is the answer: to other units (§14.2), to what cannot be read, of nothing, to ranges
+// of more than the whole, and to more of them than maxRanges, because each part of an answer
+// costs more than it takes to ask for it (§17.15).
+func Ranges(lines []string, size int64) (all []Range, ok bool) {
+	set, ok := rangeSet(lines)
+	if !ok || size == 0 || strings.Count(set, ",") >= maxRanges {
+		return nil, false
+	}
+	asked, left := false, size
+	for spec := range strings.SplitSeq(set, ",") {
+		if spec = trimOWS(spec); spec == "" {
+			continue // RFC 9110 §5.6.1.2
+		}
+		asked = true
+		r, ok := readRange(spec, size)
+		if left -= r.Length; !ok || left < 0 {
+			return nil, false
+		}
+		if r.Length > 0 {
+			all = append(all, r)
+		}
+	}
+	return all, asked
+}
+
+// rangeSet returns what a Range field of one line says of bytes.
+func rangeSet(lines []string) (set string, ok bool) {
+	if len(lines) != 1 {
+		return "", false
+	}
+	unit, set, found := strings.Cut(lines[0], "=")
+	return set, found && strings.EqualFold(unit, "bytes")
+}
+
+// readRange reads one range. Its length is 0 if it cannot be satisfied.
+func readRange(spec string, size int64) (r Range, ok bool) {
+	first, last, dash := strings.Cut(spec, "-")
+	if dash && first == "" { // the last bytes
+		n, err := position(last)
+		n = min(n, size)
+		return Range{size - n, n}, err == nil
+	}
+	start, err := position(first)
+	if !dash || err != nil {
+		return Range{}, false
+	}
+	end := size - 1
+	if last != "" {
+		n, err := position(last)
+		if err != nil || n < start {
+			return Range{}, false
+		}
+		end = min(n, end)
+	}
+	if start >= size {
+		return Range{}, true
+	}
+	return Range{start, end - start + 1}, true
 }
 
 // position reads digits. Those of a number beyond all sizes mean the end.

@@ -2,6 +2,7 @@ package rfc9111
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -59,20 +60,38 @@ func FuzzSingleRange(f *testing.F) {
 	})
 }
 
-func TestFewRanges(t *testing.T) {
-	for _, tt := range []struct {
-		name  string
+func TestRanges(t *testing.T) {
+	for name, tt := range map[string]struct {
 		lines []string
-		want  bool
+		size  int64
+		want  []Range
+		ok    bool
 	}{
-		{"one", []string{"bytes=0-1"}, true},
-		{"16", []string{"bytes=0-0" + strings.Repeat(",5-5", 15)}, true},
-		{"17", []string{"bytes=0-0" + strings.Repeat(",5-5", 16)}, false},
-		{"empty ones", []string{"bytes=0-0" + strings.Repeat(",", 16)}, false},
-		{"two lines", []string{"bytes=0-1", "bytes=2-3"}, false},
+		"one":                    {[]string{"bytes=0-1"}, 10, []Range{{0, 2}}, true},
+		"two":                    {[]string{"Bytes=8-, 0-1"}, 10, []Range{{8, 2}, {0, 2}}, true},
+		"the end":                {[]string{"bytes=-3,0-0"}, 10, []Range{{7, 3}, {0, 1}}, true},
+		"one of them beyond":     {[]string{"bytes=10-,2-3,-0"}, 10, []Range{{2, 2}}, true},
+		"beyond":                 {[]string{"bytes=10-12,99-"}, 10, nil, true},
+		"the last none":          {[]string{"bytes=-0"}, 10, nil, true},
+		"backwards":              {[]string{"bytes=5-2"}, 10, nil, false},
+		"backwards beyond":       {[]string{"bytes=15-12"}, 10, nil, false},
+		"of nothing":             {[]string{"bytes=-5"}, 0, nil, false},
+		"more than the whole":    {[]string{"bytes=0-,0-0"}, 10, nil, false},
+		"16":                     {[]string{"bytes=0-0" + strings.Repeat(",5-5", 15)}, 100, append([]Range{{0, 1}}, slices.Repeat([]Range{{5, 1}}, 15)...), true},
+		"17":                     {[]string{"bytes=0-0" + strings.Repeat(",5-5", 16)}, 100, nil, false},
+		"many empty ones":        {[]string{"bytes=0-0" + strings.Repeat(",", 16)}, 10, nil, false},
+		"an empty one":           {[]string{"bytes=,0-0, "}, 10, []Range{{0, 1}}, true},
+		"only empty ones":        {[]string{"bytes=,"}, 10, nil, false},
+		"two lines":              {[]string{"bytes=0-1", "bytes=2-3"}, 10, nil, false},
+		"another unit":           {[]string{"lines=0-1"}, 10, nil, false},
+		"no unit":                {[]string{"0-1"}, 10, nil, false},
+		"one that is none":       {[]string{"bytes=0-1,a-b"}, 10, nil, false},
+		"one without a dash":     {[]string{"bytes=0-1,4"}, 10, nil, false},
+		"sums beyond 63 bits":    {[]string{"bytes=-9223372036854775807,-9223372036854775000"}, 10, nil, false},
+		"positions beyond those": {[]string{"bytes=18446744073709551615-18446744073709551616,0-99999999999999999999"}, 10, []Range{{0, 10}}, true},
 	} {
-		if got := FewRanges(tt.lines); got != tt.want {
-			t.Errorf("%s: %v", tt.name, got)
+		if got, ok := Ranges(tt.lines, tt.size); ok != tt.ok || ok && !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v, %v", name, got, ok)
 		}
 	}
 }

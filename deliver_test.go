@@ -71,12 +71,12 @@ func TestPartsOfAStoredResponse(t *testing.T) {
 }
 
 // TestPartsThatAreNone: of another unit, which a server has to pass over (RFC 9110 §14.2), and of
-// nothing.
+// nothing. A 416 is of no freshness: that of the response would have caches keep the 416.
 func TestPartsThatAreNone(t *testing.T) {
 	h := newHandler(t, newLoneNode(t), nil)
 	var calls atomic.Int64
 	for path, body := range map[string]string{"/a": "0123456789", "/empty": ""} {
-		up := fixed(&calls, body, "Cache-Control", "max-age=60", "Etag", `"1"`, "Content-Type", "text/plain")
+		up := fixed(&calls, body, "Cache-Control", "max-age=60", "Cdn-Cache-Control", "max-age=60", "Expires", "Fri, 01 Jan 2100 00:00:00 GMT", "Etag", `"1"`, "Content-Type", "text/plain")
 		do(h, up, request(t.Context(), path))
 		for ranges, want := range map[string]int{"lines=0-1": 200, "0-1": 200, "bytes=a-b": 200, "bytes=-0": 416, "bytes=-0,10-": 416, "bytes=-5": 206, "bytes=0-": 206} {
 			if body == "" {
@@ -89,6 +89,11 @@ func TestPartsThatAreNone(t *testing.T) {
 			}
 			if of := w.Header().Get("Content-Range"); (of != "") != (want > 200) || want == 416 && of != "bytes */10" {
 				t.Errorf("%s, %s: Content-Range %q", path, ranges, of)
+			}
+			for _, name := range []string{"Cache-Control", "Cdn-Cache-Control", "Expires", "Etag"} {
+				if (w.Header().Get(name) == "") != (want == 416) {
+					t.Errorf("%s, %s: %d with %s %q", path, ranges, w.Code, name, w.Header().Get(name))
+				}
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"strconv"
+	"strings"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
@@ -43,7 +44,10 @@ func refuse(w http.ResponseWriter, size int64) {
 	rfc9111.OtherContent(header)
 	for name := range header {
 		switch name {
-		case "Cache-Control", "Content-Encoding", "Etag", "Last-Modified":
+		case "Content-Encoding", "Etag", "Last-Modified", "Expires", "Surrogate-Control":
+			delete(header, name)
+		}
+		if strings.HasSuffix(name, "Cache-Control") { // or a targeted one (RFC 9213)
 			delete(header, name)
 		}
 	}

@@ -99,6 +99,31 @@ func TestPartsThatAreNone(t *testing.T) {
 	}
 }
 
+// TestContentMD5: clients compare it with the bytes that they get (RFC 1864).
+func TestContentMD5(t *testing.T) {
+	body := randomBody(3 << 20)
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	do(h, fixed(&calls, "0123456789", "Cache-Control", "max-age=60", "Content-Md5", "eB5eJF1p"), request(t.Context(), "/a"))
+	up := &answers{body: body, change: func(a *partAnswer) { a.header.Set("Content-Md5", "of the part") }}
+	for _, tt := range []struct {
+		path, method, ranges string
+		want                 bool
+	}{
+		{"/a", "GET", "", true}, {"/a", "HEAD", "", true}, {"/a", "GET", "bytes=0-1", false}, {"/a", "GET", "bytes=0-1,3-4", false}, {"/a", "GET", "bytes=10-", false},
+		{"/parts", "GET", "bytes=2000000-2000009", false}, {"/parts", "GET", "", false},
+	} {
+		r := request(t.Context(), tt.path)
+		if r.Method = tt.method; tt.ranges != "" {
+			r.Header.Set("Range", tt.ranges)
+		}
+		w := do(h, up.ServeHTTP, r)
+		if got := w.Header()["Content-Md5"]; (len(got) > 0) != tt.want {
+			t.Errorf("%v: %d with %q (%s)", tt, w.Code, got, w.Header().Get("Cache-Status"))
+		}
+	}
+}
+
 func TestManyRangesAreAnsweredWithTheWhole(t *testing.T) {
 	h := newHandler(t, newLoneNode(t), nil)
 	var calls atomic.Int64

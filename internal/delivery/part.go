@@ -41,7 +41,7 @@ func ServePart(w http.ResponseWriter, r *http.Request, body *Body) (end int64, e
 // says of its freshness and its content is not about that answer.
 func refuse(w http.ResponseWriter, size int64) {
 	header := w.Header()
-	rfc9111.OtherContent(header)
+	rfc9111.OtherBytes(header)
 	for name := range header {
 		switch name {
 		case "Content-Encoding", "Etag", "Last-Modified", "Expires", "Surrogate-Control":
@@ -61,7 +61,7 @@ func refuse(w http.ResponseWriter, size int64) {
 // when the client is gone and the request has ended, and a panic in it ends the process.
 func sendSeveral(w http.ResponseWriter, body *Body, ranges []rfc9111.Range) {
 	header := w.Header()
-	rfc9111.OtherContent(header)
+	rfc9111.OtherBytes(header)
 	kind, boundary := header["Content-Type"], multipart.NewWriter(nil).Boundary()
 	write := func(w io.Writer, send func(w io.Writer, one rfc9111.Range) error) error {
 		parts := multipart.NewWriter(w)
@@ -106,7 +106,7 @@ func (c *counter) Write(p []byte) (int, error) {
 }
 
 func setPart(header http.Header, start, length, size int64) {
-	rfc9111.OtherContent(header)
+	rfc9111.OtherBytes(header)
 	header.Set("Content-Range", contentRange(start, length, size))
 	header.Set("Content-Length", strconv.FormatInt(length, 10))
 }

@@ -96,6 +96,13 @@ func NamesFields(connection []string) bool {
 // representation, and stay. The header is changed in place.
 func OtherContent(h http.Header) { delete(h, "Content-Digest") }
 
+// OtherBytes is OtherContent for a message with other bytes, as a part has. Content-MD5 is about
+// the bytes that are sent (RFC 1864), but with a HEAD or a 304 about those of the GET.
+func OtherBytes(h http.Header) {
+	OtherContent(h)
+	delete(h, "Content-Md5")
+}
+
 // Refresh returns the stored header as a 304 updates it (RFC 9111 §3.2, §4.3.4),
 // in a new map. Neither argument is changed. Revalidated does this and judges
 // the result.

@@ -197,7 +197,7 @@ func Whole(partial http.Header, size int64) http.Header {
 
 // MakeWhole is Whole in place.
 func MakeWhole(h http.Header, size int64) {
-	OtherContent(h)
+	OtherBytes(h)
 	delete(h, "Content-Range")
 	h["Content-Length"] = []string{strconv.FormatInt(size, 10)}
 }

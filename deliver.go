@@ -110,7 +110,7 @@ func (s *storedResponse) deliverParts(x *exchange, header func(mended bool) bool
 	c := &chunkSource{x: x, entry: e}
 	body := delivery.NewBody(x.h.node, x.Key, e, s.body, c.get)
 	defer body.Close()
-	if e.Large() && x.r.Method != http.MethodHead {
+	if e.Large() && x.r.Method != http.MethodHead && !(x.conditional && rfc9111.NotModified(x.r.Header, e.Status, e.Header())) {
 		if err := c.ready(body); err != nil {
 			x.Without = e.Generation // it is the upstream's turn
 			return stepLookUp

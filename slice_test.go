@@ -561,3 +561,24 @@ func TestSeveralPartsEndWithTheirRequest(t *testing.T) {
 		})
 	}
 }
+
+// TestAnswerWithoutABodyNeedsNone: what is gone of a large body is not asked for where the answer
+// is a 304, or a 416.
+func TestAnswerWithoutABodyNeedsNone(t *testing.T) {
+	for _, gone := range [][]int{{2}, {1, 2, 3}} { // a chunk would be fetched, or the whole
+		n := newLoneNode(t)
+		h := newHandler(t, n, nil)
+		up := &answers{body: randomBody(4 << 20), change: func(*partAnswer) {}}
+		getLarge(t, h, up, "/")
+		forgetAll(t, n, h, "/", gone)
+		up.asked = nil
+		for want, fields := range map[int][]string{304: {"If-None-Match", `"1"`}, 416: {"Range", "bytes=4194304-"}} {
+			w := do(h, up.ServeHTTP, request(t.Context(), "/", fields...))
+			wantStatus(t, w, "hit")
+			if w.Code != want || len(up.asked) > 0 {
+				t.Errorf("%q without %v: %d, and the upstream was asked for %q", fields, gone, w.Code, up.asked)
+			}
+		}
+		wantBody(t, "another condition", do(h, up.ServeHTTP, request(t.Context(), "/", "If-None-Match", `"2"`)), up.body)
+	}
+}

@@ -109,12 +109,14 @@ type MissingChunk struct{ error }
 func (m MissingChunk) Unwrap() error { return m.error }
 
 // Needs returns from where to where a request needs a large body: all of it, unless it
-// asks for one part.
+// asks for one part, or for none that there is.
 func (b *Body) Needs(r *http.Request, e *store.Entry) (start, end int64) {
-	if WantsPart(r, e.Status) && rfc9111.RangeApplies(r.Header, e.Header()) {
-		if start, length, ok := rfc9111.SingleRange(r.Header["Range"], b.Size); ok {
-			return start, start + length
-		}
+	ranges, ok := rfc9111.Ranges(r.Header["Range"], b.Size)
+	switch {
+	case !ok || len(ranges) > 1 || !WantsPart(r, e.Status) || !rfc9111.RangeApplies(r.Header, e.Header()):
+		return 0, b.Size
+	case len(ranges) == 0:
+		return 0, 0
 	}
-	return 0, b.Size
+	return ranges[0].Start, ranges[0].Start + ranges[0].Length
 }

@@ -23,6 +23,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 )
 
 // Sizes in bytes.
@@ -116,17 +118,20 @@ func NewListener(ln net.Listener, o Options, open *Open) *Listener {
 
 // Close ends the lane, because its server stops. net/http closes connections that are between
 // two requests, but takes those for new ones, and leaves them open for some seconds, of which it
-// has seen no request. So they are closed here.
+// has seen no request. So they are closed here. That comes after the listener, which takes
+// connections away from the next server as long as it is open, and waits for none of them:
+// TLS says goodbye to a client that takes nothing for seconds.
 func (l *Listener) Close() error {
 	l.closed.Store(true)
+	err := l.Listener.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {
 		if c.state.CompareAndSwap(between, closing) {
-			_ = c.Conn.Close() // net/http is told by Read
+			guard.Go(func() { _ = c.Conn.Close() }) // net/http is told by Read
 		}
 	}
-	return l.Listener.Close()
+	return err
 }
 
 // track notes that a connection is open, or is not any more.

@@ -288,6 +288,45 @@ func TestStoppedServerEndsIdleConnections(t *testing.T) {
 	})
 }
 
+// A stubborn connection is one that takes its time to close, as TLS does if its client takes nothing.
+type stubborn struct {
+	net.Conn
+	closes chan struct{}
+}
+
+func (c *stubborn) Close() error {
+	<-c.closes
+	return c.Conn.Close()
+}
+
+// TestStoppedServerWaitsForNoClient: it accepts no connections any more, whatever those do that it has.
+func TestStoppedServerWaitsForNoClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, m, _ := serve(t, new(pages), time.Minute)
+		client, server := net.Pipe()
+		slow := &stubborn{server, make(chan struct{})}
+		m.conns <- slow
+		responses := bufio.NewReader(client)
+		exchange(t, client, responses, 1, get("/page"))
+		synctest.Wait()
+		stopped := make(chan error, 1)
+		go func() { stopped <- s.Shutdown(t.Context()) }()
+		synctest.Wait()
+		select {
+		case <-m.done:
+		default:
+			t.Error("the listener is open")
+		}
+		close(slow.closes)
+		if _, err := responses.ReadByte(); err != io.EOF {
+			t.Errorf("after the response: %v", err)
+		}
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestPanicOfASite: it ends its connection, and no other waits for it.
 func TestPanicOfASite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

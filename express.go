@@ -2,11 +2,11 @@ package caddygroupcache
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -49,7 +49,7 @@ func (e *Express) Provision(ctx caddy.Context) error {
 		return errors.New("the listener wrapper groupcache is for servers of the http app")
 	}
 	e.server = server
-	if err := checkOrder(server.ListenerWrappersRaw); err != nil {
+	if err := routes.CheckWrappers(server.ListenerWrappersRaw); err != nil {
 		return err
 	}
 	app, err := ctx.App("groupcache")
@@ -69,27 +69,13 @@ func (e *Express) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// checkOrder refuses what the lane would not understand a byte of.
-func checkOrder(wrappers []json.RawMessage) error {
-	lane := false
-	for _, raw := range wrappers {
-		var one struct{ Wrapper string }
-		if err := json.Unmarshal(raw, &one); err != nil {
-			return fmt.Errorf("listener wrapper %s: %w", raw, err)
-		}
-		if lane && (one.Wrapper == "tls" || one.Wrapper == "proxy_protocol") {
-			return fmt.Errorf("listener wrapper groupcache: it reads what %s leaves: write it after that", one.Wrapper)
-		}
-		lane = lane || one.Wrapper == "groupcache"
-	}
-	return nil
-}
-
 // checkServer refuses what the lane would leave out.
 func (e *Express) checkServer() error {
 	s := e.server
+	withoutHTTP1 := func(protocols []string) bool { return protocols != nil && !slices.Contains(protocols, "h1") }
 	for option, set := range map[string]bool{
-		"read_timeout": s.ReadTimeout > 0, "write_timeout": s.WriteTimeout > 0,
+		"protocols without h1": withoutHTTP1(s.Protocols) || slices.ContainsFunc(s.ListenProtocols, withoutHTTP1),
+		"read_timeout":         s.ReadTimeout > 0, "write_timeout": s.WriteTimeout > 0,
 		"write_min_rate": s.WriteMinRate > 0, "client authentication, or strict_sni_host,": s.StrictSNIHost != nil && *s.StrictSNIHost,
 	} {
 		if set {

@@ -28,6 +28,7 @@ func TestWrongLaneIsRefused(t *testing.T) {
 		"a route in front":        {"", "route {\n@a not path /b\n\terror @a 404\n" + cached + "}\n", []string{"handler error"}},
 		"a time-out":              {"timeouts {\n\tread_body 1s\n}\n", cached, []string{"read_timeout"}},
 		"SNI":                     {"strict_sni_host on\n", cached, []string{"strict_sni_host"}},
+		"HTTP/2 alone":            {"protocols h2\n", cached, []string{"protocols without h1"}},
 		"a template":              {"", "groupcache {\n\texpress\n\tkey {path}\n}\n", []string{"key template"}},
 		"an argument":             {"", "groupcache {\n\texpress on\n}\n", []string{"Caddyfile"}},
 		"an argument of the lane": {"listener_wrappers {\ngroupcache fast\n}\n", cached, []string{"Caddyfile"}},

@@ -173,6 +173,23 @@ func (one *laneRoute) takesAll() (open bool, matcher string) {
 	return open, matcher
 }
 
+// CheckWrappers refuses listener wrappers of a server before which the lane would not understand a
+// byte.
+func CheckWrappers(wrappers []json.RawMessage) error {
+	lane := false
+	for _, raw := range wrappers {
+		var one struct{ Wrapper string }
+		if err := json.Unmarshal(raw, &one); err != nil {
+			return fmt.Errorf("listener wrapper %s: %w", raw, err)
+		}
+		if lane && (one.Wrapper == "tls" || one.Wrapper == "proxy_protocol") {
+			return fmt.Errorf("listener wrapper groupcache: it reads what %s leaves: write it after that", one.Wrapper)
+		}
+		lane = lane || one.Wrapper == "groupcache"
+	}
+	return nil
+}
+
 // ByURL reports whether a request's key has nothing of the routes but what follows from its
 // URL and its listener.
 func (a *Route) ByURL() bool {

@@ -24,8 +24,8 @@ func init() { caddy.RegisterModule(new(Express)) }
 // answers hits of handlers with the option express before Caddy's HTTP server sees the
 // request. docs/lane.md says which requests, and what a hit has no more.
 type Express struct {
+	app    *App
 	server *caddyhttp.Server
-	open   express.Open
 }
 
 // CaddyModule returns the Caddy module information.
@@ -56,7 +56,8 @@ func (e *Express) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading the groupcache app: %w", err)
 	}
-	app.(*App).lanes.Store(server, e)
+	e.app = app.(*App)
+	e.app.lanes.Store(server, e)
 	what, has, err := routes.InTheWay(server.Routes)
 	switch {
 	case err != nil:
@@ -103,7 +104,7 @@ func (e *Express) WrapListener(ln net.Listener) net.Listener {
 		IdleTimeout:   time.Duration(e.server.IdleTimeout),
 		HeaderTimeout: time.Duration(e.server.ReadHeaderTimeout),
 		WriteTimeout:  time.Duration(e.server.WriteIdleTimeout),
-	}, &e.open)
+	}, &e.app.process.laneOpen)
 }
 
 func hasLane(handler caddyhttp.MiddlewareHandler) bool {
@@ -128,13 +129,21 @@ func (h *Handler) learnFront(header http.Header, r *http.Request) {
 	}
 }
 
-// maxGrace is how long responses may go on after their server has stopped, if Caddy has
-// no grace period.
+// maxGrace is how long responses may go on when the process ends, if Caddy has no grace
+// period.
 const maxGrace = 10 * time.Second
 
-// Cleanup waits for responses that are still being written.
+// Cleanup waits for responses that are still being written when the process ends, those of
+// configs before too. A reload waits for none.
 func (e *Express) Cleanup() error {
-	e.open.Wait(maxGrace)
+	if e.app == nil || !caddy.Exiting() {
+		return nil
+	}
+	grace := maxGrace
+	if by := e.app.process.stopBy.Load(); by != nil {
+		grace = time.Until(*by)
+	}
+	e.app.process.laneOpen.Wait(grace)
 	return nil
 }
 

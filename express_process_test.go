@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -145,5 +146,60 @@ func TestLaneThatWouldAnswerNobody(t *testing.T) {
 				t.Errorf("%d %s", status, body)
 			}
 		})
+	}
+}
+
+// readSlowly has a client ask for more than its buffers hold, and read nothing of it.
+func (c *laneClient) readSlowly(t *testing.T, path string) {
+	t.Helper()
+	c.get(t, path, beside)                                   // it is stored, and the lane knows what Caddy sets
+	go io.WriteString(c, strings.Repeat(plainGet(path), 50)) //nolint:errcheck // see below
+	if _, err := c.in.Peek(1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readWhole reads responses until the connection is closed. All have to be whole.
+func (c *laneClient) readWhole(t *testing.T) {
+	t.Helper()
+	for {
+		resp, err := http.ReadResponse(c.in, nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+		} else if err == io.ErrUnexpectedEOF || err == io.EOF { // between two
+			return
+		}
+		if err != nil {
+			t.Errorf("a response is cut off: %v", err)
+			return
+		}
+	}
+}
+
+// TestSlowClientsOfTheLaneHoldUpNothing: neither a reload, nor, for longer than others, the end of
+// the process.
+func TestSlowClientsOfTheLaneHoldUpNothing(t *testing.T) {
+	p := startLane(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000000")
+		fmt.Fprint(w, strings.Repeat("x", 1e6))
+	}, "ttl 1h")
+	slow := dialLane(t, p, false)
+	slow.readSlowly(t, "/large")
+	began := time.Now()
+	if status, body := p.load(strings.Replace(p.config, "{\n", "{\n\tgrace_period 2s\n", 1)); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	if took := time.Since(began); took > 6*time.Second {
+		t.Errorf("the reload took %s", took)
+	}
+	slow.readWhole(t)
+
+	slow = dialLane(t, p, false)
+	slow.readSlowly(t, "/large")
+	began = time.Now()
+	p.signal(syscall.SIGTERM)
+	p.awaitEnd()
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("the process took %s to end, with a grace period of 2s", took)
 	}
 }

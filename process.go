@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-groupcache/caddy-groupcache/events"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/explain"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/express"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/gossip"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
@@ -40,6 +41,7 @@ type process struct {
 	unnamed   atomic.Bool   // some handler leaves no Cache-Status
 	started   time.Time
 	persist   *node.Persistence // nil: nothing is kept
+	laneOpen  express.Open      // of the lanes of all configs
 
 	// life is held by start, stop and Destruct, of which one runs at a time. They wait for
 	// other nodes, so that whoever only looks must not need it; it comes before mu.

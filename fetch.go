@@ -520,9 +520,9 @@ func (t *recorder) sendFilling() {
 	w.WriteHeader(status)
 }
 
-// publish begins to stream the response to the owner, if another node is that. A
-// small one that comes in one piece needs no stream: complete sends it.
-func (x *fetch) publish(t *recorder) {
+// publish begins to hand the response to the owner, if another node is that: as a stream, or,
+// of a small one that has come in one piece, whole. The client, which may be slow, is beside it.
+func (x *fetch) publish(t *recorder, whole bool) {
 	if x.probe.comes.Load() || x.decision.Owner == nil || x.published != nil || x.given || x.flight.IsOver() {
 		return
 	}
@@ -534,7 +534,11 @@ func (x *fetch) publish(t *recorder) {
 	decision.StaleBody = nil
 	guard.Go(func() {
 		defer close(x.published)
-		x.flight.PublishStream(&asked, decision, t.entry, body)
+		if whole {
+			x.flight.PublishWhole(&asked, decision, t.entry, body)
+		} else {
+			x.flight.PublishStream(&asked, decision, t.entry, body)
+		}
 	})
 }
 
@@ -655,10 +659,7 @@ func (x *fetch) complete(t *recorder) {
 		x.flight.Settle(&x.Lookup, true)
 		x.finishFlight(x.flight.Commit(&x.Lookup, t.entry))
 	default:
-		whole := x.published == nil && size <= node.InlineTransfer
-		if !whole {
-			x.publish(t)
-		}
+		x.publish(t, size <= node.InlineTransfer) // unless it has begun
 		x.given = true
 		x.flight.Settle(&x.Lookup, true)
 		final := *t.entry
@@ -666,11 +667,7 @@ func (x *fetch) complete(t *recorder) {
 		x.decision.Lease.Use() // or its end would be that of the flight
 		x.finishFlight(node.Landed(&final, final.Digest))
 		t.sendHeader()
-		if whole {
-			x.flight.PublishWhole(&x.Lookup, x.decision, t.entry)
-		} else {
-			x.awaitOwner()
-		}
+		x.awaitOwner()
 	}
 }
 

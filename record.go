@@ -196,7 +196,7 @@ func (t *recorder) Write(p []byte) (int, error) {
 	if err == nil {
 		// A whole body in one piece needs no goroutines: finish serves it.
 		if t.x.flight.Fill.Size() != t.length {
-			t.x.publish(t)
+			t.x.publish(t, false)
 			t.startPump()
 		}
 		return n, nil
@@ -249,7 +249,7 @@ func (t *recorder) FlushError() error {
 		t.WriteHeader(http.StatusOK)
 		return t.FlushError()
 	case filling:
-		t.x.publish(t)
+		t.x.publish(t, false)
 		t.startPump() // it flushes whenever it has nothing to write
 		return nil
 	case silent:

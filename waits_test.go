@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -206,4 +207,44 @@ func TestNobodyWaitsLongerForAChunk(t *testing.T) {
 		close(up.release)
 		<-first
 	})
+}
+
+// TestNodesDoNotWaitForASlowClient: a client that takes no header, as one of HTTP/3 may, keeps
+// from no other node what was fetched for it.
+func TestNodesDoNotWaitForASlowClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClusterInBubble(t, 2)
+		target := c.target(1)
+		var calls atomic.Int64
+		up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
+		slow := &stalledClient{ResponseRecorder: httptest.NewRecorder(), takes: make(chan struct{})}
+		var all sync.WaitGroup
+		all.Go(func() {
+			if err := c.handlers[0].ServeHTTP(slow, request(t.Context(), target), up); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		start := time.Now()
+		w := do(c.handlers[1], up, request(t.Context(), target))
+		if took := time.Since(start); w.Body.String() != "hello" || took > time.Second || calls.Load() != 1 {
+			t.Errorf("%q after %v and %d fetches: %v", w.Body, took, calls.Load(), w.Header())
+		}
+		close(slow.takes)
+		all.Wait()
+		if slow.Body.String() != "hello" {
+			t.Errorf("the slow client got %q", slow.Body)
+		}
+	})
+}
+
+// A stalledClient takes nothing for a while.
+type stalledClient struct {
+	*httptest.ResponseRecorder
+	takes chan struct{}
+}
+
+func (c *stalledClient) Flush() {
+	<-c.takes
+	c.ResponseRecorder.Flush()
 }

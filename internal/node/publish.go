@@ -32,12 +32,12 @@ func (f *Flight) PublishStream(q *Lookup, g Decision, e *store.Entry, body *Foll
 	f.storePublished(q, generation, err)
 }
 
-// PublishWhole is publish for a flight that is over and has a small body, of
-// which the caller has a reader. A silent owner is not waited for.
-func (f *Flight) PublishWhole(q *Lookup, g Decision, e *store.Entry) {
-	g.Lease.Use()
+// PublishWhole is PublishStream for a small body, which it sends when the flight is over. A
+// silent owner is not waited for.
+func (f *Flight) PublishWhole(q *Lookup, g Decision, e *store.Entry, body *Follower) {
+	defer body.Close()
 	defer g.Lease.Close()
-	if f.Landed == nil {
+	if <-f.Over; f.Landed == nil {
 		return // it took too long
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), q.PeerTimeout, peer.ErrTimeout)

@@ -151,7 +151,7 @@ func (x *fetch) Abandon() bool {
 		return false
 	}
 	x.abandoned.Store(true)
-	x.finishFlight(node.Ending{Why: rfc9111.LeaderLost})
+	x.flight.Finish(node.Ending{Why: rfc9111.LeaderLost})
 	x.own.Store(true)
 	x.cancel(context.Canceled)
 	return true
@@ -198,7 +198,7 @@ func (x *fetch) run(w http.ResponseWriter) (err error) {
 			t.finishClient()
 		default:
 			x.giveUp(rfc9111.Truncated)
-			x.finishFlight(node.Ending{Why: rfc9111.Truncated}) // if it was not to be given up any more
+			x.flight.Finish(node.Ending{Why: rfc9111.Truncated}) // if it was not to be given up any more
 			if t.finishClient() || delivery.Served(t.ResponseWriter) {
 				unlessAborted(recover())
 			}
@@ -311,9 +311,6 @@ func (x *fetch) followed() bool {
 	return x.flight.Fill.Readers() > own
 }
 
-// finishFlight ends the flight, while the fetch goes on with its own client.
-func (x *fetch) finishFlight(e node.Ending) { x.flight.Finish(e) }
-
 // whyEnded names why a fill came to nothing.
 func (x *fetch) whyEnded(err error) rfc9111.Reason {
 	if errors.Is(err, fill.ErrTooLarge) {
@@ -335,7 +332,7 @@ func (x *fetch) giveUp(why rfc9111.Reason) {
 	if !x.flight.Outgrown.Load() {
 		x.refuse(why)
 	}
-	x.finishFlight(node.Ending{Why: why})
+	x.flight.Finish(node.Ending{Why: why})
 	x.own.Store(true)
 	switch {
 	case x.background:
@@ -568,8 +565,8 @@ func (s *staleResponse) confirm(t *recorder) recorderState {
 			x.leftOut = x.h.policy.LeftOut(answer, stale.Status, stale.Header(), stale.Groups())
 			x.Validated = renewed.Generation
 			x.flight.Refresh(&x.Lookup, x.decision, renewed)
-			x.finishFlight(node.Ending{})
-			x.validation.End(x.Validated)
+			x.flight.Finish(node.Ending{})
+			x.validation.End(x.confirmed())
 			return silent
 		}
 	}
@@ -653,11 +650,11 @@ func (x *fetch) complete(t *recorder) {
 	case x.flight.Outgrown.Load():
 		x.given = true
 		x.flight.Settle(&x.Lookup, true)
-		x.finishFlight(node.Landed(nil, x.flight.Fill.Digest()))
+		x.flight.Finish(node.Landed(nil, x.flight.Fill.Digest()))
 	case x.decision.Owner == nil:
 		x.given = true
 		x.flight.Settle(&x.Lookup, true)
-		x.finishFlight(x.flight.Commit(&x.Lookup, t.entry))
+		x.flight.Finish(x.flight.Commit(&x.Lookup, t.entry))
 	default:
 		x.publish(t, size <= node.InlineTransfer) // unless it has begun
 		x.given = true
@@ -665,7 +662,7 @@ func (x *fetch) complete(t *recorder) {
 		final := *t.entry
 		final.Size, final.Generation, final.Digest = size, x.flight.Generation, x.flight.Fill.Digest()
 		x.decision.Lease.Use() // or its end would be that of the flight
-		x.finishFlight(node.Landed(&final, final.Digest))
+		x.flight.Finish(node.Landed(&final, final.Digest))
 		t.sendHeader()
 		x.awaitOwner()
 	}
@@ -688,7 +685,7 @@ func (x *fetch) awaitOwner() {
 // expire ends a fill that takes too long. Its client
 // is still served.
 func (x *fetch) expire() {
-	x.finishFlight(node.Ending{Why: rfc9111.FillTimeout})
+	x.flight.Finish(node.Ending{Why: rfc9111.FillTimeout})
 	x.own.Store(true)
 	if err := x.r.Context().Err(); err != nil {
 		x.cancel(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/delivery"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // follow serves a request from a flight that another request leads, or that is fed by
@@ -111,14 +112,19 @@ func (x *exchange) validate() step {
 	}
 	x.validation = v
 	defer func() {
-		if x.failed {
-			v.End(0)
-		} else {
-			v.End(x.Validated)
-		}
+		v.End(x.confirmed())
 		x.validation = nil
 	}()
 	return x.join(false)
+}
+
+// confirmed returns what requests that wait for this one's validation may use; 0: nothing,
+// also if each client needs fields of its own.
+func (x *exchange) confirmed() store.Generation {
+	if x.failed || len(x.leftOut) > 0 {
+		return 0
+	}
+	return x.Validated
 }
 
 // senderOf returns what the upstream can know of a request that nobody changes.

@@ -187,7 +187,7 @@ func (p *probe) commit(t *recorder) {
 	}
 	x.given = true
 	e := x.flight.CommitFirst(&x.Lookup, x.decision, t.entry, body)
-	x.finishFlight(node.Ending{})
+	x.flight.Finish(node.Ending{})
 	if x.far {
 		x.first.storedResponse = storedResponse{entry: e, body: body}
 	}

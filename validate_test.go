@@ -67,6 +67,43 @@ func TestResponseThatIsNeverFreshIsValidatedForEachRequest(t *testing.T) {
 	}
 }
 
+// TestFieldsOfA304ForItsClient: what is not stored of a 304, such as the cookie of a new session,
+// goes to the client whose request it answers, and to no other.
+func TestFieldsOfA304ForItsClient(t *testing.T) {
+	for name, fields := range map[string][]string{
+		"Set-Cookie": {"Set-Cookie", "session=WHO"}, "Clear-Site-Data": {"Clear-Site-Data", `"WHO"`}, "X-Token": {"X-Token", "WHO", "Cache-Control", `no-cache="X-Token"`},
+	} {
+		h := newHandler(t, newLoneNode(t), nil)
+		var calls, notModified atomic.Int64
+		up := func(w http.ResponseWriter, r *http.Request) error {
+			who := r.Header.Get("X-New")
+			for i := 0; i < len(fields) && who != ""; i += 2 {
+				w.Header().Set(fields[i], strings.ReplaceAll(fields[i+1], "WHO", who))
+			}
+			return confirmed(&calls, &notModified, "no-cache", w.Header().Get("Cache-Control"))(w, r)
+		}
+		get := func(who ...string) string {
+			w := do(h, up, request(t.Context(), "/a", who...))
+			if w.Code != http.StatusOK || w.Body.String() != "hello" {
+				t.Errorf("%s: %d %q", name, w.Code, w.Body)
+			}
+			return w.Header().Get(name)
+		}
+		get()
+		for _, who := range []string{"1", "2"} {
+			if got := get("X-New", who); got != strings.ReplaceAll(fields[1], "WHO", who) {
+				t.Errorf("%s: client %s got %q", name, who, got)
+			}
+			if got := get(); got != "" {
+				t.Errorf("%s: another client got %q", name, got)
+			}
+		}
+		if calls.Load() != 1 || notModified.Load() != 4 {
+			t.Errorf("%s: %d fetches, %d validations", name, calls.Load(), notModified.Load())
+		}
+	}
+}
+
 func TestClientThatWantsAValidatedAnswer(t *testing.T) {
 	for _, directive := range []string{"no-cache", "max-age=0"} {
 		c := newCluster(t, 2)

@@ -32,6 +32,25 @@ func StoredHeader(h http.Header, o Options) http.Header {
 	return stored
 }
 
+// ForOneClient returns the fields of a response that StoredHeader leaves out because they are
+// for the client alone whose request it answers; nil: there are none.
+func ForOneClient(h http.Header, o Options) (own http.Header) {
+	h = canonicalNames(h)
+	d, _ := directivesOf(h, o.Targeted)
+	connection := connectionOptions(h)
+	for name, values := range h {
+		forOne := isForOneClient(name, values) && !o.StoreSetCookie || slices.Contains(d.NoCacheFields, name) || slices.Contains(d.PrivateFields, name)
+		if !forOne || neverStored(name) || slices.Contains(connection, name) {
+			continue
+		}
+		if own == nil {
+			own = make(http.Header)
+		}
+		own[name] = values
+	}
+	return own
+}
+
 // neverStored are the fields that end at this hop whatever the response says.
 // All of Proxy-* goes, not only the three of RFC 9111 §3.1, because the others
 // tell about a connection or an exchange that is over.

@@ -115,15 +115,16 @@ func (p *Policy) ruleOfStored(x rfc9111.Exchange, status int, stored http.Header
 	return p.ruleAbout(status, rfc9111.Refresh(stored, x.Response, p.Options))
 }
 
-// LeftOut returns the fields of a validation that its rule keeps from being stored: they are
-// for the client alone whose request was validated.
+// LeftOut returns the fields of a validation that are not stored, by themselves or by its
+// rule: they are for the client alone whose request was validated.
 func (p *Policy) LeftOut(x rfc9111.Exchange, status int, stored http.Header, groups []string) (apart http.Header) {
+	apart = rfc9111.ForOneClient(x.Response, p.Options)
 	if len(p.Rules) == 0 {
-		return nil
+		return apart
 	}
 	r := p.ruleOfStored(x, status, stored, groups)
 	if r == nil {
-		return nil
+		return apart
 	}
 	for _, name := range r.Without {
 		if lines := x.Response[name]; len(lines) > 0 {

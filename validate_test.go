@@ -67,6 +67,31 @@ func TestResponseThatIsNeverFreshIsValidatedForEachRequest(t *testing.T) {
 	}
 }
 
+// TestLessVaryInA304: compression middleware names Accept-Encoding with a body only. Each
+// request is one to the upstream all the same.
+func TestLessVaryInA304(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls, notModified atomic.Int64
+	up := func(w http.ResponseWriter, r *http.Request) error {
+		if r.Header.Get("If-None-Match") == `W/"1"` {
+			notModified.Add(1)
+			w.Header().Set("Vary", "Origin")
+			w.Header().Set("Etag", `W/"1"`)
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
+		return fixed(&calls, "hello", "Vary", "Origin, Accept-Encoding", "Etag", `W/"1"`)(w, r)
+	}
+	for range 3 {
+		if w := do(h, up, request(t.Context(), "/a")); w.Code != http.StatusOK || w.Body.String() != "hello" {
+			t.Errorf("%d %q", w.Code, w.Body)
+		}
+	}
+	if calls.Load() != 1 || notModified.Load() != 2 {
+		t.Errorf("%d fetches, %d validations", calls.Load(), notModified.Load())
+	}
+}
+
 // TestFieldsOfA304ForItsClient: what is not stored of a 304, such as the cookie of a new session,
 // goes to the client whose request it answers, and to no other.
 func TestFieldsOfA304ForItsClient(t *testing.T) {

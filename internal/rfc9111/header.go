@@ -124,7 +124,8 @@ func OtherBytes(h http.Header) {
 
 // Refresh returns the stored header as a 304 updates it (RFC 9111 §3.2, §4.3.4),
 // in a new map. Neither argument is changed. Revalidated does this and judges
-// the result.
+// the result. What the stored response varies by it goes on to vary by, because what
+// compresses does not touch a 304, and then says nothing of Accept-Encoding there.
 func Refresh(stored, notModified http.Header, o Options) http.Header {
 	merged := maps.Clone(stored)
 	if merged == nil {
@@ -135,9 +136,8 @@ func Refresh(stored, notModified http.Header, o Options) http.Header {
 			merged[name] = values
 		}
 	}
-	if was, _ := VaryNames(stored); slices.Contains(was, "Range") {
-		addVary(merged, "Accept-Encoding", "Range") // see Apart
-	}
+	was, _ := VaryNames(stored)
+	addVary(merged, was...)
 	return StoredHeader(merged, o)
 }
 

@@ -57,6 +57,7 @@ func TestRefresh(t *testing.T) {
 			header("Content-Length", "0", "Content-Encoding", "gzip", "Content-Type", "text/html", "Content-Range", "x", "Etag", `"a"`),
 			header("Content-Length", "5", "Content-Encoding", "br", "Content-Type", "a/b", "Etag", `W/"a"`, "Vary", "Accept-Encoding")},
 		{"another Vary of a coded response", header("Content-Encoding", "br", "Vary", "Accept-Encoding"), header("Vary", "Origin"), header("Content-Encoding", "br", "Vary", "Origin", "Vary", "Accept-Encoding")},
+		{"less Vary", header("Vary", "Accept-Encoding, Origin"), header("Vary", "Origin"), header("Vary", "Origin", "Vary", "Accept-Encoding")},
 		{"another Vary of a part", header("Vary", "Accept-Encoding", "Vary", "Range"), header("Vary", "Origin"), header("Vary", "Origin", "Vary", "Accept-Encoding", "Vary", "Range")},
 		{"what is not stored", header("X", "1"), header("Set-Cookie", "a=b", "Clear-Site-Data", `"*"`, "Age", "4", "Connection", "x", "Transfer-Encoding", "chunked"), header("X", "1")},
 		{"now private", header("X", "1", "Y", "2"), header("Cache-Control", `private="x"`), header("Y", "2", "Cache-Control", `private="x"`)},

@@ -67,8 +67,9 @@ func blamesRequest(status int) bool {
 // Related returns the targets, beside the request's own, that a successful
 // unsafe request invalidates (RFC 9111 §4.4): what Location and
 // Content-Location name, and the Destination of WebDAV's COPY and MOVE (RFC 4918 §10.3),
-// if it is on the request's own origin. Others are left alone, or one site could throw out
-// what is another's.
+// if it is on the request's own host. Others are left alone, or one site could throw out
+// what is another's. The scheme may be another one: where TLS ends in a proxy in front, the
+// upstream names the client's.
 func Related(r *http.Request, response http.Header) []string {
 	base := &url.URL{Scheme: "http", Host: r.Host}
 	if r.TLS != nil {
@@ -88,7 +89,7 @@ func Related(r *http.Request, response http.Header) []string {
 			continue
 		}
 		target := base.ResolveReference(reference)
-		if target.Scheme == base.Scheme && strings.EqualFold(target.Host, base.Host) && target.User == nil {
+		if (target.Scheme == "http" || target.Scheme == "https") && strings.EqualFold(target.Host, base.Host) && target.User == nil {
 			uri := target.RequestURI()
 			targets = append(targets, uri)
 			if sent := Encoded(uri); sent != uri { // by the browser that follows

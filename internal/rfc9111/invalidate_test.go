@@ -75,7 +75,8 @@ func TestRelated(t *testing.T) {
 		{"Location", "http://SITE.test/b", []string{"/b"}},
 		{"Location", "http://site.test", []string{"/"}},
 		{"Location", "//site.test/b#part", []string{"/b"}},
-		{"Location", "https://site.test/b", nil},
+		{"Location", "https://site.test/b", []string{"/b"}}, // TLS may end before us
+		{"Location", "ftp://site.test/b", nil},
 		{"Location", "http://other.test/b", nil},
 		{"Location", "http://site.test:8080/b", nil},
 		{"Location", "http://user@site.test/b", nil},

@@ -29,6 +29,7 @@ func TestErrorStaysWithTheURLThatMadeIt(t *testing.T) {
 		{"404, no-vary-search", nil, "/?y", "/?x=bad", "/", 404, true, false},
 		{"404, no-vary-search that is news", nil, "", "/?x=bad", "/", 404, true, false},
 		{"404, key template", func(h *Handler) { h.Key = "{http.request.uri.path}" }, "", "/?x=bad", "/", 404, true, false},
+		{"404, a query that is part of the path", func(h *Handler) { h.Key = "{http.request.host}{http.request.uri.path}" }, "", "/badge?bad", "/badge", 404, true, false},
 		{"414, whole URL", nil, "", "/?x=bad", "/", 414, false, false},
 		{"404, whole URL", nil, "", "/?x=bad", "/", 404, false, true},
 		{"404, nothing to ignore", ignore, "", "/?x=bad", "/", 404, false, true},

@@ -38,7 +38,7 @@ func (s *Addressing) Of(r *http.Request, fields Fields, uri string) (a Address, 
 		return Address{}, false
 	}
 	if s.Template != "" {
-		return s.ofTemplate(uri)
+		return s.ofTemplate(r, uri)
 	}
 	if s.Query != nil {
 		normal := s.Query.Normalize(uri)
@@ -67,15 +67,26 @@ func (s *Addressing) Of(r *http.Request, fields Fields, uri string) (a Address, 
 }
 
 // ofTemplate returns the address under the key template.
-func (s *Addressing) ofTemplate(uri string) (a Address, ok bool) {
+func (s *Addressing) ofTemplate(r *http.Request, uri string) (a Address, ok bool) {
 	b := store.AppendPart(store.AppendPart(nil, s.Group), s.Template)
 	b = store.AppendPart(b, s.Filled)
 	if s.Terms != "" {
 		b = store.AppendPart(b, s.Terms)
 	}
 	b = append(b, s.Around...)
-	_, query, _ := strings.Cut(uri, "?")
-	return Address{Key: sha256.Sum256(b), Unkeyed: !strings.Contains(s.Filled, query)}, len(b) <= MaxTarget
+	return Address{Key: sha256.Sum256(b), Unkeyed: lacksQuery(s.Filled, r, uri)}, len(b) <= MaxTarget
+}
+
+// lacksQuery reports whether a template that is filled in for a request may be without its
+// query. What the template has of host and path is no query, though it may look like one.
+func lacksQuery(filled string, r *http.Request, uri string) bool {
+	path, query, _ := strings.Cut(uri, "?")
+	for _, part := range []string{path, r.URL.Path, r.Host} {
+		if len(part) > 1 && query != "" {
+			filled = strings.ReplaceAll(filled, part, "\n")
+		}
+	}
+	return !strings.Contains(filled, query)
 }
 
 // searched returns the address of a URL of which it is known which queries are

@@ -66,6 +66,8 @@ var composed = map[string]string{
 	"host for the upstream":     "CACHE\nreverse_proxy UPSTREAM {\nheader_up Host {header.X-Role}.internal\n}",
 	"host made behind":          "route {\nCACHE\nrequest_header X-Seen {cookie.role}\nreverse_proxy UPSTREAM {\nheader_up Host ^.*$ {header.X-Seen}.internal\n}\n}",
 	"field of the way":          "CACHE\nreverse_proxy UPSTREAM {\nheader_up X-Rewrite-Tenant {cookie.role}\n}",
+	"name of a cookie":          "CACHE\nrespond \"for {http.request.cookie.role+x}\"",
+	"name like a constant":      "map {header.X-Role} {env} {time-zone} {\nguest special far\ndefault other near\n}\nCACHE\nrespond \"for {env} {time-zone}\"",
 	"intercept":                 "CACHE\nintercept {\n@ok status 200\nhandle_response @ok {\n@guest header X-Role guest\nrespond @guest \"guests\" 200\nrespond other\n}\n}\nreverse_proxy UPSTREAM",
 }
 
@@ -105,7 +107,7 @@ func TestCompositions(t *testing.T) {
 				for _, first := range []string{"admin", "guest"} {
 					for _, role := range []string{first, "guest", "admin", "guest"} {
 						for _, q := range []string{"x", "role=" + role} {
-							r := c[0].request(http.MethodGet, "/a/"+first+"?"+q, nil, "X-Role", role, "X-Any", "any", "Cookie", "role="+role, "X-Port", map[string]string{"admin": o.addr()[strings.LastIndex(o.addr(), ":")+1:], "guest": "1"}[role])
+							r := c[0].request(http.MethodGet, "/a/"+first+"?"+q, nil, "X-Role", role, "X-Any", "any", "Cookie", "role="+role+"; role+x="+role, "X-Port", map[string]string{"admin": o.addr()[strings.LastIndex(o.addr(), ":")+1:], "guest": "1"}[role])
 							r.Host = "site.example"
 							if strings.Contains(body, "host other") && role == "guest" {
 								r.Host = "other.example"

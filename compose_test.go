@@ -81,6 +81,40 @@ func TestVersionsOfHTTPThatAreTold(t *testing.T) {
 	}
 }
 
+// TestListsOfFilesAreSortedAsTheirClientsWish: file_server remembers that in cookies, and says
+// so in no Vary.
+func TestListsOfFilesAreSortedAsTheirClientsWish(t *testing.T) {
+	root := t.TempDir()
+	for name, size := range map[string]int{"a": 2, "b": 1} {
+		if err := os.WriteFile(filepath.Join(root, name), make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	front, _ := composed(t, nil, fmt.Sprintf("root * %q\ngroupcache {\n\tttl 1h\n}\nfile_server browse", root))
+	fetchURL(t, front+"/") // its port accepts
+	for range 2 {
+		for cookies, first := range map[string]string{"": "a", "sort=size": "b", "sort=name; order=desc": "b", "order=asc": "a"} {
+			r, err := http.NewRequest(http.MethodGet, front+"/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("Accept", "application/json")
+			if cookies != "" {
+				r.Header.Set("Cookie", cookies)
+			}
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if _, list, _ := strings.Cut(string(body), `"name":"`); err != nil || !strings.HasPrefix(list, first) {
+				t.Errorf("%q: %q (%s), %v", cookies, body, resp.Header.Get("Cache-Status"), err)
+			}
+		}
+	}
+}
+
 // TestHandledResponsesHaveTheUpstreamsLimits: what handle_response makes in place of the
 // upstream's answer, by X-Accel-Redirect or as an error page.
 func TestHandledResponsesHaveTheUpstreamsLimits(t *testing.T) {

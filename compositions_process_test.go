@@ -66,6 +66,7 @@ var composed = map[string]string{
 	"host for the upstream":     "CACHE\nreverse_proxy UPSTREAM {\nheader_up Host {header.X-Role}.internal\n}",
 	"host made behind":          "route {\nCACHE\nrequest_header X-Seen {cookie.role}\nreverse_proxy UPSTREAM {\nheader_up Host ^.*$ {header.X-Seen}.internal\n}\n}",
 	"field of the way":          "CACHE\nreverse_proxy UPSTREAM {\nheader_up X-Rewrite-Tenant {cookie.role}\n}",
+	"header_down":               "CACHE\nreverse_proxy UPSTREAM {\nheader_down X-Own {header.X-Role}\n}",
 	"name of a cookie":          "CACHE\nrespond \"for {http.request.cookie.role+x}\"",
 	"name like a constant":      "map {header.X-Role} {env} {time-zone} {\nguest special far\ndefault other near\n}\nCACHE\nrespond \"for {env} {time-zone}\"",
 	"intercept":                 "CACHE\nintercept {\n@ok status 200\nhandle_response @ok {\n@guest header X-Role guest\nrespond @guest \"guests\" 200\nrespond other\n}\n}\nreverse_proxy UPSTREAM",
@@ -113,7 +114,7 @@ func TestCompositions(t *testing.T) {
 								r.Host = "other.example"
 							}
 							a := do(r)
-							answers[i] = append(answers[i], fmt.Sprintf("%s as %s ?%s: %d %q", first, role, q, a.status, a.body))
+							answers[i] = append(answers[i], fmt.Sprintf("%s as %s ?%s: %d %q %s", first, role, q, a.status, a.body, a.header.Get("X-Own")))
 						}
 					}
 				}
@@ -222,6 +223,22 @@ func TestReplacedFieldSelectsNothing(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFieldMadeOfForwardedSelectsNothing: the key has a part of that field only.
+func TestFieldMadeOfForwardedSelectsNothing(t *testing.T) {
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "X-Any")
+		fmt.Fprint(w, "for ", r.Header.Get("X-Any"))
+	})
+	c := newCluster(t, 1, o, "")
+	c[0].config = composition(t, c[0], o, "CACHE\nreverse_proxy UPSTREAM {\nheader_up X-Any {header.Forwarded}\n}", "groupcache {\nttl 1h\n}", "")
+	c[0].start()
+	for _, forwarded := range []string{"for=10.0.0.1", "for=10.0.0.2"} {
+		if a := c[0].get("/a", "Forwarded", forwarded); a.body != "for "+forwarded {
+			t.Errorf("%s: %q (%s)", forwarded, a.body, a.cacheStatus())
+		}
 	}
 }
 

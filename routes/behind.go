@@ -7,6 +7,7 @@ import (
 	"unicode"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/intercept"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/logging"
@@ -57,16 +58,22 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 		case *caddyhttp.Subroute, *caddyhttp.Invoke, *intercept.Intercept, *logging.LogAppend, *tracing.Tracing:
 			continue
 		case *reverseproxy.Handler: // what it tells the upstream is the upstream's to say in Vary
-			settings = []any{handler.Upstreams, handler.DynamicUpstreams, handler.Rewrite, transportOf(handler)}
+			all := []any{handler.Upstreams, handler.DynamicUpstreams, handler.Rewrite, transportOf(handler)}
 			if handler.Headers != nil {
 				s.changedBy(handler.Headers.Request)
+				all = append(all, handler.Headers.Response)
 			}
+			settings = all
 		case *headers.Handler:
 			settings = handler.Response
 			all := s.changedBy(handler.Request)
 			s.made = append(s.made, all...)
 			for _, one := range all {
 				s.takeMade(strings.Join(one.of, " ")) // made of what was made
+			}
+		case *fileserver.FileServer:
+			if handler.Browse != nil { // a list is sorted by these
+				s.placeholders = append(s.placeholders, "{http.request.cookie.sort}", "{http.request.cookie.order}")
 			}
 		case *maphandler.Handler:
 			for _, name := range handler.Destinations {
@@ -162,7 +169,8 @@ func (s *surroundings) changedBy(set *headers.HeaderOps) (all []made) {
 // isOverriding reports whether a placeholder is that of a field which the default key has.
 func (s *surroundings) isOverriding(placeholder string) bool {
 	name, is := strings.CutPrefix(strings.TrimSuffix(placeholder, "}"), "{http.request.header.")
-	return is && !s.cache.Template && inbound.OverridesURL(http.CanonicalHeaderKey(name))
+	name = http.CanonicalHeaderKey(name)
+	return is && !s.cache.Template && name != "Forwarded" && inbound.OverridesURL(name) // of Forwarded the key has a part
 }
 
 // eachChange calls do with the name of each field that a handler changes, and the text that

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/intercept"
+	maphandler "github.com/caddyserver/caddy/v2/modules/caddyhttp/map"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
@@ -129,7 +130,7 @@ func (a *Route) Take(to, from *http.Request) {
 
 // TellsClients reports whether a request's key depends on more than its URL and settings, so
 // that the keys of a URL can't all be told from another request.
-func (a *Route) TellsClients() bool { return a != nil && a.name != "" }
+func (a *Route) TellsClients() bool { return !a.ByURL() }
 
 // AppendKey appends what a request has of the route.
 func (a *Route) AppendKey(b []byte, r *http.Request) []byte {
@@ -225,6 +226,7 @@ func Around(app *caddyhttp.App, of *Cache) *Route {
 	for _, name := range slices.Sorted(maps.Keys(app.Servers)) {
 		server := app.Servers[name]
 		s.named = server.NamedRoutes
+		s.hostChanges = s.changesHost(server.Routes)
 		switch {
 		case s.list(server.Routes):
 			own = append(own, server)
@@ -288,6 +290,8 @@ type surroundings struct {
 	answers          []string // placeholders behind it, of what an upstream has answered
 	changedByAnswers []string // fields that are set by those
 	chosen           []string // placeholders of those answers that have chosen a list above it
+
+	hostChanges bool // between a matcher of the host and the cache, perhaps
 
 	place   string // where it stands in the routes of its server
 	foreign bool   // whether some of the matchers are other modules than Caddy's
@@ -353,11 +357,9 @@ func (s *surroundings) list(routes caddyhttp.RouteList) (found bool) {
 			found = true
 			s.place = fmt.Sprintf("%d.%d ", i, j) + s.place
 			s.ways, s.byMethod = append(s.ways, one.MatcherSets), s.byMethod || slices.ContainsFunc(one.MatcherSets, keepsByMethod)
-			way := s.nameOfSets(one.MatcherSets)
-			if len(s.leaves(one.MatcherSets, s.keyed)) == 0 {
-				way = ""
+			if len(s.leaves(one.MatcherSets, s.settled)) > 0 {
+				s.way += s.nameOfSets(one.MatcherSets)
 			}
-			s.way += way
 			for _, before := range routes[:i] {
 				if !excludes(before, one) {
 					s.inFront(caddyhttp.RouteList{before}, false)
@@ -390,7 +392,7 @@ func (s *surroundings) nameOfSets(sets caddyhttp.MatcherSets) string {
 		for _, m := range inOrder(set) {
 			if not, ok := m.(*caddyhttp.MatchNot); ok {
 				names = append(names, "not "+s.nameOfSets(caddyhttp.MatcherSets(not.MatcherSets)))
-			} else if !s.keyed(m) {
+			} else if !s.settled(m) {
 				names = append(names, s.nameOfMatcher(m))
 			}
 		}
@@ -500,6 +502,7 @@ func (s *surroundings) inFront(routes caddyhttp.RouteList, told bool) (changes b
 			case "http.handlers.map":
 				here = true
 				d.maps = append(d.maps, handler)
+				s.mapOf(handler, told)
 			case "http.handlers.rewrite":
 				here = true
 				s.target = s.target || told || len(notInKey(handler)) > 0
@@ -544,15 +547,26 @@ func definesPlaceholders(m any) bool {
 	return strings.HasSuffix(moduleID(m), "_regexp") || moduleID(m) == "http.matchers.expression"
 }
 
-// varsOf takes in those variables that handlers read without a placeholder.
+// varsOf takes in those variables that handlers read without a placeholder, and those that
+// tell which matcher has let a request through: it may have looked at what is gone by now.
 func (s *surroundings) varsOf(handler any, told bool) {
 	set, ok := handler.(*caddyhttp.VarsMiddleware)
 	if !ok {
 		return
 	}
-	for _, name := range []string{"root", "fs"} {
-		if value, ok := (*set)[name]; ok && (told || len(notInKey(value)) > 0) {
+	for name, value := range *set {
+		constant := len(notInKey(value)) == 0
+		if told && constant || (name == "root" || name == "fs") && (told || !constant) {
 			s.placeholders = append(s.placeholders, "{http.vars."+name+"}")
+		}
+	}
+}
+
+// mapOf takes in what a map tells of which matcher has let a request through.
+func (s *surroundings) mapOf(handler any, told bool) {
+	if set, ok := handler.(*maphandler.Handler); ok && told && len(notInKey(set.Source)) == 0 {
+		for _, name := range set.Destinations {
+			s.placeholders = append(s.placeholders, "{"+strings.Trim(name, "{}")+"}")
 		}
 	}
 }
@@ -582,6 +596,16 @@ func (s *surroundings) matchersOf(sets caddyhttp.MatcherSets) {
 		s.matchers, s.names = append(s.matchers, m), append(s.names, s.nameOfMatcher(m))
 	}
 	s.placeholders = append(s.placeholders, s.placeholdersOf(sets)...)
+}
+
+// settled reports whether a matcher on the way to the cache lets either all requests with one
+// key through or none. A key template is meant to join hosts, but what it leaves out of a URL
+// may have brought the request to another cache.
+func (s *surroundings) settled(m any) bool {
+	if moduleID(m) != "http.matchers.path_regexp" && len(notInKey(m)) > 0 {
+		return false
+	}
+	return s.keyed(m) && (!s.cache.Template || moduleID(m) == "http.matchers.host" || moduleID(m) == "http.matchers.protocol")
 }
 
 // placeholdersOf returns what the key has to have for matchers that look only at what is
@@ -622,12 +646,31 @@ func (s *surroundings) keyed(m any) bool {
 		return *p == "http" || *p == "https"
 	}
 	switch moduleID(m) {
-	case "http.matchers.host", "http.matchers.path", "http.matchers.path_regexp", "http.matchers.file":
+	case "http.matchers.host":
+		return !s.hostChanges
+	case "http.matchers.path", "http.matchers.path_regexp", "http.matchers.file":
 		return true
 	case "http.matchers.query":
 		return s.cache.Query == nil
 	}
 	return false
+}
+
+// changesHost reports whether handlers in routes give requests another Host, so that the key
+// does not have the one which the sites' matchers have seen.
+func (s *surroundings) changesHost(routes caddyhttp.RouteList) (changes bool) {
+	for _, one := range routes {
+		for _, handler := range one.Handlers {
+			s.eachList(handler, func(routes caddyhttp.RouteList) { changes = changes || s.changesHost(routes) })
+			if set, ok := handler.(*headers.Handler); ok {
+				eachChange(set.Request, func(name, _ string) {
+					pattern := strings.ToLower(strings.Trim(name, "*"))
+					changes = changes || strings.Contains("host", pattern) || strings.Contains(pattern, "{")
+				})
+			}
+		}
+	}
+	return changes
 }
 
 // follows reports whether the result of a matcher follows from the key. A key template

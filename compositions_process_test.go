@@ -74,6 +74,7 @@ var composed = map[string]string{
 	"templates in two handles":  "@nv query role=guest\nhandle @nv {\nTEMPLATE\nreverse_proxy UPSTREAM {\nheader_up X-Tenant special\n}\n}\nhandle {\nTEMPLATE\nreverse_proxy UPSTREAM\n}",
 	"name of a cookie":          "CACHE\nrespond \"for {http.request.cookie.role+x}\"",
 	"name like a constant":      "map {header.X-Role} {env} {time-zone} {\nguest special far\ndefault other near\n}\nCACHE\nrespond \"for {env} {time-zone}\"",
+	"error of a matcher":        "@denied expression `!{'admin': true}[{http.request.header.X-Role}]`\nCACHE\nrespond @denied denied 403\nreverse_proxy UPSTREAM",
 	"intercept":                 "CACHE\nintercept {\n@ok status 200\nhandle_response @ok {\n@guest header X-Role guest\nrespond @guest \"guests\" 200\nrespond other\n}\n}\nreverse_proxy UPSTREAM",
 }
 

@@ -65,7 +65,7 @@ func matchesSimply(sets caddyhttp.MatcherSets, r *http.Request) (matched, sure b
 		for _, m := range set {
 			if !isSimple(strings.TrimPrefix(moduleID(m), "http.matchers."), m) {
 				known = false
-			} else if !matches(m, r) {
+			} else if ok, err := ask(m, r); !ok || err != nil {
 				all, known = false, true // whatever the others say
 				break
 			}

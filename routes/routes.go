@@ -140,9 +140,12 @@ func (a *Route) AppendKey(b []byte, r *http.Request) []byte {
 	b = store.AppendPart(b, a.name)
 	b = appendPlaceholders(b, a.regexps, r)
 	for i, m := range a.matchers {
-		if matches(m, r) {
+		switch ok, err := ask(m, r); {
+		case err != nil: // the route answers with it, whatever others get whom the matcher does not match
+			b = append(b, 2)
+		case ok:
 			b = append(b, 1)
-		} else {
+		default:
 			b = append(b, 0)
 		}
 		if a.defines[i] { // the next one may define the same
@@ -198,17 +201,16 @@ func appendPlaceholders(b []byte, placeholders []string, r *http.Request) []byte
 	return b
 }
 
-// matches asks a matcher. An error is no match here: the route reports it.
-func matches(m any, r *http.Request) bool {
+// ask asks a matcher about a request.
+func ask(m any, r *http.Request) (bool, error) {
 	switch m := m.(type) {
 	case caddyhttp.RequestMatcherWithError:
-		ok, err := m.MatchWithError(r)
-		return ok && err == nil
+		return m.MatchWithError(r)
 	//lint:ignore SA1019 other modules have only this one
 	case caddyhttp.RequestMatcher:
-		return m.Match(r)
+		return m.Match(r), nil
 	}
-	return false
+	return false, nil
 }
 
 // A Cache is the handler around which the routes are looked at.

@@ -75,6 +75,7 @@ var composed = map[string]string{
 	"name of a cookie":          "CACHE\nrespond \"for {http.request.cookie.role+x}\"",
 	"name like a constant":      "map {header.X-Role} {env} {time-zone} {\nguest special far\ndefault other near\n}\nCACHE\nrespond \"for {env} {time-zone}\"",
 	"error of a matcher":        "@denied expression `!{'admin': true}[{http.request.header.X-Role}]`\nCACHE\nrespond @denied denied 403\nreverse_proxy UPSTREAM",
+	"regexp of another way":     "route {\n@role header_regexp X-Role (.*)\nvars @role seen 1\nCACHE\n@any header_regexp X-Any (.*)\nhandle /nowhere {\nrespond @any any\n}\nrespond \"for {re.1}\"\n}",
 	"intercept":                 "CACHE\nintercept {\n@ok status 200\nhandle_response @ok {\n@guest header X-Role guest\nrespond @guest \"guests\" 200\nrespond other\n}\n}\nreverse_proxy UPSTREAM",
 }
 

@@ -53,7 +53,7 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 		if moduleID(handler) == moduleID(s.cache.Handler) {
 			continue
 		}
-		var settings any = handler
+		var settings, told any = handler, nil // told: what only an upstream gets
 		switch handler := handler.(type) {
 		case *caddyhttp.Subroute, *caddyhttp.Invoke, *intercept.Intercept, *logging.LogAppend, *tracing.Tracing:
 			continue
@@ -61,11 +61,11 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 			all := []any{handler.Upstreams, handler.DynamicUpstreams, handler.Rewrite, transportOf(handler)}
 			if handler.Headers != nil {
 				s.changedBy(handler.Headers.Request)
-				all = append(all, handler.Headers.Response)
+				all, told = append(all, handler.Headers.Response), handler.Headers.Request
 			}
 			settings = all
 		case *headers.Handler:
-			settings = handler.Response
+			settings, told = handler.Response, handler.Request
 			all := s.changedBy(handler.Request)
 			s.made = append(s.made, all...)
 			for _, one := range all {
@@ -82,6 +82,11 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 		case *caddyhttp.VarsMiddleware:
 			for name := range *handler {
 				s.made = append(s.made, made{name: name})
+			}
+		}
+		for _, p := range notInKey([]any{settings, told}) {
+			if isOfRegexp(p) {
+				s.kept = append(s.kept, strings.Trim(p, "{}"))
 			}
 		}
 		s.placeholders = append(s.placeholders, notInKey(settings)...)

@@ -29,6 +29,7 @@ type Route struct {
 	defines      []bool // whether a matcher can define placeholders of its regular expression
 	placeholders []string
 	regexps      []string // those placeholders that are of regular expressions
+	kept         []string // names of all those that handlers behind the cache read
 	fields       []string // canonical
 	target       bool     // what handlers in front have made of the URL is part of the key
 	query        *inbound.Query
@@ -137,6 +138,9 @@ func (a *Route) AppendKey(b []byte, r *http.Request) []byte {
 	if a == nil || a.name == "" {
 		return b
 	}
+	if len(a.kept) > 0 {
+		defer keepRegexps(a.kept, replacerOf(r))()
+	}
 	b = store.AppendPart(b, a.name)
 	b = appendPlaceholders(b, a.regexps, r)
 	for i, m := range a.matchers {
@@ -199,6 +203,26 @@ func appendPlaceholders(b []byte, placeholders []string, r *http.Request) []byte
 		b = store.AppendPart(b, repl.ReplaceAll(p, ""))
 	}
 	return b
+}
+
+// keepRegexps returns what puts placeholders of regular expressions back, by their names. The
+// matchers that are asked for the key are not all asked on the way behind the cache.
+func keepRegexps(names []string, repl *caddy.Replacer) (restore func()) {
+	before := make(map[string]any)
+	for _, name := range names {
+		if value, ok := repl.Get(name); ok {
+			before[name] = value
+		}
+	}
+	return func() {
+		for _, name := range names {
+			if value, had := before[name]; had {
+				repl.Set(name, value)
+			} else {
+				repl.Delete(name)
+			}
+		}
+	}
 }
 
 // ask asks a matcher about a request.
@@ -307,6 +331,7 @@ type surroundings struct {
 	fields       []string
 	changed      []string
 	made         []made // by handlers behind the cache, in their order
+	kept         []string
 	defining     []defining
 }
 
@@ -329,9 +354,12 @@ func (s *surroundings) route() *Route {
 		r.defines = append(r.defines, definesPlaceholders(m))
 	}
 	for _, p := range r.placeholders {
-		if strings.HasPrefix(p, "{http.regexp.") {
+		if isOfRegexp(p) {
 			r.regexps = append(r.regexps, p)
 		}
+	}
+	if slices.Contains(r.defines, true) {
+		r.kept = s.kept
 	}
 	if s.listener == "" && s.way == "" && len(r.matchers)+len(r.placeholders)+len(r.fields) == 0 && !r.target {
 		return r
@@ -544,6 +572,8 @@ func hasRegexp(sets caddyhttp.MatcherSets) bool {
 		return slices.ContainsFunc(set, func(m any) bool { return definesPlaceholders(m) })
 	})
 }
+
+func isOfRegexp(placeholder string) bool { return strings.HasPrefix(placeholder, "{http.regexp.") }
 
 func definesPlaceholders(m any) bool {
 	return strings.HasSuffix(moduleID(m), "_regexp") || moduleID(m) == "http.matchers.expression"

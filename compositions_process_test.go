@@ -191,6 +191,30 @@ func TestRefreshKnowsWhatAnotherUpstreamHasSaid(t *testing.T) {
 	})
 }
 
+// TestRefreshTellsTheUpstreamWhatItsClientTells: what another handler has left in placeholders
+// for header_up is there in the background too.
+func TestRefreshTellsTheUpstreamWhatItsClientTells(t *testing.T) {
+	o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/auth" {
+			w.Header().Set("X-User", "somebody")
+			return
+		}
+		w.Header().Set("Cache-Control", "max-age=0, stale-while-revalidate=60")
+		fmt.Fprint(w, "for ", r.Header.Get("X-Any"))
+	})
+	c := newCluster(t, 1, o, "")
+	body := "forward_auth UPSTREAM {\nuri /auth\n}\nCACHE\nreverse_proxy UPSTREAM {\nheader_up X-Any {http.reverse_proxy.header.X-User}\n}"
+	c[0].config = composition(t, c[0], o, body, "groupcache", "")
+	c[0].start()
+	eventually(t, "two refreshes", func() bool {
+		if a := c[0].get("/a"); a.body != "for somebody" {
+			t.Errorf("%q (%s)", a.body, a.cacheStatus())
+			return true
+		}
+		return o.fetches("/a") >= 3
+	})
+}
+
 // TestFieldsForTheUpstreamAloneSplitNothing: clients share what is stored, whatever of them
 // an upstream is told in a field that nothing else looks at.
 func TestFieldsForTheUpstreamAloneSplitNothing(t *testing.T) {

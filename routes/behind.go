@@ -167,6 +167,7 @@ func (s *surroundings) changedBy(set *headers.HeaderOps) (all []made) {
 			s.changedByAnswers = append(s.changedByAnswers, one.name)
 		}
 		all = append(all, one)
+		s.carried = slices.Concat(s.carried, one.of, one.answers)
 	})
 	return all
 }

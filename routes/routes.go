@@ -29,6 +29,7 @@ type Route struct {
 	defines      []bool // whether a matcher can define placeholders of its regular expression
 	placeholders []string
 	regexps      []string // those placeholders that are of regular expressions
+	carried      []string // placeholders that they tell the upstream
 	kept         []string // names of all those that handlers behind the cache read
 	fields       []string // canonical
 	target       bool     // what handlers in front have made of the URL is part of the key
@@ -115,11 +116,11 @@ func (a *Route) ID() string {
 // Take has a request that comes from no client know what handlers in front have left in
 // placeholders for the client's.
 func (a *Route) Take(to, from *http.Request) {
-	if a == nil || len(a.placeholders) == 0 {
+	if a == nil || len(a.placeholders)+len(a.carried) == 0 {
 		return
 	}
 	had, has := replacerOf(from), replacerOf(to)
-	for _, p := range a.placeholders {
+	for _, p := range slices.Concat(a.placeholders, a.carried) {
 		name := strings.Trim(p, "{}")
 		if value, ok := had.Get(name); ok {
 			if _, known := has.Get(name); !known {
@@ -331,6 +332,7 @@ type surroundings struct {
 	fields       []string
 	changed      []string
 	made         []made // by handlers behind the cache, in their order
+	carried      []string
 	kept         []string
 	defining     []defining
 }
@@ -350,6 +352,7 @@ func (s *surroundings) route() *Route {
 	r := &Route{matchers: s.matchers, placeholders: slices.Compact(s.placeholders), fields: slices.Compact(s.fields)}
 	r.changed, r.byMethod, r.ways, r.defining = s.changed, s.byMethod, s.ways, s.defining
 	r.target, r.query = s.target, s.cache.Query
+	r.carried = s.carried
 	for _, m := range r.matchers {
 		r.defines = append(r.defines, definesPlaceholders(m))
 	}

@@ -81,6 +81,22 @@ func TestVersionsOfHTTPThatAreTold(t *testing.T) {
 	}
 }
 
+// TestFieldsOfTheResponseAsPlaceholders: a handler behind the cache reads what another one
+// behind it has set.
+func TestFieldsOfTheResponseAsPlaceholders(t *testing.T) {
+	front, _ := composed(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Etag", `"1"`)
+		w.Header().Set("Cache-Control", r.URL.RawQuery)
+	}, "route {\n\tgroupcache\n\theader >X-Copy \"of {http.response.header.Etag}\"\n\treverse_proxy UPSTREAM\n}")
+	for _, control := range []string{"max-age=60", "private", "no-cache"} {
+		for range 2 {
+			if _, header := fetchURL(t, front+"/?"+control); header.Get("X-Copy") != `of "1"` {
+				t.Errorf("%s: %v", control, header)
+			}
+		}
+	}
+}
+
 // TestListsOfFilesAreSortedAsTheirClientsWish: file_server remembers that in cookies, and says
 // so in no Vary.
 func TestListsOfFilesAreSortedAsTheirClientsWish(t *testing.T) {

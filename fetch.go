@@ -204,8 +204,8 @@ func (x *fetch) run(w http.ResponseWriter) (err error) {
 			}
 		}
 	}()
-	restore := routes.ForgetProxied(replacer(x.r))
-	defer restore()
+	leave := x.h.route().Enter(replacer(x.r), t.header)
+	defer leave()
 	err = x.next.ServeHTTP(t, upstream)
 	if t.sated() {
 		err = nil

@@ -89,6 +89,9 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 				s.kept = append(s.kept, strings.Trim(p, "{}"))
 			}
 		}
+		for _, p := range inbound.OfResponse(textOf([]any{settings, told})) {
+			s.responses = append(s.responses, strings.Trim(p, "{}"))
+		}
 		s.placeholders = append(s.placeholders, notInKey(settings)...)
 		s.answers = append(s.answers, inbound.OfAnswers(textOf(settings))...)
 		s.takeMade(placeholdersIn(settings))

@@ -20,7 +20,35 @@ const (
 	proxiedStatus     = "http.reverse_proxy.status_code"
 	proxiedField      = "http.reverse_proxy.header."
 	interceptedStatus = "http.intercept.status_code"
+	responseField     = "http.response.header."
 )
+
+// Enter has the placeholders of a request be those that handlers behind the cache expect, which
+// write to the given header and not to the client's. Leave puts back what was before.
+func (a *Route) Enter(repl *caddy.Replacer, header http.Header) (leave func()) {
+	restore := ForgetProxied(repl)
+	if a == nil || len(a.responses) == 0 {
+		return restore
+	}
+	for _, name := range a.responses {
+		repl.Set(name, field{header, http.CanonicalHeaderKey(strings.TrimPrefix(name, responseField))})
+	}
+	return func() {
+		for _, name := range a.responses {
+			repl.Delete(name)
+		}
+		restore()
+	}
+}
+
+// A field is one of a header, as the header is when a placeholder is looked up.
+type field struct {
+	of   http.Header
+	name string
+}
+
+// String returns its lines, as Caddy joins them.
+func (f field) String() string { return strings.Join(f.of[f.name], ",") }
 
 // ForgetProxied removes what a handler in front of the cache, such as forward_auth, has
 // left in the placeholders, and returns what puts it back unless there is something newer.

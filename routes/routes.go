@@ -30,6 +30,7 @@ type Route struct {
 	placeholders []string
 	regexps      []string // those placeholders that are of regular expressions
 	carried      []string // placeholders that they tell the upstream
+	responses    []string // names of placeholders of response fields that they read
 	kept         []string // names of all those that handlers behind the cache read
 	fields       []string // canonical
 	target       bool     // what handlers in front have made of the URL is part of the key
@@ -334,6 +335,7 @@ type surroundings struct {
 	made         []made // by handlers behind the cache, in their order
 	carried      []string
 	kept         []string
+	responses    []string
 	defining     []defining
 }
 
@@ -352,7 +354,7 @@ func (s *surroundings) route() *Route {
 	r := &Route{matchers: s.matchers, placeholders: slices.Compact(s.placeholders), fields: slices.Compact(s.fields)}
 	r.changed, r.byMethod, r.ways, r.defining = s.changed, s.byMethod, s.ways, s.defining
 	r.target, r.query = s.target, s.cache.Query
-	r.carried = s.carried
+	r.carried, r.responses = s.carried, s.responses
 	for _, m := range r.matchers {
 		r.defines = append(r.defines, definesPlaceholders(m))
 	}

@@ -21,6 +21,9 @@ func NotInKey(text string) (all []string) {
 // answered: another one than the cache's, if it stands in front of the cache.
 func OfAnswers(text string) []string { return answer.FindAllString(text, -1) }
 
+// OfResponse returns the placeholders of Caddy in a text that are fields of the response so far.
+func OfResponse(text string) []string { return response.FindAllString(text, -1) }
+
 // TellsClients reports whether a text has placeholders by which an upstream could tell
 // clients apart. Addresses of clients are none, since each proxy tells them.
 func TellsClients(text string) bool {
@@ -40,6 +43,8 @@ var (
 	inKey = regexp.MustCompile(`^\{((http\.request\.(uri(_escaped)?|orig_uri|host|hostport|port|scheme|method|orig_method|uuid|duration(_ms)?)|http\.(error|reverse_proxy|intercept|matchers|shutting_down|time_until_shutdown|response)|http\.vars\.(root|fs|matcher))[.}]|(env|system|time|file)\.)`)
 
 	answer = regexp.MustCompile(`\{http\.(reverse_proxy|intercept)\.[^{}"\\]+\}`)
+
+	response = regexp.MustCompile(`\{http\.response\.header\.[^{}"\\]+\}`)
 
 	// ofConnection are placeholders that tell where a request has come from, and how.
 	ofConnection = regexp.MustCompile(`^\{http\.(request\.(remote|local|proto|proto_name)|vars\.client_ip)[./}]`)

@@ -215,6 +215,50 @@ func TestRefreshTellsTheUpstreamWhatItsClientTells(t *testing.T) {
 	})
 }
 
+// TestAuthenticationBehindTheCache: what has to pass one is handed on, whatever it is, and the
+// rest is shared.
+func TestAuthenticationBehindTheCache(t *testing.T) {
+	const basic = "basic_auth {\nalice $2a$04$4uZl5VA0nq5cATdY4Rn8cuRZiEhm/iUcMMV92IRb6Au9CIi9gDHQG\n}\n"
+	const forward = "forward_auth UPSTREAM {\nuri /auth\ncopy_headers X-User\n}\n"
+	for name, body := range map[string]string{
+		"basic":               "CACHE\nhandle /in/* {\n" + basic + "reverse_proxy UPSTREAM\n}\nhandle {\nreverse_proxy UPSTREAM\n}",
+		"forward":             "CACHE\nhandle /in/* {\n" + forward + "reverse_proxy UPSTREAM\n}\nhandle {\nreverse_proxy UPSTREAM\n}",
+		"handle_path":         "CACHE\nhandle_path /in/* {\n@a path /a\nroute @a {\n" + forward + "}\nreverse_proxy UPSTREAM\n}\nhandle {\nreverse_proxy UPSTREAM\n}",
+		"after one that ends": "CACHE\nhandle_path /other/* {\nreverse_proxy UPSTREAM\n}\nroute /in/* {\n" + basic + "reverse_proxy UPSTREAM\n}\nreverse_proxy UPSTREAM",
+		"after another":       "CACHE\nhandle_path /other/* {\nreverse_proxy UPSTREAM\n}\nhandle /in/* {\n" + basic + "reverse_proxy UPSTREAM\n}\nhandle {\nreverse_proxy UPSTREAM\n}",
+		"of what is made":     "route {\nCACHE\n@in path /in/*\nrequest_header @in X-Made in\n@made header X-Made in\nroute @made {\n" + forward + "}\nreverse_proxy UPSTREAM\n}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/auth" && r.Header.Get("Authorization") == "" {
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				w.Header().Set("Cache-Control", "public, max-age=60")
+				fmt.Fprint(w, "for members")
+			})
+			c := newCluster(t, 1, o, "")
+			c[0].config = composition(t, c[0], o, body, "groupcache", "")
+			c[0].start()
+			for _, known := range []bool{true, false, true} {
+				r := c[0].request(http.MethodGet, "/in/a", nil)
+				want := http.StatusUnauthorized
+				if known {
+					r.SetBasicAuth("alice", "secret")
+					want = http.StatusOK
+				}
+				if a := do(r); a.status != want || !strings.Contains(a.cacheStatus(), "auth-behind") {
+					t.Errorf("known %v: %d %q (%s)", known, a.status, a.body, a.cacheStatus())
+				}
+			}
+			c[0].get("/out/a")
+			if a := c[0].get("/out/a"); !a.hit() && name != "of what is made" {
+				t.Errorf("another page: %d (%s)", a.status, a.cacheStatus())
+			}
+		})
+	}
+}
+
 // TestFieldsForTheUpstreamAloneSplitNothing: clients share what is stored, whatever of them
 // an upstream is told in a field that nothing else looks at.
 func TestFieldsForTheUpstreamAloneSplitNothing(t *testing.T) {

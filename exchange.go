@@ -91,6 +91,8 @@ func (x *exchange) receive() rfc9111.Reason {
 		return rfc9111.Connection
 	case fields.Has(inbound.PreconditionFields):
 		return rfc9111.Precondition // not applicable to a cache (RFC 9111 §4.3.2)
+	case h.route().Guarded(r):
+		return rfc9111.AuthBehind
 	}
 	x.Namespace, x.Header, x.SpanContext = h.space, r.Header, r.Context()
 	x.Undirected = h.RequestDirectives == ignoreDirectives
@@ -212,10 +214,8 @@ func (x *exchange) client() *http.Request {
 	return x.original.Client()
 }
 
-// A QUERY (RFC 10008) asks a resource for what its content describes, and changes
-// nothing. Its response is stored under a key of its own, which the content and what
-// tells its meaning are part of (§2.7). Apart from that it is a GET: the same
-// lookups, flights, leases, conditions and purges.
+// A QUERY is a GET whose key has the content, and what tells its meaning (RFC 10008 §2.7):
+// the same lookups, flights, leases, conditions and purges.
 
 // content is the content of a QUERY; nil: the request is none.
 type content = inbound.Content

@@ -39,7 +39,42 @@ func (s *surroundings) routeBehind(one caddyhttp.Route) {
 	for _, m := range s.leaves(one.MatcherSets, func(m any) bool { return !s.follows(m) }) {
 		s.takeMade(placeholdersIn(m)) // which it compares with what follows
 	}
+	length, before := len(s.chain), len(s.rewritten)
+	rewritten := slices.ContainsFunc(s.rewritten, func(group string) bool { return group == "" || group != one.Group })
+	if !rewritten && !slices.ContainsFunc(s.leaves(one.MatcherSets, func(any) bool { return false }), s.looksAtMade) {
+		s.chain = append(s.chain, one.MatcherSets)
+	}
 	s.behind(one.Handlers)
+	s.chain = s.chain[:length]
+	switch {
+	case ends(one):
+		s.rewritten = s.rewritten[:before]
+	case one.Group != "" && len(s.rewritten) > before: // no request comes to others of the group
+		s.rewritten = append(s.rewritten[:before], one.Group)
+	}
+}
+
+// ends reports whether no request goes on from a route to those after it.
+func ends(one caddyhttp.Route) bool {
+	return one.Terminal || slices.ContainsFunc(one.Handlers, func(handler caddyhttp.MiddlewareHandler) bool {
+		switch handler := handler.(type) {
+		case *caddyhttp.Subroute:
+			return slices.ContainsFunc(handler.Routes, func(one caddyhttp.Route) bool { return len(one.MatcherSets) == 0 && ends(one) })
+		case *reverseproxy.Handler:
+			return !asksWho(handler)
+		case *fileserver.FileServer:
+			return !handler.PassThru
+		case *caddyhttp.StaticResponse:
+			return true
+		}
+		return false
+	})
+}
+
+// looksAtMade reports whether a matcher behind the cache looks at what handlers between make.
+func (s *surroundings) looksAtMade(m any) bool {
+	text := textOf(m)
+	return slices.ContainsFunc(s.made, func(one made) bool { return one.isNamed(text) })
 }
 
 // behind takes in what handlers behind the cache depend on.
@@ -84,6 +119,12 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 				s.made = append(s.made, made{name: name})
 			}
 		}
+		switch {
+		case asksWho(handler):
+			s.guards = append(s.guards, slices.Clone(s.chain))
+		case moduleID(handler) == "http.handlers.rewrite":
+			s.rewritten = append(s.rewritten, "")
+		}
 		for _, p := range notInKey([]any{settings, told}) {
 			if isOfRegexp(p) {
 				s.kept = append(s.kept, strings.Trim(p, "{}"))
@@ -96,6 +137,38 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 		s.answers = append(s.answers, inbound.OfAnswers(textOf(settings))...)
 		s.takeMade(placeholdersIn(settings))
 	}
+}
+
+// Guarded reports whether a request has to pass an authentication behind the cache, as far as
+// the matchers in front of that can be asked at the cache. None of its responses may be stored,
+// nor may it get any that is: without the cache its client would have been asked first.
+func (a *Route) Guarded(r *http.Request) bool {
+	return a != nil && slices.ContainsFunc(a.guards, func(chain []caddyhttp.MatcherSets) bool {
+		return !slices.ContainsFunc(chain, func(sets caddyhttp.MatcherSets) bool {
+			ok, err := sets.AnyMatchWithError(r)
+			return !ok && err == nil
+		})
+	})
+}
+
+// asksWho reports whether a handler lets only some clients on: an authentication, or a proxy
+// that hands a request on if its upstream agrees, as forward_auth does.
+func asksWho(handler caddyhttp.MiddlewareHandler) bool {
+	proxy, is := handler.(*reverseproxy.Handler)
+	return moduleID(handler) == "http.handlers.authentication" || is && slices.ContainsFunc(proxy.HandleResponse, func(one caddyhttp.ResponseHandler) bool {
+		return len(one.Routes) > 0 && !slices.ContainsFunc(one.Routes, mayAnswer)
+	})
+}
+
+// mayAnswer reports whether a route has a handler that does more than to change a request.
+func mayAnswer(one caddyhttp.Route) bool {
+	return slices.ContainsFunc(one.Handlers, func(handler caddyhttp.MiddlewareHandler) bool {
+		switch strings.TrimPrefix(moduleID(handler), "http.handlers.") {
+		case "vars", "headers", "map", "rewrite", "log_append":
+			return false
+		}
+		return true
+	})
 }
 
 // placeholdersIn returns the placeholders in settings that say more than the key has.

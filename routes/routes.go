@@ -29,9 +29,9 @@ type Route struct {
 	defines      []bool // whether a matcher can define placeholders of its regular expression
 	placeholders []string
 	regexps      []string // those placeholders that are of regular expressions
+	kept         []string // names of all those that handlers behind the cache read
 	carried      []string // placeholders that they tell the upstream
 	responses    []string // names of placeholders of response fields that they read
-	kept         []string // names of all those that handlers behind the cache read
 	fields       []string // canonical
 	target       bool     // what handlers in front have made of the URL is part of the key
 	query        *inbound.Query
@@ -40,8 +40,9 @@ type Route struct {
 	// canonical. A response that varies by one of them can't be stored.
 	changed []string
 
-	byMethod bool                    // see ByMethod
-	ways     []caddyhttp.MatcherSets // all matchers on the way to the handler, the nearest first
+	guards   [][]caddyhttp.MatcherSets // see Guarded: what is on the way from the cache to each authentication
+	byMethod bool                      // see ByMethod
+	ways     []caddyhttp.MatcherSets   // all matchers on the way to the handler, the nearest first
 
 	defining []defining
 }
@@ -336,6 +337,9 @@ type surroundings struct {
 	carried      []string
 	kept         []string
 	responses    []string
+	chain        []caddyhttp.MatcherSets // on the way from the cache to what is looked at
+	rewritten    []string                // by handlers between: the groups of their routes, "" for none
+	guards       [][]caddyhttp.MatcherSets
 	defining     []defining
 }
 
@@ -355,6 +359,7 @@ func (s *surroundings) route() *Route {
 	r.changed, r.byMethod, r.ways, r.defining = s.changed, s.byMethod, s.ways, s.defining
 	r.target, r.query = s.target, s.cache.Query
 	r.carried, r.responses = s.carried, s.responses
+	r.guards = s.guards
 	for _, m := range r.matchers {
 		r.defines = append(r.defines, definesPlaceholders(m))
 	}

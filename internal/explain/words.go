@@ -62,6 +62,7 @@ var reasonWords = map[rfc9111.Reason]struct{ because, change string }{
 	rfc9111.HandledError:     {"it was made by handle_response in place of an error of the upstream, and has a status that is none", "the error's status for the page, as in file_server { status 500 }"},
 	rfc9111.NotRouted:        {"a matcher of the route, or of the directive, keeps the request from the cache", "the matcher; what it says of clients' addresses is not asked here"},
 	rfc9111.ErrorRoute:       {"an error has led the request to handle_errors, whose response is not that of its URL", "nothing: error pages are made anew each time"},
+	rfc9111.AuthBehind:       {"the request has to pass an authentication that stands behind the cache", "the authentication in front of groupcache: both in the same handle, or in this order in a route"},
 	rfc9111.Rule:             {"a response block of the config says no_store", "the block, or its matcher"},
 	rfc9111.UpstreamFailed:   {"the upstream failed, and what is stored may stand in", "look at the upstream's errors; it is asked again after a second"},
 	rfc9111.VaryOnTheWay:     {"the response varies by a field that Caddy sets for the upstream, so the client's own does not tell", "a key that has what the response depends on, such as {client_ip}, and Vary without that field"},

@@ -77,6 +77,7 @@ const (
 
 	UpstreamFailed // it has failed, and what is stored may stand in
 	Rule           // a response block of the config says no_store
+	AuthBehind     // an authentication behind the cache decides whether the client may have it
 
 	reasonCount
 )
@@ -132,6 +133,7 @@ var reasonNames = [reasonCount]string{
 	VaryOnTheWay:     "vary-on-the-way",
 	UpstreamFailed:   "upstream-failed",
 	Rule:             "rule",
+	AuthBehind:       "auth-behind",
 	InFront:          "in-front",
 }
 

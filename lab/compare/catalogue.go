@@ -77,7 +77,7 @@ var guards = []struct {
 
 // catalogue returns all elements.
 func catalogue() []*element {
-	all := slices.Concat(handlers(), cacheOptions(), aroundCache(), upstreams())
+	all := slices.Concat(handlers(), cacheOptions(), aroundCache(), byTheClient(), upstreams())
 	for i, m := range clientMatchers {
 		for j, g := range guards {
 			name := fmt.Sprintf("@g%d%d", i, j)
@@ -197,6 +197,38 @@ func aroundCache() []*element {
 		{name: "errors of the proxy", chance: 60, proxy: "@gone status 404 500\nhandle_response @gone {\n\terror 503\n}", errors: "respond \"error {err.status_code}\""},
 		{name: "two handles", chance: 60, behind: "@staff header X-Role staff\nhandle @staff {\n\theader X-Staff yes\n\t%upstream\n}"},
 		{name: "file server errors", chance: 40, cache: "ttl 1m 404", behind: "handle /files/* {\n\tfile_server\n}", paths: []string{"/files/a.txt", "/files/none"}},
+	}
+}
+
+// byTheClient are handlers around the cache that make something of what a client says.
+func byTheClient() []*element {
+	return []*element{
+		{name: "made behind, matcher", chance: 60, ordered: true, matchers: "@made header X-Made carol", behind: "request_header X-Made {cookie.who}\nrespond @made denied 403"},
+		{name: "made behind, placeholder", chance: 60, ordered: true, behind: "request_header X-Mark {header.X-Role}\nheader X-Marked {header.X-Mark}"},
+		{name: "replaced behind", chance: 40, ordered: true, matchers: "@visitor header X-Role visitor", behind: "request_header X-Role guest visitor\nheader @visitor X-Visitor yes"},
+		{name: "deleted behind", chance: 40, ordered: true, matchers: "@gone header X-Role guest\n@nobody not header X-User *", behind: "request_header @gone -X-User\nrespond @nobody denied 403"},
+		{name: "vars behind", chance: 60, ordered: true, matchers: "@tier vars {vars.tier} guest", behind: "vars tier {header.X-Role}\nerror @tier 410"},
+		{name: "map behind", chance: 60, ordered: true, matchers: "@kind expression `{kind} == \"special\"`", behind: "map {cookie.who} {kind} {\n\tcarol special\n\tdefault plain\n}\nheader @kind X-Kind special"},
+		{name: "rewrite behind", chance: 40, ordered: true, behind: "rewrite /p/2* /p/rewritten?who={cookie.who}"},
+		{name: "uri behind", chance: 40, ordered: true, behind: "uri query +role {header.X-Role}"},
+		{name: "respond with a placeholder", chance: 60, behind: "respond /p/1* \"for {cookie.who}\""},
+		{name: "redir with a placeholder", chance: 60, behind: "redir /p/0* /elsewhere?role={header.X-Role}"},
+		{name: "prefix of an address", chance: 40, behind: "respond /p/4* \"from {http.request.remote.host/32}\""},
+		{name: "header_down of the client", chance: 80, proxy: "header_down X-Own {header.X-Role}"},
+		{name: "header_down adds a cookie", chance: 40, proxy: "header_down +X-Who {cookie.who}"},
+		{name: "header_up of the client", chance: 60, proxy: "header_up X-User {cookie.who}"},
+		{name: "vars under a matcher", chance: 60, ordered: true, matchers: "@vstaff header X-Role staff", before: "vars @vstaff tier gold\nrequest_header -X-Role", proxy: "header_up X-Page {vars.tier}"},
+		{name: "map under a matcher", chance: 60, ordered: true, matchers: "@mstaff header X-Role staff", before: "map @mstaff {path} {level} {\n\tdefault high\n}\nrequest_header -X-Role", proxy: "header_up X-Page {level}"},
+		{name: "field of the client in front", chance: 60, before: "request_header X-Tenant {cookie.who}"},
+		{name: "name like a constant", chance: 40, before: "map {header.X-Role} {env} {\n\tguest far\n\tdefault near\n}", behind: "header X-Env {env}"},
+		{name: "host in front", chance: 40, before: "request_header Host inner.test"},
+		{name: "error of a matcher", chance: 60, matchers: "@fails expression `!{'staff': true, 'editor': true}[{http.request.header.X-Role}]`", behind: "respond @fails denied 403"},
+		{name: "regexp in front", chance: 60, ordered: true, matchers: "@role header_regexp X-Role ^(..)\n@who header_regexp Cookie who=(..)", before: "vars @role seen yes",
+			behind: "handle /nowhere {\n\trespond @who other\n}\nheader X-Seen {re.1}"},
+		{name: "basic_auth behind", chance: 60, behind: "handle /p/2* {\n\tbasic_auth {\n\t\talice $2a$04$4uZl5VA0nq5cATdY4Rn8cuRZiEhm/iUcMMV92IRb6Au9CIi9gDHQG\n\t}\n\t%upstream\n}", flags: []string{"basic"}},
+		{name: "forward_auth behind", chance: 60, behind: "handle /p/3* {\n\tforward_auth %auth {\n\t\turi /lab/auth\n\t\tcopy_headers Remote-User\n\t}\n\t%upstream\n}"},
+		{name: "errors by the client", chance: 60, matchers: "@eguest header X-Role guest", errors: "respond @eguest \"guest error {err.status_code}\""},
+		{name: "templates in front", chance: 40, ordered: true, before: "templates"},
 	}
 }
 

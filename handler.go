@@ -12,6 +12,7 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/inbound"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/node"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // maxLookUps bounds how often a request looks again because what it waited for
@@ -68,7 +69,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	case r.Context().Value(caddyhttp.ErrorCtxKey) != nil:
 		return h.bypass(w, r, next, rfc9111.ErrorRoute)
 	case front.Forbids(w.Header(), h.policy.Options):
-		x.noteFront()
+		h.noteFront(x.Key, w, r)
 		return h.bypass(w, r, next, rfc9111.InFront)
 	}
 	if h.Express && r.ProtoMajor < 3 {
@@ -92,9 +93,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	return new(x).run(at)
 }
 
-// noteFront notes for explain what forbids the request. It is apart from serve for the stack.
-func (x *exchange) noteFront() {
-	x.h.node.Rejections.Note(x.Key, rfc9111.InFront, x.h.policy.Rejection(rfc9111.InFront, 0, x.r.Header, x.w.Header()))
+// noteFront notes for explain what forbids a request. It is apart from serve for the stack.
+func (h *Handler) noteFront(k store.Key, w http.ResponseWriter, r *http.Request) {
+	h.node.Rejections.Note(k, rfc9111.InFront, h.policy.Rejection(rfc9111.InFront, 0, r.Header, w.Header()))
 }
 
 // run has a request take its steps.

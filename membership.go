@@ -24,7 +24,7 @@ func (p *process) joinCluster(c gossip.Cluster) (*gossip.Membership, error) {
 		Peers: c.AdvertisePeers, Version: protocolVersion, Life: p.node.Life, Join: c.Join,
 		Keys: c.Keys, Identity: p.node.Identity, Logger: p.config.logger(),
 		LocalState: func() []byte { return peer.EncodePurges(p.node.Purger.Latest(), time.Time{}) },
-		MergeState: p.node.Purger.Merge, Changed: p.memberChanged, OnChange: p.membersChanged, Joined: p.node.Purger.Joins(),
+		MergeState: p.node.Purger.Merge, Changed: p.memberChanged, OnChange: p.membersChanged, Joined: p.node.Purger.Joining.Begin(),
 	})
 }
 

@@ -24,7 +24,7 @@ func TestPurgeAtANodeThatHasJustStarted(t *testing.T) {
 				other.SetRing(b.addrs())
 				b.settle()
 				starting := b.nodes[0]
-				joined := starting.Purger.Joins()
+				joined := starting.Purger.Joining.Begin()
 				if tt.joins > 0 {
 					time.AfterFunc(tt.joins, func() {
 						starting.SetRing(b.addrs())

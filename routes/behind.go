@@ -228,7 +228,7 @@ const anyField = "*"
 func (s *surroundings) changedBy(set *headers.HeaderOps) (all []made) {
 	eachChange(set, func(name, text string) {
 		one := made{name: http.CanonicalHeaderKey(name), answers: inbound.OfAnswers(text)}
-		one.of = slices.DeleteFunc(inbound.NotInKey(text), s.isOverriding)
+		one.of = slices.DeleteFunc(inbound.NotInKey(text), s.cache.hasField)
 		if strings.Contains(name, "{") {
 			one.name = anyField
 		}
@@ -248,11 +248,11 @@ func (s *surroundings) changedBy(set *headers.HeaderOps) (all []made) {
 	return all
 }
 
-// isOverriding reports whether a placeholder is that of a field which the default key has.
-func (s *surroundings) isOverriding(placeholder string) bool {
+// hasField reports whether a placeholder is that of a field which the default key has.
+func (c *Cache) hasField(placeholder string) bool {
 	name, is := strings.CutPrefix(strings.TrimSuffix(placeholder, "}"), "{http.request.header.")
 	name = http.CanonicalHeaderKey(name)
-	return is && !s.cache.Template && name != "Forwarded" && inbound.OverridesURL(name) // of Forwarded the key has a part
+	return is && !c.Template && name != "Forwarded" && inbound.OverridesURL(name) // of Forwarded the key has a part
 }
 
 // eachChange calls do with the name of each field that a handler changes, and the text that

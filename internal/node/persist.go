@@ -324,7 +324,7 @@ var errOutdated = errors.New("persist: something was purged while it was written
 // What is purged from here on, and no other node remembers, makes the file one that no
 // process reads: what it holds may have been looked at before.
 func (p *Persistence) Save(clustered bool) error {
-	p.node.Purger.outdates.Store(new(p.outdate))
+	p.node.Purger.outdates.set(p.outdate)
 	err := p.save(clustered)
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -72,41 +72,57 @@ type Purger struct {
 	Log    store.PurgeLog                // what it can tell nodes that were away
 	Counts [store.KindCount]atomic.Int64 // selectors, by kind, without what traffic invalidates
 
-	Foreign   atomic.Pointer[[]string]      // live members that are not on the ring
-	joining   atomic.Pointer[chan struct{}] // closed when the node has looked for others once; nil: it has none to look for
-	reminders reminders                     // nodes that have not acknowledged a purge
-	Sync      purgeSync                     // whether the node was away itself
-	waking    sync.Mutex                    // one at a time notices that
+	Foreign   atomic.Pointer[[]string] // live members that are not on the ring
+	Joining   joining
+	reminders reminders  // nodes that have not acknowledged a purge
+	Sync      purgeSync  // whether the node was away itself
+	waking    sync.Mutex // one at a time notices that
 
-	Asked    atomic.Bool            // this node was asked for a purge, or has seen a change, itself
-	outdates atomic.Pointer[func()] // told of those that no other node remembers, before they are acknowledged; nil: nobody is
+	Asked    atomic.Bool // this node was asked for a purge, or has seen a change, itself
+	outdates hook        // told of those that no other node remembers, before they are acknowledged
 
 	// Told of each purge that is no invalidation by traffic, and whether this
 	// node was asked for it itself. It must not wait, and may be nil.
 	OnPurge func(p store.Purge, asked bool)
 }
 
-// Joins notes that the node begins to look for others. It returns what tells that it has
+// A hook is a function that may be set while others call it; the zero value does nothing.
+type hook struct{ f atomic.Pointer[func()] }
+
+func (h *hook) set(f func()) { h.f.Store(&f) }
+
+func (h *hook) call() {
+	if f := h.f.Load(); f != nil {
+		(*f)()
+	}
+}
+
+// joining is whether a node that has just started has looked for others.
+type joining struct {
+	done atomic.Pointer[chan struct{}] // closed when it has, once; nil: it has none to look for
+}
+
+// Begin notes that the node begins to look for others. It returns what tells that it has
 // looked for all once, and that those which it has found are told to it.
-func (p *Purger) Joins() (joined func()) {
+func (j *joining) Begin() (joined func()) {
 	done := make(chan struct{})
-	p.joining.Store(&done)
+	j.done.Store(&done)
 	return sync.OnceFunc(func() { close(done) })
 }
 
-// awaitOthers waits until a node that has just started can know of others, for as long as
-// one of them might take to answer.
-func (p *Purger) awaitOthers() {
-	joining := p.joining.Load()
-	if joining == nil {
+// wait waits until the node can know of others, for as long as one of them might take to
+// answer, or until it is over.
+func (j *joining) wait(over context.Context) {
+	done := j.done.Load()
+	if done == nil {
 		return
 	}
 	timer := time.NewTimer(PurgeDeadline)
 	defer timer.Stop()
 	select {
-	case <-*joining:
+	case <-*done:
 	case <-timer.C:
-	case <-p.node.Over.Done():
+	case <-over.Done():
 	}
 }
 
@@ -114,14 +130,14 @@ func (p *Purger) awaitOthers() {
 func (p *Purger) Everywhere(purges []store.Purge) []Acknowledgement {
 	p.Asked.Store(true)
 	p.apply(purges, true)
-	p.awaitOthers()
+	p.Joining.wait(p.node.Over)
 	acks := []Acknowledgement{{Name: p.node.Name, Acknowledged: true}}
 	for _, name := range *p.Foreign.Load() {
 		acks = append(acks, Acknowledgement{Name: name, Error: "it speaks another version of the protocol: purge it by its own admin API"})
 	}
 	others := p.node.Members.told()
 	if len(others) == 0 {
-		p.outdate()
+		p.outdates.call()
 	}
 	var mu sync.Mutex // guards acks
 	p.node.broadcast(operationPurge, others, PurgeDeadline, func(ctx context.Context, to peer.Node) error {
@@ -234,14 +250,7 @@ func (p *Purger) Invalidate(id store.PurgeID, space *store.Namespace, selectors 
 		return p.node.Client.Purge(ctx, to, purges)
 	})
 	p.apply(purges, false)
-	p.outdate()
-}
-
-// outdate tells of a purge that has been applied here, and that no other node remembers.
-func (p *Purger) outdate() {
-	if tell := p.outdates.Load(); tell != nil {
-		(*tell)()
-	}
+	p.outdates.call()
 }
 
 // InvalidateKey drops what is stored for a request.

@@ -56,14 +56,12 @@ func (g *Gift) Chunk(id ChunkID, chunk []byte) error {
 
 // HandOver has give hand things to another node, and returns when that has
 // stored them. What the heir knows of purges is in the query. It ends with ctx.
-func (c *Client) HandOver(ctx context.Context, to Node, give func(*Query, *Gift) error) error {
-	if err := c.handOver(ctx, to, give); err != nil {
-		return fmt.Errorf("handing over to %s: %w", to.Name, causeOf(ctx, err))
-	}
-	return nil
-}
-
-func (c *Client) handOver(ctx context.Context, to Node, give func(*Query, *Gift) error) error {
+func (c *Client) HandOver(ctx context.Context, to Node, give func(*Query, *Gift) error) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("handing over to %s: %w", to.Name, causeOf(ctx, err))
+		}
+	}()
 	body, out := io.Pipe()
 	defer out.Close()
 	resp, err := c.call(ctx, to, pathHandOver, body, -1)

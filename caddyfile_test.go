@@ -170,7 +170,7 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 	}
 }
 
-// TestEmptyValuesAreRefused: they would be the defaults, which nobody has asked for.
+// TestEmptyValuesAreRefused: an empty value would be the default, which the config does not ask for.
 func TestEmptyValuesAreRefused(t *testing.T) {
 	for _, option := range []string{"group", "key", "cache_status", "set_cookie", "max_body_size", "fill_timeout"} {
 		t.Run(option, func(t *testing.T) {

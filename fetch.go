@@ -77,7 +77,7 @@ type fetch struct {
 	whole     bool // the upstream is asked without the client's conditions and range
 	sent      time.Time
 	own       atomic.Bool // the response is its client's alone
-	abandoned atomic.Bool // its client is gone, and nobody else waited
+	abandoned atomic.Bool // its client is gone, and no other request waited
 	cancel    context.CancelCauseFunc
 	stops     []func() bool
 	orphan    node.Orphan

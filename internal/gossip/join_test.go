@@ -166,7 +166,7 @@ func TestWildcard(t *testing.T) {
 	waitRing(t, "a b", a, b)
 }
 
-// TestJoinedComesAfterTheMembers: who waits for it knows of all that the seeds have brought,
+// TestJoinedComesAfterTheMembers: a purge that waits for it knows of all that the seeds have brought,
 // and does not wait for seeds that are not there.
 func TestJoinedComesAfterTheMembers(t *testing.T) {
 	t.Parallel()

@@ -95,7 +95,7 @@ type closer func()
 
 func (c closer) Close() { c() }
 
-// TestLeaseOfAFlightThatHasEnded: an owner that took too long has given it to nobody.
+// TestLeaseOfAFlightThatHasEnded: an owner that took too long gets the lease back.
 func TestLeaseOfAFlightThatHasEnded(t *testing.T) {
 	n, q := newAsker(t, serve(t, "owner", Owner{newLone(t)}))
 	f := n.Solo(q)

@@ -213,7 +213,7 @@ func (s *Server) purges(w http.ResponseWriter, r *http.Request) {
 // over a link of 200 kbit/s.
 const purgeBatch = 16 << 10
 
-// purgeMessage is the same for purges that somebody waits for: far less than
+// purgeMessage is the same for purges that a request waits for: far less than
 // maxPurgeMessage, and not many messages for a purge of all that a request may name.
 const purgeMessage = 256 << 10
 

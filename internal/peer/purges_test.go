@@ -38,7 +38,7 @@ func TestSelectorsThatNameNothingAreRefused(t *testing.T) {
 
 // TestPurgesOfABusyNode: however many purges come while a node is asked for those that it
 // remembers, there is an end of them. If it forgets some that were to be told next, nothing is
-// told of those before: who gets both would take the ones between for known.
+// told of those before: a node that gets both would take the ones between for known.
 func TestPurgesOfABusyNode(t *testing.T) {
 	for name, test := range map[string]struct {
 		come, gone int // with each answer

@@ -55,7 +55,7 @@ func (s *Store) Inspect(k Key, request http.Header, now time.Time) Inspection {
 }
 
 // Stored returns the entries under a key as they would be served, newest first. It does not
-// look for their bodies: who goes through all keys would leave the Group with those as used
+// look for their bodies: a walk through all keys would leave the Group with those as used
 // last that came last.
 func (x *index) Stored(k Key) []*Entry {
 	sh := x.shard(k)

@@ -33,10 +33,10 @@ func (x *exchange) fetch(f *node.Flight) (step, node.Ending) {
 	}
 	x.forwarded()
 	x.keep()
-	run := &fetch{exchange: x, flight: f, out: out, stale: staleResponse{entry: x.decision.Stale}}
-	defer run.over()
-	x.err = run.run(x.w)
-	return run.after(), node.Ending{Why: rfc9111.Aborted} // if it has not ended
+	call := &fetch{exchange: x, flight: f, out: out, stale: staleResponse{entry: x.decision.Stale}}
+	defer call.over()
+	x.err = call.callNext(x.w)
+	return call.after(), node.Ending{Why: rfc9111.Aborted} // if it has not ended
 }
 
 // after says what comes after the fetch.
@@ -49,10 +49,10 @@ func (x *fetch) after() step {
 		return stepDeliverPart
 	case stale.renewed != nil && body != nil && !x.background && !x.h.node.Purger.IsPurged(&x.Lookup, stale.renewed):
 		return (&storedResponse{entry: stale.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()}).deliver(x.exchange)
-	case x.failed && stale.entry.Size > 0 && body == nil:
-		x.Validated, x.exchange.failed = stale.entry.Generation, true // the owner has the body, and it will do
+	case x.staleIfError && stale.entry.Size > 0 && body == nil:
+		x.Validated, x.failed = stale.entry.Generation, true // the owner has the body, and it will do
 		return stepLookUp
-	case x.failed && !x.background:
+	case x.staleIfError && !x.background:
 		x.validation.End(0)
 		return (&storedResponse{entry: stale.entry, body: body, status: statusStale, detail: detailLocal, now: time.Now()}).deliver(x.exchange)
 	case x.silenced:
@@ -63,8 +63,7 @@ func (x *fetch) after() step {
 	return stepDone
 }
 
-// A fetch is one run of the handlers behind the cache by the leader of a
-// flight.
+// A fetch is one call of the next handlers by the leader of a flight.
 type fetch struct {
 	*exchange
 	flight *node.Flight
@@ -76,16 +75,17 @@ type fetch struct {
 	discards  bool // the response may turn out not to be for the client, and must leave no trace
 	whole     bool // the upstream is asked without the client's conditions and range
 	sent      time.Time
-	own       atomic.Bool // the response is its client's alone
+	unshared  atomic.Bool // the response is its client's alone
 	abandoned atomic.Bool // its client is gone, and no other request waited
 	cancel    context.CancelCauseFunc
 	stops     []func() bool
 	orphan    node.Orphan
 	published chan struct{}  // closed when the owner has answered; nil: no stream to it has begun
-	given     bool           // flight and lease are given up
-	silenced  bool           // the client has got nothing, and what is stored is to answer it
-	failed    bool           // an error that what is stored may stand in for
-	judged    node.Rejection // what is known of the response, for explain
+	concluded bool           // it is decided how flight and lease end: giving up comes too late
+	silenced  bool           // the client has got nothing, and a stored response is to answer it
+	judged    node.Rejection // why the response is not stored, for explain
+
+	staleIfError bool // the upstream has failed, and the stored response may stand in (RFC 5861 §4)
 }
 
 // start returns what the handlers behind the cache are to be called with. If
@@ -94,13 +94,13 @@ type fetch struct {
 func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 	ctx := x.r.Context()
 	if !x.joinable() && !x.background {
-		x.own.Store(true)
+		x.unshared.Store(true)
 		x.cancel = func(error) {} // it goes with the client
 	} else {
 		ctx, x.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 		x.stops = append(x.stops, guard.AfterContext(x.r.Context(), func() {
 			switch {
-			case x.own.Load():
+			case x.unshared.Load():
 				x.cancel(context.Canceled)
 			case !x.background: // that has never had a client
 				x.orphan.ClientGone(&x.h.node.Orphans, x)
@@ -152,7 +152,7 @@ func (x *fetch) Abandon() bool {
 	}
 	x.abandoned.Store(true)
 	x.flight.Finish(node.Ending{Why: rfc9111.LeaderLost})
-	x.own.Store(true)
+	x.unshared.Store(true)
 	x.cancel(context.Canceled)
 	return true
 }
@@ -169,10 +169,10 @@ func (x *fetch) over() {
 	}
 }
 
-// run has the handlers answer, ends the fill and serves the client. If a handler
-// panics, or the client's writer does, the panic goes on when that is done: the
+// callNext has the next handlers answer, ends the fill and serves the client. If a
+// handler panics, or the client's writer does, the panic goes on when that is done: the
 // client's connection is cut, as without a cache.
-func (x *fetch) run(w http.ResponseWriter) (err error) {
+func (x *fetch) callNext(w http.ResponseWriter) (err error) {
 	t, upstream := x.start(w)
 	defer x.original.RemoveLoop()
 	start, fill := time.Now(), span.Start(x.r.Context(), spanFill)
@@ -187,7 +187,7 @@ func (x *fetch) run(w http.ResponseWriter) (err error) {
 	defer func() {
 		switch {
 		case !broke:
-		case x.failed: // what is stored may stand in for a failure that breaks off, too
+		case x.staleIfError: // what is stored may stand in for a failure that breaks off, too
 			x.giveUp(rfc9111.UpstreamFailed)
 			err = nil
 			unlessAborted(recover())
@@ -228,7 +228,7 @@ func unlessAborted(p any) {
 func (x *fetch) finish(t *recorder, err error) fillResult {
 	switch {
 	case t.state == undecided && err != nil && x.stale.standsIn(x, errorStatus(err)):
-		x.failed = true
+		x.staleIfError = true
 		x.giveUp(rfc9111.UpstreamFailed)
 		return fillFailed
 	case t.state == undecided && err != nil && x.storeError(t, errorStatus(err)):
@@ -246,7 +246,7 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 		x.giveUp(rfc9111.Aborted)
 	case t.state == filling:
 		x.complete(t)
-	case x.failed:
+	case x.staleIfError:
 		x.giveUp(rfc9111.UpstreamFailed)
 	}
 	switch {
@@ -254,7 +254,7 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 		return fillRevalidated
 	case x.out.stored:
 		return fillStored
-	case x.failed || err != nil:
+	case x.staleIfError || err != nil:
 		return fillFailed
 	}
 	return fillNotStored
@@ -322,10 +322,10 @@ func (x *fetch) whyEnded(err error) rfc9111.Reason {
 // giveUp ends the flight, gives the lease back, and from here on ties the
 // fetch to its client.
 func (x *fetch) giveUp(why rfc9111.Reason) {
-	if x.given {
+	if x.concluded {
 		return
 	}
-	x.given = true
+	x.concluded = true
 	if x.abandoned.Load() {
 		why = rfc9111.Abandoned
 	}
@@ -333,7 +333,7 @@ func (x *fetch) giveUp(why rfc9111.Reason) {
 		x.refuse(why)
 	}
 	x.flight.Finish(node.Ending{Why: why})
-	x.own.Store(true)
+	x.unshared.Store(true)
 	switch {
 	case x.background:
 		x.cancel(errNotShared)
@@ -358,7 +358,7 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 		return x.stale.confirm(t)
 	}
 	if x.stale.standsIn(x, status) {
-		x.failed = true
+		x.staleIfError = true
 		if !x.background { // a request that follows waits for no body of an error, and the client not for long
 			x.giveUp(rfc9111.UpstreamFailed)
 		}
@@ -492,10 +492,10 @@ func (x *fetch) open(t *recorder) recorderState {
 		if t.answered {
 			return silent
 		}
-		t.sent = true
+		t.headerSent = true
 		return direct
 	}
-	t.body, t.given = f.Fill.NewReader(), delivery.NewSent()
+	t.body, t.delivered = f.Fill.NewReader(), delivery.NewSent()
 	if !x.probe.comes.Load() { // or readers would take the first chunk for the whole
 		f.Begin(&x.Lookup, t.entry)
 	}
@@ -520,7 +520,7 @@ func (t *recorder) sendFilling() {
 // publish begins to hand the response to the owner, if another node is that: as a stream, or,
 // of a small one that has come in one piece, whole. The client, which may be slow, is beside it.
 func (x *fetch) publish(t *recorder, whole bool) {
-	if x.probe.comes.Load() || x.decision.Owner == nil || x.published != nil || x.given || x.flight.IsOver() {
+	if x.probe.comes.Load() || x.decision.Owner == nil || x.published != nil || x.concluded || x.flight.IsOver() {
 		return
 	}
 	x.decision.Lease.Use()
@@ -561,7 +561,7 @@ func (s *staleResponse) confirm(t *recorder) recorderState {
 	if why == rfc9111.None && x.search.Stays(fields) && sameVary(stale, fields) {
 		renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
 		if tooBig == rfc9111.None && s.retag(x, renewed, own) {
-			s.renewed, x.given = renewed, true
+			s.renewed, x.concluded = renewed, true
 			x.leftOut = x.h.policy.LeftOut(answer, stale.Status, stale.Header(), stale.Groups())
 			x.Validated = renewed.Generation
 			x.flight.Refresh(&x.Lookup, x.decision, renewed)
@@ -648,16 +648,16 @@ func (x *fetch) complete(t *recorder) {
 	case x.probe.comes.Load():
 		x.probe.commit(t)
 	case x.flight.Outgrown.Load():
-		x.given = true
+		x.concluded = true
 		x.flight.Settle(&x.Lookup, true)
 		x.flight.Finish(node.Landed(nil, x.flight.Fill.Digest()))
 	case x.decision.Owner == nil:
-		x.given = true
+		x.concluded = true
 		x.flight.Settle(&x.Lookup, true)
 		x.flight.Finish(x.flight.Commit(&x.Lookup, t.entry))
 	default:
 		x.publish(t, size <= node.InlineTransfer) // unless it has begun
-		x.given = true
+		x.concluded = true
 		x.flight.Settle(&x.Lookup, true)
 		final := *t.entry
 		final.Size, final.Generation, final.Digest = size, x.flight.Generation, x.flight.Fill.Digest()
@@ -686,7 +686,7 @@ func (x *fetch) awaitOwner() {
 // is still served.
 func (x *fetch) expire() {
 	x.flight.Finish(node.Ending{Why: rfc9111.FillTimeout})
-	x.own.Store(true)
+	x.unshared.Store(true)
 	if err := x.r.Context().Err(); err != nil {
 		x.cancel(err)
 	}

@@ -41,15 +41,15 @@ type recorder struct {
 	state  recorderState
 	status int
 
-	body     *node.Follower // the client's place in the fill
-	started  bool           // the client gets the body from pump
-	finished bool           // finishClient was called
-	pumped   chan pumped    // pump's result
-	given    *delivery.Sent // what the client has of the body; of the pump until it ends
-	entry    *store.Entry   // what the fill will be stored as
-	length   int64          // Content-Length, or -1
-	answered bool           // the client got a 304 instead of the body
-	sent     bool           // the client has the header of what turned out to be its alone
+	body       *node.Follower // the client's place in the fill
+	started    bool           // the client gets the body from pump
+	finished   bool           // finishClient was called
+	pumped     chan pumped    // pump's result
+	delivered  *delivery.Sent // what the client has of the body; of the pump until it ends
+	entry      *store.Entry   // what the fill will be stored as
+	length     int64          // Content-Length, or -1
+	answered   bool           // the client got a 304 instead of the body
+	headerSent bool           // of a response that turned out to be the client's alone
 }
 
 // pumped is how sending a fill to the client has ended. A panic of the client's
@@ -87,7 +87,7 @@ func (t *recorder) WriteHeader(status int) {
 	}
 	t.status = status
 	t.state = t.x.decide(t, status)
-	if t.state == direct && !t.sent {
+	if t.state == direct && !t.headerSent {
 		t.passHeader(t.status)
 	}
 }
@@ -296,7 +296,7 @@ func (t *recorder) startPump() {
 	guard.Go(func() {
 		var end pumped
 		end.panicked = guard.Catch(func() {
-			end.err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
+			end.err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.delivered)
 		})
 		t.pumped <- end
 	})
@@ -330,11 +330,11 @@ func (t *recorder) finishClient() (resumed bool) {
 		end.panicked.Again()
 		err = end.err
 	case !t.answered && !t.aside():
-		err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.given)
+		err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.delivered)
 	}
 	t.adoptTrailers() // not while the client's writer sends, which may look at its header
 	if errors.Is(err, fill.ErrGone) {
-		t.x.resume(t.ResponseWriter, t.entry, t.given)
+		t.x.resume(t.ResponseWriter, t.entry, t.delivered)
 		resumed = true
 	}
 	if rfc9111.HasTrailers(t.header) {

@@ -173,7 +173,7 @@ func (p *probe) judge(t *recorder, size int64) rfc9111.Reason {
 func (p *probe) again(x *fetch, why rfc9111.Reason) recorderState {
 	x.giveUp(why)
 	p.retries, x.noParts = true, true
-	x.exchange.Alone = why != rfc9111.Partial
+	x.Alone = why != rfc9111.Partial
 	return silent
 }
 
@@ -185,7 +185,7 @@ func (p *probe) commit(t *recorder) {
 	if x.far { // the reader counts what the client gets a part of
 		x.first = &firstChunk{out: x.out, release: x.flight.Fill.NewReader().Close}
 	}
-	x.given = true
+	x.concluded = true
 	e := x.flight.CommitFirst(&x.Lookup, x.decision, t.entry, body)
 	x.flight.Finish(node.Ending{})
 	if x.far {

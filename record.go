@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -42,9 +43,8 @@ type recorder struct {
 	status int
 
 	body       *node.Follower // the client's place in the fill
-	started    bool           // the client gets the body from pump
 	finished   bool           // finishClient was called
-	pumped     chan pumped    // pump's result
+	pump       *pump          // sends the body to the client; nil: it has not begun
 	delivered  *delivery.Sent // what the client has of the body; of the pump until it ends
 	entry      *store.Entry   // what the fill will be stored as
 	length     int64          // Content-Length, or -1
@@ -52,10 +52,10 @@ type recorder struct {
 	headerSent bool           // of a response that turned out to be the client's alone
 }
 
-// pumped is how sending a fill to the client has ended. A panic of the client's
-// writer, which may be that of another handler, belongs to the goroutine in which
-// that one has called us.
-type pumped struct {
+// A pump sends a fill to the client. A panic of the client's writer, which may be that of
+// another handler, belongs to the goroutine in which that one has called us.
+type pump struct {
+	running  sync.WaitGroup // until it is over, below are the goroutine's
 	err      error
 	panicked *guard.Panic
 }
@@ -270,17 +270,16 @@ func (t *recorder) overflow(why rfc9111.Reason) error {
 		return nil
 	}
 	t.startPump()
-	end := <-t.pumped
-	t.pumped <- end
+	t.pump.running.Wait()
 	t.state = direct
 	delivery.Reached(t.ResponseWriter, t.x.flight.Fill.Size())
-	if end.panicked != nil { // which finishClient has go on in the handler's own goroutine
+	if t.pump.panicked != nil { // which finishClient has go on in the handler's own goroutine
 		return errPanicked
 	}
-	if errors.As(end.err, new(node.Ended)) {
+	if errors.As(t.pump.err, new(node.Ended)) {
 		return nil // the pump has written all there was
 	}
-	return end.err
+	return t.pump.err
 }
 
 // errPanicked ends a response whose client's writer has panicked.
@@ -288,17 +287,15 @@ var errPanicked = errors.New("the client's writer has panicked")
 
 // startPump begins to send the fill to the client.
 func (t *recorder) startPump() {
-	if t.started || t.answered || t.aside() {
+	if t.pump != nil || t.answered || t.aside() {
 		return
 	}
-	t.started = true
-	t.pumped = make(chan pumped, 1)
-	guard.Go(func() {
-		var end pumped
-		end.panicked = guard.Catch(func() {
-			end.err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.delivered)
+	p := new(pump)
+	t.pump = p
+	guard.GoWait(&p.running, func() {
+		p.panicked = guard.Catch(func() {
+			p.err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.delivered)
 		})
-		t.pumped <- end
 	})
 	if t.length < 0 || t.length > node.InlineTransfer {
 		runtime.Gosched() // the client is waiting for its first byte, nobody for the next piece
@@ -308,7 +305,7 @@ func (t *recorder) startPump() {
 // sendHeader sends the header to a client that has got nothing yet: it need not
 // wait for the owner.
 func (t *recorder) sendHeader() {
-	if t.length > 0 && !t.started && !t.answered && !t.aside() {
+	if t.length > 0 && t.pump == nil && !t.answered && !t.aside() {
 		_ = http.NewResponseController(t.ResponseWriter).Flush()
 	}
 }
@@ -324,11 +321,10 @@ func (t *recorder) finishClient() (resumed bool) {
 	defer t.body.Close()
 	var err error
 	switch {
-	case t.started:
-		end := <-t.pumped
-		t.pumped <- end
-		end.panicked.Again()
-		err = end.err
+	case t.pump != nil:
+		t.pump.running.Wait()
+		t.pump.panicked.Again()
+		err = t.pump.err
 	case !t.answered && !t.aside():
 		err = delivery.CopyFill(t.x.r.Context(), t.ResponseWriter, t.body, t.delivered)
 	}

@@ -548,32 +548,46 @@ type staleResponse struct {
 
 // confirm decides about a 304.
 func (s *staleResponse) confirm(t *recorder) recorderState {
-	x, stale, own := t.x, s.entry, t.before.Own(t.header)
-	answer := rfc9111.Exchange{
-		Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials,
-		Status: http.StatusNotModified, Response: own,
-		Sent: x.sent, Received: time.Now(),
-	}
-	fields, fresh, why := x.h.policy.Revalidated(answer, stale.Status, stale.Header(), stale.Groups())
-	if routes.MadeOf(replacer(x.r), own, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
-		why = rfc9111.StrayNotModified
-	}
-	if why == rfc9111.None && x.search.Stays(fields) && sameVary(stale, fields) {
-		renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
-		if tooBig == rfc9111.None && s.retag(x, renewed, own) {
-			s.renewed, x.concluded = renewed, true
-			x.leftOut = x.h.policy.LeftOut(answer, stale.Status, stale.Header(), stale.Groups())
-			x.Validated = renewed.Generation
-			x.flight.Refresh(&x.Lookup, x.decision, renewed)
-			x.flight.Finish(node.Ending{})
-			x.validation.End(x.confirmed())
-			return silent
-		}
+	x, stale := t.x, s.entry
+	answer := s.answer(t, http.StatusNotModified)
+	if renewed := s.renew(x, answer); renewed != nil {
+		s.renewed, x.concluded = renewed, true
+		x.leftOut = x.h.policy.LeftOut(answer, stale.Status, stale.Header(), stale.Groups())
+		x.Validated = renewed.Generation
+		x.flight.Refresh(&x.Lookup, x.decision, renewed)
+		x.flight.Finish(node.Ending{})
+		x.validation.End(x.confirmed())
+		return silent
 	}
 	x.h.node.Store.Drop(x.Key, stale)
 	x.Without = stale.Generation // or the owner would offer it again
 	x.giveUp(rfc9111.StrayNotModified)
 	return silent
+}
+
+// answer returns a response without a body that says something of the stored one.
+func (s *staleResponse) answer(t *recorder, status int) rfc9111.Exchange {
+	x := t.x
+	return rfc9111.Exchange{
+		Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials,
+		Status: status, Response: t.before.Own(t.header),
+		Sent: x.sent, Received: time.Now(),
+	}
+}
+
+// renew returns the stored entry as an answer updates it (RFC 9111 §3.2); nil: it can't.
+func (s *staleResponse) renew(x *fetch, answer rfc9111.Exchange) *store.Entry {
+	stale := s.entry
+	fields, fresh, why := x.h.policy.Revalidated(answer, stale.Status, stale.Header(), stale.Groups())
+	if why != rfc9111.None || !x.search.Stays(fields) || !sameVary(stale, fields) ||
+		routes.MadeOf(replacer(x.r), answer.Response, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
+		return nil
+	}
+	renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
+	if tooBig != rfc9111.None || !s.retag(x, renewed, answer.Response) {
+		return nil
+	}
+	return renewed
 }
 
 // sameVary reports whether an updated header still names the fields by which its entry is
@@ -596,20 +610,12 @@ func (s *staleResponse) retag(x *fetch, e *store.Entry, own http.Header) bool {
 // compareHead lets the response to a HEAD update the stored one to a GET, or
 // drop it everywhere (RFC 9111 §4.3.5).
 func (s *staleResponse) compareHead(t *recorder) {
-	x, stale, own := t.x, s.entry, t.before.Own(t.header)
-	switch rfc9111.CompareHead(stale.Header(), own) {
+	x, answer := t.x, s.answer(t, http.StatusOK)
+	switch rfc9111.CompareHead(s.entry.Header(), answer.Response) {
 	case rfc9111.Other:
 		x.h.node.Purger.InvalidateKey(&x.Lookup)
 	case rfc9111.Same:
-		fields, fresh, why := x.h.policy.Revalidated(rfc9111.Exchange{
-			Method: x.r.Method, Request: x.r.Header, Credentials: x.Credentials,
-			Status: http.StatusOK, Response: own,
-			Sent: x.sent, Received: time.Now(),
-		}, stale.Status, stale.Header(), stale.Groups())
-		if why != rfc9111.None || !x.search.Stays(fields) || !sameVary(stale, fields) || routes.MadeOf(replacer(x.r), own, x.h.Targeted) != nil {
-			return
-		}
-		if renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent); tooBig == rfc9111.None && s.retag(x, renewed, own) {
+		if renewed := s.renew(x, answer); renewed != nil {
 			x.flight.Refresh(&x.Lookup, x.decision, renewed)
 		}
 	}

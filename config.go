@@ -200,12 +200,15 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 }
 
 func (h *Handler) setDefaults() {
-	if h.Group == "" {
-		h.Group = defaultGroup
-	}
-	if h.MaxBodySize == 0 {
-		h.MaxBodySize = defaultMaxBodySize
-	}
+	h.Group = cmp.Or(h.Group, defaultGroup)
+	h.MaxBodySize = cmp.Or(h.MaxBodySize, defaultMaxBodySize)
+	h.RequestDirectives = cmp.Or(h.RequestDirectives, honorDirectives)
+	h.SetCookie = cmp.Or(h.SetCookie, refuseCookies)
+	h.Authorization = cmp.Or(h.Authorization, honorCredentials)
+	h.FillTimeout = cmp.Or(h.FillTimeout, caddy.Duration(node.DefaultFillTimeout))
+	h.PeerTimeout = cmp.Or(h.PeerTimeout, caddy.Duration(node.DefaultPeerTimeout))
+	h.QueryMethod = cmp.Or(h.QueryMethod, queryMethodOn)
+	h.CacheStatus = cmp.Or(h.CacheStatus, defaultCacheName)
 	if len(h.Tags) == 0 {
 		h.Tags = defaultTags()
 	}
@@ -221,27 +224,6 @@ func (h *Handler) setDefaults() {
 	}
 	if h.Purge != nil && len(h.Purge.Methods) == 0 {
 		h.Purge.Methods = []string{"PURGE"}
-	}
-	if h.RequestDirectives == "" {
-		h.RequestDirectives = honorDirectives
-	}
-	if h.SetCookie == "" {
-		h.SetCookie = refuseCookies
-	}
-	if h.Authorization == "" {
-		h.Authorization = honorCredentials
-	}
-	if h.FillTimeout == 0 {
-		h.FillTimeout = caddy.Duration(node.DefaultFillTimeout)
-	}
-	if h.PeerTimeout == 0 {
-		h.PeerTimeout = caddy.Duration(node.DefaultPeerTimeout)
-	}
-	if h.QueryMethod == "" {
-		h.QueryMethod = queryMethodOn
-	}
-	if h.CacheStatus == "" {
-		h.CacheStatus = defaultCacheName
 	}
 }
 

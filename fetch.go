@@ -420,8 +420,7 @@ func (x *fetch) endStored(status int, why rfc9111.Reason) {
 
 // errorStatus is the status that Caddy answers with for an error of the handlers.
 func errorStatus(err error) int {
-	var e caddyhttp.HandlerError
-	if errors.As(err, &e) && e.StatusCode != 0 {
+	if e, ok := errors.AsType[caddyhttp.HandlerError](err); ok && e.StatusCode != 0 {
 		return e.StatusCode
 	}
 	return http.StatusInternalServerError

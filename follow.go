@@ -129,14 +129,18 @@ func (x *exchange) confirmed() store.Generation {
 
 // senderOf returns what the upstream can know of a request that nobody changes.
 func senderOf(r *http.Request) *node.Sender {
-	address, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		address = r.RemoteAddr
-	}
-	return &node.Sender{Host: r.Host, Target: requestURI(r), Proto: r.Proto, Address: address, Tls: r.TLS != nil, Header: r.Header}
+	return &node.Sender{Host: r.Host, Target: requestURI(r), Proto: r.Proto, Address: remoteHost(r), Tls: r.TLS != nil, Header: r.Header}
 }
 
-// hasCertificate reports whether a client has shown who it is below HTTP.
+// remoteHost returns the address of the client's end of a connection, without the port.
+func remoteHost(r *http.Request) string {
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		return host
+	}
+	return r.RemoteAddr
+}
+
+// hasCertificate reports whether a client has authenticated itself below HTTP.
 func hasCertificate(r *http.Request) bool { return r.TLS != nil && len(r.TLS.PeerCertificates) > 0 }
 
 // join has the request follow a flight, or lead one. One that is tired has looked up

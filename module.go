@@ -140,22 +140,15 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.groups = make(handlersByGroup)
-	if a.CacheSize == 0 {
-		a.CacheSize = defaultCacheSize
-	}
-	if a.CacheSize < minCacheSize {
+	if a.CacheSize = cmp.Or(a.CacheSize, defaultCacheSize); a.CacheSize < minCacheSize {
 		return fmt.Errorf("cache_size %d is too small: at least %s", a.CacheSize, humanize.IBytes(minCacheSize))
 	}
 	var err error
 	if a.cluster, err = a.resolve(caddy.NewReplacer()); err != nil {
 		return err
 	}
-	name := a.Name
-	if name == "" {
-		name = gossip.UniqueName()
-	}
 	value, _, err := nodes.LoadOrNew(nodeKey, func() (caddy.Destructor, error) {
-		p := newProcess(name, a.CacheSize)
+		p := newProcess(cmp.Or(a.Name, gossip.UniqueName()), a.CacheSize)
 		if a.Persist != nil {
 			p.persist = node.NewPersistence(p.node, a.Persist.Path)
 			p.persist.Keys = p.config.savedKeys

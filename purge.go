@@ -3,7 +3,6 @@ package caddygroupcache
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
@@ -152,10 +151,7 @@ type purgeRefusals struct{ purging.Refusals }
 // refuse counts and logs a purge that is refused. The cause has nothing of the request
 // in it.
 func (p *purgeRefusals) refuse(logger *zap.Logger, r *http.Request, why purging.Refusal, cause string) {
-	remote, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		remote = r.RemoteAddr
-	}
+	remote := remoteHost(r)
 	client, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	if client == "" || forgeable(r) { // or a client could have as many lines as it likes
 		client = remote

@@ -284,8 +284,7 @@ func (one *member) hold() time.Duration {
 // unanswered notes why a member has not answered. What lasts for no longer than a
 // start takes is told to nobody.
 func (m *members) unanswered(one *member, err error) {
-	var other peer.OtherNode
-	known := errors.As(err, &other)
+	other, known := errors.AsType[peer.OtherNode](err)
 	m.mu.Lock()
 	if known {
 		err = fmt.Errorf("%s answers at its peers address %s: two members advertise one address", m.nameLocked(other.Life), one.Addr)

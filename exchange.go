@@ -16,6 +16,7 @@ import (
 )
 
 // A step is where a request stands. Each is a method of exchange, which returns the next.
+// exchange.run takes them in turn; join takes those that need the flight which it holds.
 type step uint8
 
 const (
@@ -26,9 +27,9 @@ const (
 	stepAwait
 	stepValidate
 	stepJoin
-	stepFollow
-	stepFetchAlone
-	stepDeliverPart
+	stepFollow      // by join
+	stepFetchAlone  // by join
+	stepDeliverPart // by join
 	stepPass
 	stepBypass
 )

@@ -142,31 +142,3 @@ func remoteHost(r *http.Request) string {
 
 // hasCertificate reports whether a client has authenticated itself below HTTP.
 func hasCertificate(r *http.Request) bool { return r.TLS != nil && len(r.TLS.PeerCertificates) > 0 }
-
-// join has the request follow a flight, or lead one. One that is tired has looked up
-// often enough, and asks the upstream for itself.
-func (x *exchange) join(tired bool) step {
-	if x.found.Reason != rfc9111.None || tired || x.Bypass != rfc9111.None {
-		x.Alone = true
-	}
-	f, body, leads := x.h.node.Join(&x.Lookup)
-	defer body.Close()
-	next := stepFollow
-	if leads {
-		next = node.Lead(f, func() (step, node.Ending) { return x.lead(f, body, tired) })
-	}
-	switch next {
-	case stepFollow:
-		if leads {
-			x.validation.End(0) // the owner has something newer
-		}
-		return x.follow(f, body)
-	case stepFetchAlone:
-		x.Alone = true
-		alone := x.h.node.Solo(&x.Lookup)
-		return node.Lead(alone, func() (step, node.Ending) { return x.fetch(alone) })
-	case stepDeliverPart:
-		return x.first.deliverPart(x)
-	}
-	return next
-}

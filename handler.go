@@ -90,7 +90,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 			return x.err
 		}
 	}
-	return new(x).run(at)
+	return new(x).run(at) // from here on it is on the heap
 }
 
 // noteFront notes for explain what forbids a request. It is apart from serve for the stack.
@@ -176,9 +176,37 @@ func (x *exchange) takeFound() storedResponse {
 	return storedResponse{entry: e, body: body, status: x.statusOf(e, x.found.Use), detail: x.h.whose(x.Key), now: x.now}
 }
 
+// join has the request follow a flight, or lead one. When its look-ups are used up, it
+// leads a flight of its own, and does not ask the owner.
+func (x *exchange) join(usedUp bool) step {
+	if x.found.Reason != rfc9111.None || usedUp || x.Bypass != rfc9111.None {
+		x.Alone = true
+	}
+	f, body, leads := x.h.node.Join(&x.Lookup)
+	defer body.Close()
+	next := stepFollow
+	if leads {
+		next = node.Lead(f, func() (step, node.Ending) { return x.lead(f, body, usedUp) })
+	}
+	switch next {
+	case stepFollow:
+		if leads {
+			x.validation.End(0) // the owner has something newer
+		}
+		return x.follow(f, body)
+	case stepFetchAlone:
+		x.Alone = true
+		alone := x.h.node.Solo(&x.Lookup)
+		return node.Lead(alone, func() (step, node.Ending) { return x.fetch(alone) })
+	case stepDeliverPart:
+		return x.first.deliverPart(x)
+	}
+	return next
+}
+
 // lead finds out what a flight is to be fed with. Its reader is for a request that
 // follows what the owner sends.
-func (x *exchange) lead(f *node.Flight, body *node.Follower, tired bool) (step, node.Ending) {
+func (x *exchange) lead(f *node.Flight, body *node.Follower, usedUp bool) (step, node.Ending) {
 	// Between look-up and join another flight may have landed, stored its response and
 	// left.
 	if !x.Alone {
@@ -191,7 +219,7 @@ func (x *exchange) lead(f *node.Flight, body *node.Follower, tired bool) (step, 
 	switch x.decision = (node.Decision{Known: x.found.Entry != nil}); {
 	case x.Bypass != rfc9111.None:
 		x.decision.Reason = x.Bypass
-	case !tired:
+	case !usedUp:
 		x.decision, ending = x.h.node.Ask(&x.Lookup, f, &x.found)
 	}
 	switch x.decision.Action {

@@ -355,20 +355,11 @@ func (r *Reply) first() error {
 	case frameStandIn:
 		r.Kind, r.For, r.Entry = Hit, d.dur("time of a failure"), d.entry(r.sent, r.sent)
 	case frameWait:
-		r.Kind = Follow
-		if len(d.rest) > 0 {
-			r.Entry = d.entry(r.sent, r.sent)
-		}
+		r.Kind, r.Entry = Follow, d.entryIfAny(r.sent)
 	case frameLease:
-		r.Kind, r.Ticket = Lease, d.ticket()
-		if len(d.rest) > 0 {
-			r.Entry = d.entry(r.sent, r.sent)
-		}
+		r.Kind, r.Ticket, r.Entry = Lease, d.ticket(), d.entryIfAny(r.sent)
 	case frameNone:
-		r.Kind, r.Ticket = None, d.ticket()
-		if len(d.rest) > 0 {
-			r.Entry = d.entry(r.sent, r.sent)
-		}
+		r.Kind, r.Ticket, r.Entry = None, d.ticket(), d.entryIfAny(r.sent)
 	case frameBypass:
 		r.Kind, r.Reason, r.For = Bypass, d.reason(), d.dur("bypass time")
 	case frameVary:

@@ -473,6 +473,14 @@ func appendEntry(enc *encoder, e *store.Entry, now time.Time) {
 	}
 }
 
+// entryIfAny decodes the entry at the end of a frame; nil: there is none.
+func (d *decoder) entryIfAny(sent time.Time) *store.Entry {
+	if len(d.rest) == 0 {
+		return nil
+	}
+	return d.entry(sent, sent)
+}
+
 // entry decodes an entry. Its age counts from now; for purges it counts from
 // asOf, which is no later than when it was sent. Fields that this node would
 // not have stored itself are dropped: those that could split a response, or

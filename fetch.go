@@ -93,7 +93,7 @@ type fetch struct {
 // to be the client's alone.
 func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 	ctx := x.r.Context()
-	if !x.joinable() && !x.background {
+	if !x.flight.Joinable() && !x.background {
 		x.unshared.Store(true)
 		x.cancel = func(error) {} // it goes with the client
 	} else {
@@ -133,9 +133,6 @@ func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 	x.sent = time.Now()
 	return t, upstream
 }
-
-// joinable reports whether others may follow.
-func (x *fetch) joinable() bool { return x.flight.Table != nil }
 
 // Wanted reports whether somebody on this node waits for the fetch beside its client, or
 // may make use of what has come.
@@ -337,7 +334,7 @@ func (x *fetch) giveUp(why rfc9111.Reason) {
 	switch {
 	case x.background:
 		x.cancel(errNotShared)
-	case x.joinable(): // others always were
+	case x.flight.Joinable(): // else the fetch has always ended with its client
 		if err := x.r.Context().Err(); err != nil {
 			x.cancel(err)
 		}

@@ -18,7 +18,7 @@ func (x *exchange) follow(f *node.Flight, body *node.Follower) step {
 	if err != nil {
 		return x.unanswered(err)
 	}
-	if x.h.node.Purger.PurgedSince(&x.Lookup, f, e) || !e.Matches(x.r.Header) || x.Without != 0 && e.Generation == x.Without {
+	if x.h.node.Purger.PurgedSince(&x.Lookup, f, e) || !e.Matches(x.r.Header) || x.Excludes(e) {
 		return stepLookUp // it is of before the purge, of another selection, or of a body with chunks that are gone
 	}
 	use := x.h.node.Reuse(&x.Lookup, e, time.Now())

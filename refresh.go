@@ -59,7 +59,7 @@ func newRefresh(x *exchange) *refresh {
 	if !leads {
 		return anew
 	}
-	node.Lead(f, func() (struct{}, node.Ending) { // background may panic
+	f.Lead(func() node.Ending { // background may panic
 		r, cancel := routes.Background(x.r, x.FillTimeout, x.h.route().Define)
 		x.h.route().Take(r, x.r)
 		if x.content != nil {
@@ -69,9 +69,9 @@ func newRefresh(x *exchange) *refresh {
 		again.r, again.Header = r, r.Header
 		guard.Go(func() {
 			defer cancel()
-			node.Lead(f, func() (struct{}, node.Ending) { return struct{}{}, anew.lead() })
+			f.Lead(anew.lead)
 		})
-		return struct{}{}, node.HandedOn
+		return node.HandedOn
 	})
 	return anew
 }

@@ -197,7 +197,7 @@ func (l remoteLookup) receive(reply *peer.Reply) (Decision, Ending) {
 		passedOn = true
 		l.copyLater(reply)
 		return Decision{Action: Follow}, HandedOn
-	case !e.Matches(q.Header), q.lacks(e):
+	case !e.Matches(q.Header), q.Excludes(e):
 		return Decision{Reason: rfc9111.PeerError}, Ending{}
 	case found.Here && e.Generation == found.Entry.Generation:
 		if e.Size != found.Entry.Size || e.Digest != found.Entry.Digest {
@@ -226,9 +226,7 @@ func (l remoteLookup) receive(reply *peer.Reply) (Decision, Ending) {
 func (l remoteLookup) copyLater(reply *peer.Reply) {
 	own := *l.q // the request may look again, and ask for something else, before all has arrived
 	l.q = &own
-	guard.Go(func() {
-		Lead(l.f, func() (struct{}, Ending) { return struct{}{}, l.copyFromOwner(reply) })
-	})
+	guard.Go(func() { l.f.Lead(func() Ending { return l.copyFromOwner(reply) }) })
 }
 
 // copyFromOwner copies a body from the owner into a flight, and keeps a copy. Of one

@@ -341,10 +341,6 @@ func (in incoming) followed() bool {
 	return true
 }
 
-// Ahead takes bytes of a chunk that is slow to come in. A request that follows here gets them;
-// they are stored with the rest of the chunk.
-func (in incoming) Ahead(at int64, p []byte) { in.Fill.Ahead(at, p) }
-
 // Stored notes that further chunks are with their owners.
 func (in incoming) Stored(s peer.Stored) error {
 	followed := in.followed()

@@ -27,7 +27,7 @@ import (
 type Flight struct {
 	node  *Node
 	Fill  *fill.Fill[*store.Entry]
-	Table *flights // nil: it is its leader's alone
+	table *flights // nil: no request can join it
 	id    flightID
 	lease uint64        // under which another node leads; 0: led here
 	Over  chan struct{} // closed at the end
@@ -47,8 +47,8 @@ type Flight struct {
 	Generation store.Generation
 
 	// Ends the flight when its fill takes too long, and what is to be called then.
-	timer    *time.Timer // nil: no request can join it
-	begun    time.Time   // zero: no request can join it
+	timer    *time.Timer // nil, and begun zero: no request can join it
+	begun    time.Time
 	expired  atomic.Bool
 	onExpiry atomic.Pointer[func()]
 
@@ -131,6 +131,11 @@ func Lead[T any](f *Flight, do func() (T, Ending)) T {
 	var result T
 	result, ending = do()
 	return result
+}
+
+// Lead is the function Lead for a leader without a result.
+func (f *Flight) Lead(do func() Ending) {
+	Lead(f, func() (struct{}, Ending) { return struct{}{}, do() })
 }
 
 // Finish ends a flight before its leader returns, which goes on with its own client.
@@ -255,30 +260,32 @@ func (l *Lease) GiveBack(why rfc9111.Reason) {
 	}
 	guard.Go(func() {
 		defer l.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		start := time.Now()
-		err := l.node.Client.Release(ctx, l.owner, l.query, l.ticket, why)
-		l.node.observe(operationRelease, err, time.Since(start))
+		_ = l.release(why) // Close tells the owner too
 	})
 }
 
 // ReleaseUnwanted gives the lease back if no request waits for its holder at the owner, or
-// reports false. An owner that does not answer is not waited for.
+// reports false.
 func (l *Lease) ReleaseUnwanted() bool {
 	if l == nil || l.used.Load() {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	start := time.Now()
-	err := l.node.Client.Release(ctx, l.owner, l.query, l.ticket, rfc9111.Abandoned)
-	l.node.observe(operationRelease, err, time.Since(start))
-	if errors.As(err, new(peer.Broken)) {
+	if err := l.release(rfc9111.Abandoned); errors.As(err, new(peer.Broken)) {
 		return false
 	}
 	l.drop()
 	return true
+}
+
+// release tells the owner why nothing is stored under the lease. An owner that does not
+// answer is not waited for.
+func (l *Lease) release(why rfc9111.Reason) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	start := time.Now()
+	err := l.node.Client.Release(ctx, l.owner, l.query, l.ticket, why)
+	l.node.observe(operationRelease, err, time.Since(start))
+	return err
 }
 
 // alias makes the flight known under another selection, unless that is taken.
@@ -287,39 +294,39 @@ func (f *Flight) alias(selected store.Selection) (was flightID) {
 	was = f.id
 	id := was
 	id.selected = selected
-	if f.Table == nil {
+	if f.table == nil {
 		return was
 	}
-	f.Table.Mu.Lock()
-	defer f.Table.Mu.Unlock()
-	if f.Table.flights[was] == f && f.Table.flights[id] == nil { // not detached, not taken
-		f.Table.flights[id] = f
+	f.table.Mu.Lock()
+	defer f.table.Mu.Unlock()
+	if f.table.flights[was] == f && f.table.flights[id] == nil { // not detached, not taken
+		f.table.flights[id] = f
 		f.id = id
 	}
 	return was
 }
 
 func (f *Flight) unalias(was flightID) {
-	if f.Table == nil {
+	if f.table == nil {
 		return
 	}
-	f.Table.Mu.Lock()
-	defer f.Table.Mu.Unlock()
-	if f.id != was && f.Table.flights[was] == f {
-		delete(f.Table.flights, was)
+	f.table.Mu.Lock()
+	defer f.table.Mu.Unlock()
+	if f.id != was && f.table.flights[was] == f {
+		delete(f.table.flights, was)
 	}
 }
 
 func (f *Flight) leave() {
-	if f.Table == nil {
+	if f.table == nil {
 		return
 	}
-	f.Table.Mu.Lock()
-	defer f.Table.Mu.Unlock()
-	if f.Table.flights[f.id] == f {
-		delete(f.Table.flights, f.id)
+	f.table.Mu.Lock()
+	defer f.table.Mu.Unlock()
+	if f.table.flights[f.id] == f {
+		delete(f.table.flights, f.id)
 	}
-	delete(f.Table.leases, f.lease)
+	delete(f.table.leases, f.lease)
 }
 
 // flights is a table of the flights under way.
@@ -342,7 +349,7 @@ func (t *flights) join(id flightID, begin start) (f *Flight, r *Follower, leads 
 		// leader lets go of the fill.
 		return f, f.Fill.NewReader(), false
 	}
-	f = &Flight{node: begin.node, Fill: begin.fill(), Table: t, id: id, begun: time.Now(), Over: make(chan struct{})}
+	f = &Flight{node: begin.node, Fill: begin.fill(), table: t, id: id, begun: time.Now(), Over: make(chan struct{})}
 	if t.flights == nil {
 		t.flights, t.leases = make(map[flightID]*Flight), make(map[uint64]*Flight)
 	}
@@ -387,14 +394,14 @@ func (t *flights) detach(k store.Key) {
 
 // Detach lets no request join this flight any more.
 func (f *Flight) Detach() {
-	if f.Table == nil {
+	if f.table == nil {
 		return
 	}
-	f.Table.Mu.Lock()
-	defer f.Table.Mu.Unlock()
-	for id, other := range f.Table.flights {
+	f.table.Mu.Lock()
+	defer f.table.Mu.Unlock()
+	for id, other := range f.table.flights {
 		if other == f {
-			delete(f.Table.flights, id)
+			delete(f.table.flights, id)
 		}
 	}
 }
@@ -416,6 +423,10 @@ func (t *flights) Has(k store.Key) bool {
 	}
 	return false
 }
+
+// Joinable reports whether other requests can follow the flight, or could before it was
+// detached or had ended.
+func (f *Flight) Joinable() bool { return f.table != nil }
 
 // IsOver reports whether the flight has ended.
 func (f *Flight) IsOver() bool {

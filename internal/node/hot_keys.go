@@ -149,12 +149,7 @@ func (n *Node) Busiest(now time.Time) (busiest, missed []BusyKey) {
 	return all[:min(len(all), hotShown)], missed[:min(len(missed), hotShown)]
 }
 
-// Top returns the busiest keys, the busiest first.
-func (b *HotKeys) Top(now time.Time) []BusyKey {
-	all := b.top(now)
-	return all[:min(len(all), hotShown)]
-}
-
+// top returns the keys that were counted, the busiest first.
 func (b *HotKeys) top(now time.Time) []BusyKey {
 	b.mu.Lock()
 	defer b.mu.Unlock()

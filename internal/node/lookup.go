@@ -25,12 +25,12 @@ type Lookup struct {
 	MaxBody         int64            // larger responses are not stored
 	WantsPart       bool             // it asks for a part within the first chunk, beyond it, or counted from the end
 	Bypass          rfc9111.Reason   // what is stored can't serve it
-	Without         store.Generation // of a stored body that can't serve it, because chunks of it are gone; 0: of none
+	Without         store.Generation // of a stored body that can't serve it, because chunks of it are lost; 0: of none
 	PeerTimeout     time.Duration    // for a silent owner
-	until           time.Time        // when it waits for others no more; zero: it has not begun to
 	FillTimeout     time.Duration    // for a fill
-	StandInAfter    time.Duration    // what is stored may answer it if the upstream takes longer; 0: it waits
-	standInAt       time.Time        // zero: it has not begun to wait for a refresh
+	until           time.Time        // its wait for other requests ends then; zero: it has not begun
+	StandInAfter    time.Duration    // a stored response may answer it if the upstream takes longer; 0: it waits
+	standInAt       time.Time        // its wait for a refresh ends then; zero: it has not begun
 	vary            []string         // what is known of the response's Vary
 	// The body that the upstream has just confirmed for this request: to be
 	// served whatever its freshness.
@@ -79,7 +79,7 @@ func (n *Node) Find(q *Lookup, now time.Time, f *Result) {
 	}
 	body, err := n.Store.Body(q.Key, f.Entry)
 	f.Body, f.Here = body, err == nil
-	if q.lacks(f.Entry) {
+	if q.Excludes(f.Entry) {
 		f.Body, f.Here = nil, false
 		return
 	}
@@ -90,9 +90,8 @@ func (n *Node) Find(q *Lookup, now time.Time, f *Result) {
 	}
 }
 
-// lacks reports whether an entry is of a body that can't serve the request, as it has
-// found out.
-func (q *Lookup) lacks(e *store.Entry) bool {
+// Excludes reports whether an entry is of the body that the request looks up again without.
+func (q *Lookup) Excludes(e *store.Entry) bool {
 	return q.Without != 0 && e != nil && e.Generation == q.Without
 }
 

@@ -21,15 +21,15 @@ import (
 //
 // A request takes one of three paths:
 //
-//   - local hit: find has a fresh entry and its body;
-//   - remote hit: find has not, and ask brings both from the owner, in one
+//   - local hit: Find has a fresh entry and its body;
+//   - remote hit: Find has not, and Ask brings both from the owner, in one
 //     round trip, or reads along while another request fetches;
-//   - miss: ask comes back with a lease, the handler fetches, and publish
+//   - miss: Ask returns a lease, the handler fetches, and Flight.PublishStream
 //     hands the response to the owner while it comes in.
 //
 // The owner itself has no other node to ask: a request that finds nothing
-// leads a flight at once. Lookup and Publish are the owner's side of ask and
-// publish.
+// leads a flight at once. Owner.Lookup and Owner.Publish are its side of Ask and
+// PublishStream.
 type Node struct {
 	Name     string
 	Life     uint64 // a random number of this process

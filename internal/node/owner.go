@@ -108,7 +108,7 @@ func (o Owner) grantLease(ctx context.Context, q *Lookup, found *Result, a *peer
 		return
 	}
 	r.Close() // the holder of the lease is no follower
-	Lead(f, func() (struct{}, Ending) { return struct{}{}, o.leaseTo(ctx, q, f, a) })
+	f.Lead(func() Ending { return o.leaseTo(ctx, q, f, a) })
 }
 
 // leaseTo leads a flight until the holder of its lease publishes, or is gone.
@@ -199,7 +199,7 @@ func (o Owner) Publish(ctx context.Context, p *peer.Publication) (store.Generati
 	if p.Released != rfc9111.None {
 		o.Remember(q.Namespace, q.Key, p.Released)
 		if f != nil {
-			Lead(f, func() (struct{}, Ending) { return struct{}{}, Ending{Why: p.Released} })
+			f.Finish(Ending{Why: p.Released})
 		}
 		return 0, rfc9111.None
 	}

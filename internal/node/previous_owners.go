@@ -74,7 +74,7 @@ func (p *previousOwners) note(before, after *peer.Ring, now time.Time) {
 	}
 }
 
-// ForgetPast has the node take its ring for the one that it always had.
+// Forget has the node take its ring for the one that it always had.
 func (p *previousOwners) Forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

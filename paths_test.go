@@ -69,6 +69,29 @@ func TestPathsAreAsTold(t *testing.T) {
 	}
 }
 
+// TestDesignNamesWhatThereIs: a method or field of a type on a request's path that the
+// design's pages name exists.
+func TestDesignNamesWhatThereIs(t *testing.T) {
+	structs := structTypes(t)
+	named := 0
+	for _, page := range repoFiles(t, func(name string) bool { return strings.HasPrefix(name, "docs/design") }) {
+		for _, m := range codeName.FindAllStringSubmatch(string(readFile(t, page)), -1) {
+			of, name, ok := strings.Cut(m[1], ".")
+			for _, dir := range []string{".", "internal/node"} {
+				if s := structs[dir+":"+of]; ok && s != nil && name != "go" { // a file
+					named++
+					if !s.fields[name] && !s.methods[name] {
+						t.Errorf("%s: %s has no %s", page, of, name)
+					}
+				}
+			}
+		}
+	}
+	if named < 50 {
+		t.Errorf("found only %d names", named)
+	}
+}
+
 // checkArrows checks the arrows of a line, and returns the functions in it.
 func checkArrows(t *testing.T, where, line string, calls map[string]map[string]bool) (all []string) {
 	t.Helper()

@@ -21,9 +21,9 @@ type Body struct {
 	further func(i int) (b []byte, err error) // the others
 	sent    *Sent                             // what Send has sent; nil if nothing is pinned
 
-	part    []byte // what is at hand,
-	begin   int64  // where that begins,
-	release func() // and what lets go of it; nil: it is a copy
+	part    []byte // the bytes of the body that are pinned or copied now
+	begin   int64  // their offset in the body
+	release func() // unpins them; nil: they are a copy
 }
 
 // NewBody returns an entry's body, of which the first chunk is at hand. further gets the

@@ -14,6 +14,7 @@
 package front
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 
@@ -47,10 +48,7 @@ func (f Fields) Own(header http.Header) http.Header {
 	if !slices.ContainsFunc(f, func(was lines) bool { return was.leads(header[was.name]) }) {
 		return header
 	}
-	own := make(http.Header, len(header))
-	for name, values := range header {
-		own[name] = values
-	}
+	own := maps.Clone(header)
 	for _, was := range f {
 		switch values := header[was.name]; {
 		case !was.leads(values):

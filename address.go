@@ -111,7 +111,7 @@ func requestURI(r *http.Request) string {
 	uri := r.RequestURI
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		uri = original.RequestURI
-		if uri == "" && original.URL != nil { // no client has sent it: httpInclude of templates makes such
+		if uri == "" && original.URL != nil { // no client has sent it: httpInclude of templates has made it
 			uri = original.URL.RequestURI()
 		}
 	}

@@ -105,7 +105,7 @@ func (s *storedResponse) fail(x *exchange) step {
 func (s *storedResponse) deliverParts(x *exchange, header func(mended bool) bool) step {
 	e := s.entry
 	if e.Large() { // of which the upstream may be asked for a chunk
-		x.keep()
+		x.keepOriginal()
 	}
 	c := &chunkSource{x: x, entry: e}
 	body := delivery.NewBody(x.h.node, x.Key, e, s.body, c.get)
@@ -238,7 +238,7 @@ func (o *outcome) newHeader(w http.ResponseWriter, r *http.Request, e *store.Ent
 // compared with it. If that is another response by now, the client's is cut off, as
 // it would have been without a cache.
 func (x *exchange) resume(w http.ResponseWriter, e *store.Entry, g *delivery.Sent) {
-	x.keep()
+	x.keepOriginal()
 	s := delivery.NewResumer(w, e, g)
 	err := s.Run(x.next.ServeHTTP, x.original.ForUpstream(x.r.Context(), rfc9111.Conditional(x.r.Header, nil)))
 	if err != nil || s.Broken() {

@@ -38,37 +38,38 @@ const (
 type exchange struct {
 	h    *Handler
 	w    http.ResponseWriter
-	r    *http.Request // the client's; once there is an original, a copy that nobody changes
+	r    *http.Request // the client's; once there is an original, a copy that no handler changes
 	next caddyhttp.Handler
 
-	// What the request asks. It stays as it is, but for what node.Lookup says.
+	// What the request asks, as receive has found it. Where it looks up again, its key may
+	// be another one.
 	node.Lookup
 	search      *rfc9111.SearchVariance // see inbound.Address
 	unkeyed     bool                    // see inbound.Address
-	around      []byte                  // see inbound.Addressing; handlers behind the cache may change what it is made of
-	content     content                 // of a QUERY; nil: it is none
-	part        bool                    // it asks for a part at all
-	far         bool                    // of the parts that WantsPart is about, for one that is not in the first chunk
-	conditional bool                    // it may have a condition that a 304 fulfils
-	background  bool                    // it has no client: it is a refresh
-	sampled     bool                    // it is counted among the busiest keys
+	around      []byte                  // see inbound.Addressing; made before the next handlers can change the request
+	content     content                 // of a QUERY; nil: the request is none
+	part        bool                    // the request has a Range
+	far         bool                    // WantsPart, and the part is not in the first chunk
+	conditional bool                    // the request may have a condition that a 304 fulfils
+	background  bool                    // the request is a refresh, and has no client
+	sampled     bool                    // the request counts among those of the busiest keys
 
 	// What was found, and what comes next.
 	now      time.Time // of the look-up
 	found    node.Result
-	decision node.Decision  // what the owner has said to this request as a leader
-	first    *firstChunk    // what stepDeliverPart delivers
-	reason   rfc9111.Reason // why stepBypass
-	err      error          // that the handlers have returned
+	decision node.Decision  // the owner's, if the request leads
+	first    *firstChunk    // for stepDeliverPart
+	reason   rfc9111.Reason // for stepBypass
+	err      error          // of the next handlers
 
 	// What another look-up needs of those before.
 	lookUps    int
 	original   *routes.Original // nil until the handlers behind the cache are to run
-	waited     rfc9111.Reason   // why what it waited for is not for it
-	validation *node.Validation // that it leads, and ends before the response goes to the client, which may be slow; nil: none
+	waited     rfc9111.Reason   // why the flight that the request followed does not answer it
+	validation *node.Validation // led by the request; ends before the response goes to the client, which may be slow; nil: none
 	leftOut    http.Header      // fields of the 304 that has confirmed Validated, for this client alone
-	failed     bool             // the upstream has failed, and the entry that was to be confirmed stands in
-	slow       bool             // the upstream is, and what is stored stands in
+	failed     bool             // the upstream has failed or is slow, and the stored response stands in
+	slow       bool             // the upstream is slow
 	noParts    bool             // the upstream was asked for the first chunk, and that is of no use
 }
 
@@ -189,17 +190,17 @@ func (x *exchange) statusOf(e *store.Entry, use rfc9111.Use) cacheStatus {
 	return statusHit
 }
 
-// whose tells what this node's memory has of a key: what it owns, or a copy.
-func (h *Handler) whose(k store.Key) (detail any) {
+// hitDetail tells whether this node owns a key, or has a copy: the detail of a hit.
+func (h *Handler) hitDetail(k store.Key) (detail any) {
 	if _, self := h.node.Ring.Load().Owner(k); self {
 		return detailLocal
 	}
 	return detailHot
 }
 
-// keep has what the cache needs of the request outlive what the handlers behind it do to
-// the client's.
-func (x *exchange) keep() {
+// keepOriginal has the exchange go by a copy of the request, because the next handlers may
+// change the client's.
+func (x *exchange) keepOriginal() {
 	if x.original == nil {
 		x.original = routes.NewOriginal(x.r, x.content)
 		x.r = x.original.Request
@@ -266,10 +267,10 @@ func (x *exchange) outcome() *outcome {
 	return o
 }
 
-// answered returns what the policy is asked about a response that has just come, with all
-// that tells whose it may become: every way into the store begins here. The rest is the
-// caller's to say: the request, and whether it has credentials.
-func (h *Handler) answered(repl *caddy.Replacer, status int, own http.Header) rfc9111.Exchange {
+// exchangeOf returns what the policy is asked about a response that has just come, with all
+// that decides which requests it may answer: every way into the store begins here. The
+// caller adds the request, and whether that has credentials.
+func (h *Handler) exchangeOf(repl *caddy.Replacer, status int, own http.Header) rfc9111.Exchange {
 	origin := routes.MadeOf(repl, own, h.Targeted)
 	return rfc9111.Exchange{
 		Method: http.MethodGet, Status: status, Response: origin.WithVary(own), Origin: origin,

@@ -32,7 +32,7 @@ func (x *exchange) fetch(f *node.Flight) (step, node.Ending) {
 		}
 	}
 	x.forwarded()
-	x.keep()
+	x.keepOriginal()
 	call := &fetch{exchange: x, flight: f, out: out, stale: staleResponse{entry: x.decision.Stale}}
 	defer call.over()
 	x.err = call.callNext(x.w)
@@ -48,7 +48,7 @@ func (x *fetch) after() step {
 	case x.first != nil:
 		return stepDeliverPart
 	case stale.renewed != nil && body != nil && !x.background && !x.h.node.Purger.IsPurged(&x.Lookup, stale.renewed):
-		return (&storedResponse{entry: stale.renewed, body: body, status: statusRevalidated, detail: x.h.whose(x.Key), now: time.Now()}).deliver(x.exchange)
+		return (&storedResponse{entry: stale.renewed, body: body, status: statusRevalidated, detail: x.h.hitDetail(x.Key), now: time.Now()}).deliver(x.exchange)
 	case x.staleIfError && stale.entry.Size > 0 && body == nil:
 		x.Validated, x.failed = stale.entry.Generation, true // the owner has the body, and it will do
 		return stepLookUp
@@ -134,15 +134,15 @@ func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 	return t, upstream
 }
 
-// Wanted reports whether somebody on this node waits for the fetch beside its client, or
-// may make use of what has come.
+// Wanted reports whether another request on this node waits for the fetch, or may use what
+// has come in.
 func (x *fetch) Wanted() bool {
 	_, known := x.flight.Fill.Known()
 	return known || x.probe.comes.Load() || x.flight.Fill.Readers() > 0
 }
 
-// Abandon ends a fetch that nobody waits for. Whoever has come to wait meanwhile looks
-// again.
+// Abandon ends a fetch that no request waits for. A request that has come to wait meanwhile
+// looks again.
 func (x *fetch) Abandon() bool {
 	if !x.decision.Lease.ReleaseUnwanted() {
 		return false
@@ -429,7 +429,7 @@ func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry
 	if !ok {
 		return nil, rfc9111.InFront
 	}
-	answer := x.h.answered(replacer(x.r), status, t.before.Own(t.header))
+	answer := x.h.exchangeOf(replacer(x.r), status, t.before.Own(t.header))
 	answer.Method, answer.Request, answer.Credentials, answer.Unkeyed = x.r.Method, x.r.Header, x.Credentials, x.unkeyed
 	answer.Sent, answer.Received = x.sent, received
 	if x.probe.cut {
@@ -670,8 +670,8 @@ func (x *fetch) complete(t *recorder) {
 	}
 }
 
-// awaitOwner holds back the end of the response until the owner has it, so that
-// who asks any node after that gets a hit. A silent owner is not waited for.
+// awaitOwner holds back the end of the response until the owner has it, so that a request
+// that comes to any node after that is a hit. A silent owner is not waited for.
 func (x *fetch) awaitOwner() {
 	if x.published == nil {
 		return // it took too long

@@ -103,7 +103,7 @@ func (x *exchange) validate() step {
 	if x.found.Entry.Volatile || hasCertificate(x.r) {
 		return x.join(false)
 	}
-	x.keep()
+	x.keepOriginal()
 	took := x.found.Entry.Fresh.Received.Sub(x.found.Entry.Sent)
 	v, leads := x.h.node.Validations.Enter(x.r.Context(), &x.Lookup, senderOf(x.r), took)
 	if !leads {
@@ -127,7 +127,7 @@ func (x *exchange) confirmed() store.Generation {
 	return x.Validated
 }
 
-// senderOf returns what the upstream can know of a request that nobody changes.
+// senderOf returns what the upstream can know of a request.
 func senderOf(r *http.Request) *node.Sender {
 	return &node.Sender{Host: r.Host, Target: requestURI(r), Proto: r.Proto, Address: remoteHost(r), Tls: r.TLS != nil, Header: r.Header}
 }

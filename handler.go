@@ -173,7 +173,7 @@ func (x *exchange) hit() step {
 func (x *exchange) takeFound() storedResponse {
 	e, body := x.found.Entry, x.found.Body
 	x.found.Body = nil
-	return storedResponse{entry: e, body: body, status: x.statusOf(e, x.found.Use), detail: x.h.whose(x.Key), now: x.now}
+	return storedResponse{entry: e, body: body, status: x.statusOf(e, x.found.Use), detail: x.h.hitDetail(x.Key), now: x.now}
 }
 
 // join has the request follow a flight, or lead one. When its look-ups are used up, it

@@ -19,7 +19,7 @@ import (
 
 // pass hands a request on for a URL whose responses are not stored, as this node
 // knows (hit-for-miss): the response is its client's alone, and of the request nothing
-// has to be kept for it. One that could be stored ends that for those who come after.
+// has to be kept for it. One that could be stored ends that for later requests.
 func (x *exchange) pass() {
 	x.forwarded()
 	r := x.client()
@@ -76,7 +76,7 @@ func (p *passed) judge(status int, header http.Header) rfc9111.Reason {
 		return p.mark
 	}
 	own := p.before.Own(header)
-	x := h.answered(replacer(p.r), status, own)
+	x := h.exchangeOf(replacer(p.r), status, own)
 	x.Method, x.Sent, x.Received = p.r.Method, p.sent, received
 	if p.credentials { // of other fields the handlers behind the cache may have made anything
 		x.Request = http.Header{"Authorization": {""}}
@@ -171,15 +171,14 @@ func (h *Handler) invalidate(r *http.Request, templated []store.Key, status int,
 // statusClientClosed is what Caddy logs for a client that went away.
 const statusClientClosed = 499
 
-// An outcomeWriter adds the outcome to a response of which nothing is kept for those who ask
-// for the same.
+// An outcomeWriter adds the outcome to a response of which nothing is kept for other requests.
 type outcomeWriter struct {
 	caddyhttp.ResponseWriterWrapper
 	out   *outcome
 	wrote bool
 	inner bool                                 // the response goes to a handler of the same group
 	look  func(status int, header http.Header) // called before the header is sent, if not nil
-	keep  *postRecorder                        // gets the body too; nil: nobody
+	keep  *postRecorder                        // gets the body too; nil: nothing is kept
 }
 
 // run has handlers answer a request.

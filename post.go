@@ -15,7 +15,7 @@ import (
 
 // A postRecorder stores the response to a POST that says it is what a GET of the same
 // target would give: it has explicit freshness, and the target as its
-// Content-Location (RFC 9110 §9.3.3). Nobody else waits for such a response, so
+// Content-Location (RFC 9110 §9.3.3). No other request waits for it, so
 // it needs no flight; it is handed over when it is complete.
 type postRecorder struct {
 	h         *Handler
@@ -52,7 +52,7 @@ func (k *postRecorder) wants(status int, header http.Header, id store.PurgeID) b
 	if len(keys) != 1 || len(own["No-Vary-Search"]) > 0 { // it is of several queries
 		return false
 	}
-	answer := k.h.answered(replacer(k.r), status, own)
+	answer := k.h.exchangeOf(replacer(k.r), status, own)
 	answer.Request, answer.Credentials, answer.Sent = k.r.Header, authenticated(k.r), k.sent
 	policy, answer := k.h.policy.Explicit().Under(answer)
 	fresh, _, why := policy.Judge(answer, k.h.MaxBodySize)

@@ -28,9 +28,9 @@ import (
 //     what the client wants of it does;
 //   - filling: it goes into the flight's fill, and the client is served from
 //     there like every follower, so that a slow or vanished client holds up
-//     nobody;
-//   - silent: the answer validates, or replaces by an error, what is stored,
-//     and nobody gets to see it.
+//     no other;
+//   - silent: the response confirms a stored one, or is an error in whose place
+//     that answers, and no client gets it.
 //
 // Until it is direct a fetch that others may follow does not depend on its client's
 // context.
@@ -298,7 +298,7 @@ func (t *recorder) startPump() {
 		})
 	})
 	if t.length < 0 || t.length > node.InlineTransfer {
-		runtime.Gosched() // the client is waiting for its first byte, nobody for the next piece
+		runtime.Gosched() // the client is waiting for its first byte, and no reader for the next piece
 	}
 }
 

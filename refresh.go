@@ -96,5 +96,5 @@ func (anew *refresh) lead() node.Ending {
 	return ended
 }
 
-// errNotShared ends a background fetch whose response nobody is waiting for.
+// errNotShared ends a background fetch whose response no request waits for.
 var errNotShared = errors.New("the response cannot be stored, and no client waits for it")

@@ -148,7 +148,7 @@ func (p *probe) judge(t *recorder, size int64) rfc9111.Reason {
 	if !ok {
 		return rfc9111.InFront
 	}
-	answer := x.h.answered(replacer(x.r), t.status, t.before.Own(t.header))
+	answer := x.h.exchangeOf(replacer(x.r), t.status, t.before.Own(t.header))
 	answer.Request, answer.Credentials, answer.Sent = x.r.Header, x.Credentials, x.sent
 	e, why := x.h.policy.NewEntryOfPart(answer, size, x.r, requestURI(x.r))
 	untagged := why == rfc9111.None && rfc9111.StrongTag(answer.Response) == ""
@@ -169,7 +169,7 @@ func (p *probe) judge(t *recorder, size int64) rfc9111.Reason {
 }
 
 // again has the request look up again, because what came has nothing for its client: to ask
-// for the whole, or, where the response is nobody else's, for the client's own range.
+// for the whole, or, where the response is its client's alone, for the client's own range.
 func (p *probe) again(x *fetch, why rfc9111.Reason) recorderState {
 	x.giveUp(why)
 	p.retries, x.noParts = true, true
@@ -228,7 +228,7 @@ type slicer struct {
 
 // fetch asks the upstream. When it returns an error, the slicer holds nothing.
 func (s *slicer) fetch(x *exchange) (err error) {
-	x.keep()
+	x.keepOriginal()
 	r := x.r
 	// Others may be waiting too: it does not end with the client.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), x.FillTimeout)
@@ -279,7 +279,7 @@ func (s *slicer) WriteHeader(status int) {
 	if status < 200 || s.status != 0 {
 		return
 	}
-	s.status, s.answer = status, s.h.answered(s.repl, status, s.header)
+	s.status, s.answer = status, s.h.exchangeOf(s.repl, status, s.header)
 	s.header = s.answer.Response
 	s.answered.Store(true)
 	start, length, size, ok := rfc9111.ContentRange(s.header)
@@ -330,8 +330,7 @@ func (s *slicer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Wanted reports whether somebody waits for a slice beside its client, or may make use
-// of what has come.
+// Wanted reports whether another request waits for a slice, or may use what has come in.
 func (s *slicer) Wanted() bool { return s.answered.Load() || s.others() }
 
 // Abandon ends the request for a slice.

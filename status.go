@@ -124,7 +124,7 @@ func setPlaceholders(repl *caddy.Replacer, status, detail any, look bool) {
 	})
 }
 
-// logDecision writes what became of a request, for those who log at debug.
+// logDecision logs at debug what became of a request.
 func (h *Handler) logDecision(r *http.Request, status cacheStatus, fwd, detail string, stored bool) {
 	if !h.logger.Core().Enabled(zap.DebugLevel) {
 		return

@@ -84,14 +84,10 @@ func (p *probe) ask(x *fetch) http.Header {
 		return nil
 	}
 	p.asked, x.discards = true, true
-	header := rfc9111.Conditional(x.r.Header, nil)
-	if len(x.r.Header["Accept-Encoding"]) == 0 {
-		delete(header, "Accept-Encoding") // with a Range it is as the client's
-	}
+	header := rfc9111.PartRequest(x.r.Header, 0, store.ChunkSize, "")
 	if lines := x.r.Header["If-Range"]; len(lines) > 0 && !x.far {
 		header["If-Range"] = lines
 	}
-	rfc9111.AskPart(header, 0, store.ChunkSize, "")
 	return header
 }
 
@@ -237,12 +233,7 @@ func (s *slicer) fetch(x *exchange) (err error) {
 	orphans := &s.h.node.Orphans
 	defer orphans.End(&s.orphan)
 	defer guard.AfterContext(r.Context(), func() { s.orphan.ClientGone(orphans, s) })()
-	header := rfc9111.Conditional(r.Header, nil)
-	length := min(store.ChunkSize, s.size-s.start)
-	if len(r.Header["Accept-Encoding"]) == 0 {
-		delete(header, "Accept-Encoding") // with a Range it is as the client's
-	}
-	rfc9111.AskPart(header, s.start, length, s.tag)
+	header := rfc9111.PartRequest(r.Header, s.start, min(store.ChunkSize, s.size-s.start), s.tag)
 	s.asked, s.known, s.sent = r.Header, x.Credentials, time.Now()
 	whole := false
 	defer func() { // on whatever way out

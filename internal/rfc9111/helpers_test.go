@@ -61,3 +61,9 @@ func stepped(t time.Time, by time.Duration) time.Time {
 	*(*int64)(unsafe.Pointer(&t)) += int64(by/time.Second) << 30 // the seconds of a time.Time that has both parts
 	return t
 }
+
+// Selecting returns what AppendSelecting appends.
+func Selecting(names []string, request http.Header) string {
+	var space [192]byte
+	return string(AppendSelecting(space[:0], names, request))
+}

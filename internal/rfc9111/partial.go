@@ -118,14 +118,19 @@ func AsksPart(lines []string, first int64) (near, far bool) {
 	return ok && start < first && length <= first-start, ok && start >= first
 }
 
-// AskPart makes the header of a request ask for a part of the representation
-// that has a tag ("": of the current one, whichever that is).
-func AskPart(request http.Header, start, length int64, tag string) {
-	end := start + length - 1
-	request["Range"] = []string{"bytes=" + strconv.FormatInt(start, 10) + "-" + strconv.FormatInt(end, 10)}
-	if tag != "" {
-		request["If-Range"] = []string{tag}
+// PartRequest returns the header of a request for a part of the representation that has a
+// tag ("": of the current one, whichever that is). It is the client's but for conditions and
+// ranges, and changes nothing in that.
+func PartRequest(client http.Header, start, length int64, tag string) http.Header {
+	h := Conditional(client, nil)
+	if len(client["Accept-Encoding"]) == 0 {
+		delete(h, "Accept-Encoding") // Go's HTTP client asks for no gzip beside a Range
 	}
+	h["Range"] = []string{"bytes=" + strconv.FormatInt(start, 10) + "-" + strconv.FormatInt(start+length-1, 10)}
+	if tag != "" {
+		h["If-Range"] = []string{tag}
+	}
+	return h
 }
 
 // ContentRange reads the Content-Range field of a response that has one part

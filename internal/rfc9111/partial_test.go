@@ -186,11 +186,16 @@ func TestWholeAndPart(t *testing.T) {
 	if got := Whole(partial, 10); !reflect.DeepEqual(got, want) || partial.Get("Content-Range") == "" {
 		t.Errorf("got %v of %v", got, partial)
 	}
-	h := make(http.Header)
-	AskPart(h, 5, 10, "")
-	AskPart(h, 20, 5, `"a"`)
-	if want := (http.Header{"Range": {"bytes=20-24"}, "If-Range": {`"a"`}}); !reflect.DeepEqual(h, want) {
-		t.Errorf("got %v", h)
+}
+
+func TestPartRequest(t *testing.T) {
+	client := http.Header{"Accept": {"text/html"}, "Range": {"bytes=5-14"}, "If-Range": {`"b"`}, "If-None-Match": {`"c"`}}
+	if got, want := PartRequest(client, 20, 5, `"a"`), (http.Header{"Accept": {"text/html"}, "Range": {"bytes=20-24"}, "If-Range": {`"a"`}}); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v", got)
+	}
+	client = http.Header{"Accept-Encoding": {"br"}}
+	if got, want := PartRequest(client, 0, 10, ""), (http.Header{"Accept-Encoding": {"br"}, "Range": {"bytes=0-9"}}); !reflect.DeepEqual(got, want) || len(client) != 1 {
+		t.Errorf("got %v of %v", got, client)
 	}
 }
 

@@ -30,7 +30,7 @@ func VaryNames(response http.Header) (names []string, star bool) {
 	return slices.Compact(names), false
 }
 
-// Selecting returns the named request fields as one string, to be compared with
+// AppendSelecting appends the named request fields in a form that is to be compared with
 // that of another request (RFC 9111 §4.1). Names and values are length-prefixed,
 // so that none can imitate another, and an absent field differs from an empty
 // one. Before that, outside of quoted strings:
@@ -55,12 +55,6 @@ func VaryNames(response http.Header) (names []string, star bool) {
 // the same content.
 //
 // Host is not among the header fields of a Go request; the cache key has it.
-func Selecting(names []string, request http.Header) string {
-	var space [192]byte
-	return string(AppendSelecting(space[:0], names, request))
-}
-
-// AppendSelecting appends what Selecting returns.
 func AppendSelecting(all []byte, names []string, request http.Header) []byte {
 	var scratch [192]byte
 	for _, name := range names {
@@ -370,11 +364,11 @@ func hasMember(list, member string) bool {
 }
 
 // AcceptEncoding returns the Accept-Encoding of a request in the normal form of
-// Selecting, "" if there is none.
+// AppendSelecting, "" if there is none.
 func AcceptEncoding(request http.Header) string { return normalOf("Accept-Encoding", request) }
 
 // AcceptLanguage returns the Accept-Language of a request in the normal form of
-// Selecting, "" if there is none.
+// AppendSelecting, "" if there is none.
 func AcceptLanguage(request http.Header) string { return normalOf("Accept-Language", request) }
 
 func normalOf(name string, request http.Header) string {

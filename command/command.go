@@ -71,11 +71,20 @@ func addressFlags(cmd *cobra.Command) {
 // maxAdminAnswer bounds what a command reads.
 const maxAdminAnswer = 64 << 20
 
-// askAdmin asks the admin API that the flags name.
-func askAdmin(fl caddycmd.Flags, method, path string, body io.Reader) ([]byte, error) {
+// adminAddress returns the address of the admin API that the flags name.
+func adminAddress(fl caddycmd.Flags) (string, error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(fl.String("address"), nil, fl.String("config"), fl.String("adapter"))
 	if err != nil {
-		return nil, fmt.Errorf("finding the admin API: %w", err)
+		return "", fmt.Errorf("finding the admin API: %w", err)
+	}
+	return address, nil
+}
+
+// askAdmin asks the admin API that the flags name.
+func askAdmin(fl caddycmd.Flags, method, path string, body io.Reader) ([]byte, error) {
+	address, err := adminAddress(fl)
+	if err != nil {
+		return nil, err
 	}
 	resp, err := caddycmd.AdminAPIRequest(address, method, path, nil, body)
 	if err != nil {
@@ -89,6 +98,23 @@ func askAdmin(fl caddycmd.Flags, method, path string, body io.Reader) ([]byte, e
 	return answer, nil
 }
 
+// printAnswer asks the admin API, and prints its answer: with --json as it is, otherwise
+// what it says to people once it is read into answer.
+func printAnswer(fl caddycmd.Flags, path string, answer interface{ Print(io.Writer) error }) (int, error) {
+	body, err := askAdmin(fl, http.MethodGet, path, nil)
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if fl.Bool("json") {
+		_, err := os.Stdout.Write(body)
+		return caddy.ExitCodeSuccess, err
+	}
+	if err := json.Unmarshal(body, answer); err != nil {
+		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the answer of the admin API: %w", err)
+	}
+	return caddy.ExitCodeSuccess, show(os.Stdout, answer.Print)
+}
+
 func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [--json] [--address <interface>] [--config <path> [--adapter <name>]]",
@@ -100,19 +126,7 @@ func statusCommand() *cobra.Command {
 }
 
 func cmdStatus(fl caddycmd.Flags) (int, error) {
-	body, err := askAdmin(fl, http.MethodGet, "/groupcache/status", nil)
-	if err != nil {
-		return caddy.ExitCodeFailedStartup, err
-	}
-	if fl.Bool("json") {
-		_, err := os.Stdout.Write(body)
-		return caddy.ExitCodeSuccess, err
-	}
-	var s report.Status
-	if err := json.Unmarshal(body, &s); err != nil {
-		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the answer of the admin API: %w", err)
-	}
-	return caddy.ExitCodeSuccess, show(os.Stdout, s.Print)
+	return printAnswer(fl, "/groupcache/status", new(report.Status))
 }
 
 func listCommand() *cobra.Command {
@@ -148,19 +162,7 @@ func cmdList(fl caddycmd.Flags) (int, error) {
 		}
 		query[name] = values
 	}
-	body, err := askAdmin(fl, http.MethodGet, "/groupcache/entries?"+query.Encode(), nil)
-	if err != nil {
-		return caddy.ExitCodeFailedStartup, err
-	}
-	if fl.Bool("json") {
-		_, err := os.Stdout.Write(body)
-		return caddy.ExitCodeSuccess, err
-	}
-	var all report.Entries
-	if err := json.Unmarshal(body, &all); err != nil {
-		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the answer of the admin API: %w", err)
-	}
-	return caddy.ExitCodeSuccess, show(os.Stdout, all.Print)
+	return printAnswer(fl, "/groupcache/entries?"+query.Encode(), new(report.Entries))
 }
 
 func purgeCommand() *cobra.Command {
@@ -285,19 +287,7 @@ func cmdExplain(fl caddycmd.Flags) (int, error) {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	query := url.Values{"url": {fl.Arg(0)}, "method": {fl.String("method")}, "group": {fl.String("group")}, "header": fields}
-	body, err := askAdmin(fl, http.MethodGet, "/groupcache/explain?"+query.Encode(), nil)
-	if err != nil {
-		return caddy.ExitCodeFailedStartup, err
-	}
-	if fl.Bool("json") {
-		_, err := os.Stdout.Write(body)
-		return caddy.ExitCodeSuccess, err
-	}
-	var e explain.Explanation
-	if err := json.Unmarshal(body, &e); err != nil {
-		return caddy.ExitCodeFailedStartup, fmt.Errorf("reading the answer of the admin API: %w", err)
-	}
-	return caddy.ExitCodeSuccess, show(os.Stdout, e.Print)
+	return printAnswer(fl, "/groupcache/explain?"+query.Encode(), new(explain.Explanation))
 }
 
 func dashboardCommand() *cobra.Command {
@@ -321,9 +311,9 @@ may listen on a Unix socket.`,
 }
 
 func cmdDashboard(fl caddycmd.Flags) (int, error) {
-	address, err := caddycmd.DetermineAdminAPIAddress(fl.String("address"), nil, fl.String("config"), fl.String("adapter"))
+	address, err := adminAddress(fl)
 	if err != nil {
-		return caddy.ExitCodeFailedStartup, fmt.Errorf("finding the admin API: %w", err)
+		return caddy.ExitCodeFailedStartup, err
 	}
 	admin, err := caddy.ParseNetworkAddress(address)
 	if err != nil {

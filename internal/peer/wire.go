@@ -326,34 +326,21 @@ const (
 	queryFlags = 1<<iota - 1
 )
 
+// flagIf returns a flag that is set, or none.
+func flagIf(set bool, flag uint64) uint64 {
+	if set {
+		return flag
+	}
+	return 0
+}
+
 func (q *Query) append(e *encoder) {
 	e.string(q.Group)
 	e.bytes(q.Key[:])
 	e.uint(uint64(q.Have))
 	e.uint(uint64(q.Validated))
-	var flags uint64
-	if q.Lead {
-		flags |= flagLead
-	}
-	if q.Credentials {
-		flags |= flagCredentials
-	}
-	if q.Refresh {
-		flags |= flagRefresh
-	}
-	if q.Told {
-		flags |= flagTold
-	}
-	if q.Part {
-		flags |= flagPart
-	}
-	if q.Within > 0 {
-		flags |= flagWithin
-	}
-	if q.Without != 0 {
-		flags |= flagWithout
-	}
-	e.uint(flags)
+	e.uint(flagIf(q.Lead, flagLead) | flagIf(q.Credentials, flagCredentials) | flagIf(q.Refresh, flagRefresh) |
+		flagIf(q.Told, flagTold) | flagIf(q.Part, flagPart) | flagIf(q.Within > 0, flagWithin) | flagIf(q.Without != 0, flagWithout))
 	if q.Within > 0 {
 		e.dur(q.Within)
 	}

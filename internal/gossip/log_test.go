@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/ratelimit"
 )
 
 func TestMemberlistLog(t *testing.T) {
@@ -50,13 +52,16 @@ func TestMemberlistLog(t *testing.T) {
 }
 
 func TestKindsOfLinesAreBounded(t *testing.T) {
-	l := NewLimitedLog(zap.NewNop())
-	for i := range 1000 {
-		l.Refused("gossip", fmt.Sprintf("%s-%s", strings.Repeat("x", i%99), strings.Repeat("y", i/99)))
-	}
-	if len(l.kinds) > maxLogKinds+1 {
-		t.Errorf("%d kinds of lines", len(l.kinds))
-	}
+	synctest.Test(t, func(t *testing.T) { // all in one minute
+		core, logs := observer.New(zapcore.InfoLevel)
+		l := NewLimitedLog(zap.New(core))
+		for i := range 1000 {
+			l.Refused("gossip", fmt.Sprintf("%s-%s", strings.Repeat("x", i%99), strings.Repeat("y", i/99)))
+		}
+		if n := logs.Len(); n > maxLogKinds+1 {
+			t.Errorf("%d lines", n)
+		}
+	})
 }
 
 // TestKindsOfLinesMakeRoom: members have other names after each start. A kind that comes after
@@ -69,7 +74,7 @@ func TestKindsOfLinesMakeRoom(t *testing.T) {
 			for member := range maxLogKinds {
 				l.Write(zapcore.InfoLevel, fmt.Sprintf("degraded cache-%d-%d", member, start), "degraded")
 			}
-			time.Sleep(quietFor)
+			time.Sleep(ratelimit.Quiet)
 		}
 		if n := logs.Len(); n != 3*maxLogKinds {
 			t.Errorf("%d lines of %d kinds", n, 3*maxLogKinds)

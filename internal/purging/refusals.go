@@ -1,9 +1,10 @@
 package purging
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/ratelimit"
 )
 
 // A Refusal is why a purge was refused.
@@ -23,26 +24,14 @@ func (r Refusal) String() string { return refusalNames[r] }
 // AllRefusals returns each of them once.
 func AllRefusals() []Refusal { return []Refusal{Forbidden, NotUnderstood} }
 
-const (
-	// quiet is the time between two lines about one client.
-	quiet = time.Minute
-
-	// maxClients bounds what is remembered for that. Further clients share a line.
-	maxClients = 256
-)
+// maxClients bounds the clients that have lines of their own.
+const maxClients = 256
 
 // Refusals counts the purges that were refused, and says which of them are logged. The
 // zero value has none. Its methods may be called at the same time.
 type Refusals struct {
 	counts [refusalCount]atomic.Int64
-
-	mu      sync.Mutex // guards clients
-	clients map[string]*quietClient
-}
-
-type quietClient struct {
-	logged time.Time
-	held   int // refusals since
+	lines  ratelimit.Limiter // by client
 }
 
 // Count returns how many were refused for a reason.
@@ -52,41 +41,5 @@ func (r *Refusals) Count(why Refusal) int64 { return r.counts[why].Load() }
 // and how many refusals of that client have had none since the last line.
 func (r *Refusals) Note(why Refusal, client string, now time.Time) (held int, log bool) {
 	r.counts[why].Add(1)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.clients == nil {
-		r.clients = make(map[string]*quietClient)
-	}
-	c := r.clients[client]
-	if c == nil {
-		c = r.addLocked(client, now)
-	}
-	if !c.logged.IsZero() && now.Sub(c.logged) < quiet {
-		c.held++
-		return 0, false
-	}
-	held = c.held
-	c.logged, c.held = now, 0
-	return held, true
-}
-
-// addLocked makes room for a client, or returns what those share for whom there is
-// none.
-func (r *Refusals) addLocked(client string, now time.Time) *quietClient {
-	if len(r.clients) >= maxClients {
-		for name, c := range r.clients {
-			if now.Sub(c.logged) >= quiet {
-				delete(r.clients, name)
-			}
-		}
-	}
-	if len(r.clients) >= maxClients {
-		client = "" // one more, for all others
-	}
-	c := r.clients[client]
-	if c == nil {
-		c = new(quietClient)
-		r.clients[client] = c
-	}
-	return c
+	return r.lines.Take(client, maxClients, now)
 }

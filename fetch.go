@@ -56,7 +56,7 @@ func (x *fetch) after() step {
 		x.validation.End(0)
 		return (&storedResponse{entry: stale.entry, body: body, status: statusStale, detail: detailLocal, now: time.Now()}).deliver(x.exchange)
 	case x.silenced:
-		x.Alone = x.Alone || stale.renewed == nil && !x.probe.retries
+		x.Alone = x.Alone || stale.renewed == nil && !x.probe.lookAgain
 		return stepLookUp
 	}
 	x.err = err
@@ -72,7 +72,6 @@ type fetch struct {
 	probe  probe
 	lesson lesson
 
-	discards  bool // the response may turn out not to be for the client, and must leave no trace
 	whole     bool // the upstream is asked without the client's conditions and range
 	sent      time.Time
 	unshared  atomic.Bool // the response is its client's alone
@@ -110,11 +109,10 @@ func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 	}
 	var asked http.Header // nil: the client's
 	switch {
-	case x.stale.entry != nil && x.r.Method != http.MethodHead && !x.Credentials:
+	case x.replaces() && x.r.Method != http.MethodHead:
 		asked = rfc9111.Conditional(x.r.Header, x.stale.entry.Header())
-		x.stale.validating, x.discards = true, true
-	case x.stale.entry != nil && x.r.Method == http.MethodHead && !x.Credentials:
-		x.discards = true // what is stored may stand in
+		x.stale.validating = true
+	case x.replaces(): // compareHead looks at the response to the HEAD as the client asks it
 	default:
 		if asked = x.probe.ask(x); asked == nil && !x.Alone && rfc9111.HasConditions(x.r.Header) {
 			asked = rfc9111.Conditional(x.r.Header, nil) // a fill needs the whole
@@ -134,11 +132,15 @@ func (x *fetch) start(w http.ResponseWriter) (*recorder, *http.Request) {
 	return t, upstream
 }
 
+// replaces reports whether the response confirms or replaces a stored one, which may stand in
+// for an error.
+func (x *fetch) replaces() bool { return x.stale.entry != nil && !x.Credentials }
+
 // Wanted reports whether another request on this node waits for the fetch, or may use what
 // has come in.
 func (x *fetch) Wanted() bool {
 	_, known := x.flight.Fill.Known()
-	return known || x.probe.comes.Load() || x.flight.Fill.Readers() > 0
+	return known || x.probe.isChunk.Load() || x.flight.Fill.Readers() > 0
 }
 
 // Abandon ends a fetch that no request waits for. A request that has come to wait meanwhile
@@ -190,7 +192,7 @@ func (x *fetch) callNext(w http.ResponseWriter) (err error) {
 			unlessAborted(recover())
 		case t.sated(), t.aside(): // the handlers were ended, because the client has all that it asked for
 			result, err = fillNotStored, nil
-			x.silenced = t.turnAside()
+			x.silenced = t.leavesClient()
 			defer unlessAborted(recover())
 			t.finishClient()
 		default:
@@ -209,7 +211,7 @@ func (x *fetch) callNext(w http.ResponseWriter) (err error) {
 	}
 	result = x.finish(t, err)
 	t.finishClient()
-	x.silenced = t.turnAside()
+	x.silenced = t.leavesClient()
 	broke = false
 	return err
 }
@@ -261,7 +263,7 @@ func (x *fetch) finish(t *recorder, err error) fillResult {
 // file_server. It reports false if it can't be.
 func (x *fetch) storeError(t *recorder, status int) bool {
 	policy, _ := x.h.policy.Under(rfc9111.Exchange{Status: status, Response: t.before.Own(t.header)})
-	if _, named := policy.TTL[status]; !named || x.discards {
+	if _, named := policy.TTL[status]; !named || x.replaces() || x.probe.asked {
 		return false
 	}
 	e, why := x.judge(t, status, time.Now())
@@ -362,7 +364,7 @@ func (x *fetch) decide(t *recorder, status int) recorderState {
 		x.stops = append(x.stops, guard.AfterFunc(errorBodyTime, func() { x.cancel(errNotShared) }).Stop)
 		return silent
 	}
-	if x.r.Method == http.MethodHead && status == http.StatusOK && x.stale.entry != nil && !x.Credentials {
+	if x.r.Method == http.MethodHead && status == http.StatusOK && x.replaces() {
 		x.stale.compareHead(t)
 	}
 	x.validation.End(0)
@@ -432,7 +434,7 @@ func (x *fetch) judge(t *recorder, status int, received time.Time) (*store.Entry
 	answer := x.h.exchangeOf(replacer(x.r), status, t.before.Own(t.header))
 	answer.Method, answer.Request, answer.Credentials, answer.Unkeyed = x.r.Method, x.r.Header, x.Credentials, x.unkeyed
 	answer.Sent, answer.Received = x.sent, received
-	if x.probe.cut {
+	if x.probe.allInPart {
 		answer.Response = rfc9111.Apart(answer.Response)
 	}
 	policy, answer := x.h.policy.Under(answer)
@@ -492,7 +494,7 @@ func (x *fetch) open(t *recorder) recorderState {
 		return direct
 	}
 	t.body, t.delivered = f.Fill.NewReader(), delivery.NewSent()
-	if !x.probe.comes.Load() { // or readers would take the first chunk for the whole
+	if !x.probe.isChunk.Load() { // or readers would take the first chunk for the whole
 		f.Begin(&x.Lookup, t.entry)
 	}
 	return filling
@@ -516,7 +518,7 @@ func (t *recorder) sendFilling() {
 // publish begins to hand the response to the owner, if another node is that: as a stream, or,
 // of a small one that has come in one piece, whole. The client, which may be slow, is beside it.
 func (x *fetch) publish(t *recorder, whole bool) {
-	if x.probe.comes.Load() || x.decision.Owner == nil || x.published != nil || x.concluded || x.flight.IsOver() {
+	if x.probe.isChunk.Load() || x.decision.Owner == nil || x.published != nil || x.concluded || x.flight.IsOver() {
 		return
 	}
 	x.decision.Lease.Use()
@@ -647,7 +649,7 @@ func (x *fetch) complete(t *recorder) {
 		x.giveUp(rfc9111.Trailers)
 	case t.length >= 0 && size != t.length:
 		x.giveUp(rfc9111.Truncated)
-	case x.probe.comes.Load():
+	case x.probe.isChunk.Load():
 		x.probe.commit(t)
 	case x.flight.Outgrown.Load():
 		x.concluded = true

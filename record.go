@@ -135,15 +135,16 @@ func (t *recorder) adoptTrailers() {
 // sated reports whether the response is the client's alone, and what is left of it
 // not for the client either.
 func (t *recorder) sated() bool {
-	return t.state == silent && (t.answered || t.x.probe.retries) || t.state == direct && delivery.Satisfied(t.ResponseWriter)
+	return t.state == silent && (t.answered || t.x.probe.lookAgain) || t.state == direct && delivery.Satisfied(t.ResponseWriter)
 }
 
 // aside reports whether the response is the first chunk, for a client that wants another part.
-func (t *recorder) aside() bool { return t.x.probe.comes.Load() && t.x.far }
+func (t *recorder) aside() bool { return t.x.probe.isChunk.Load() && t.x.far }
 
-// turnAside reports whether the client has got nothing, and something else is to answer it.
-func (t *recorder) turnAside() bool {
-	if t.aside() && t.x.first == nil && !t.x.probe.retries {
+// leavesClient reports whether the client has got nothing, and another response is to answer
+// it. A first chunk that broke off is given up for that.
+func (t *recorder) leavesClient() bool {
+	if t.aside() && t.x.first == nil && !t.x.probe.lookAgain {
 		t.state = t.x.probe.again(t.x, rfc9111.Partial) // it broke off
 	}
 	return t.state == silent && !t.answered
@@ -172,7 +173,7 @@ func (t *recorder) passHeader(status int) {
 			t.answered, t.state = true, silent
 			return
 		}
-		if t.x.probe.cut || t.x.probe.part != nil || t.x.probe.cameAs == 0 && rfc9111.AcceptsRanges(w.Header()) {
+		if t.x.probe.allInPart || t.x.probe.part != nil || t.x.probe.cameAs == 0 && rfc9111.AcceptsRanges(w.Header()) {
 			t.ResponseWriter, status = t.partOf(w)
 		}
 	}
@@ -212,7 +213,7 @@ func (t *recorder) Write(p []byte) (int, error) {
 // fill writes to the flight's fill.
 func (t *recorder) fill(p []byte) (n int, err error) {
 	f := t.x.flight
-	if t.x.probe.comes.Load() && f.Fill.Size()+int64(len(p)) > t.length {
+	if t.x.probe.isChunk.Load() && f.Fill.Size()+int64(len(p)) > t.length {
 		return 0, node.Ended{Why: rfc9111.Truncated}
 	}
 	for err == nil && n < len(p) {
@@ -266,7 +267,7 @@ func (t *recorder) overflow(why rfc9111.Reason) error {
 		t.state = silent
 		return nil
 	}
-	if t.turnAside() {
+	if t.leavesClient() {
 		return nil
 	}
 	t.startPump()

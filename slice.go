@@ -67,12 +67,12 @@ func (c *chunkSource) mender(i int) func() ([]byte, error) {
 
 // A probe is the request for the first chunk, and what came of it.
 type probe struct {
-	asked   bool
-	comes   atomic.Bool   // the first chunk does, and is stored
-	retries bool          // what came has nothing for the client, and the request looks up again
-	cut     bool          // all that there is came as a 206, so there are parts of it
-	cameAs  int           // 206, where it is made something else of; 0: it isn't
-	part    *rfc9111.Part // what a 206 has of the whole; nil: it isn't made something else of
+	asked     bool
+	isChunk   atomic.Bool   // the response is the first chunk, and is to be stored
+	lookAgain bool          // what came has nothing for the client, and the request looks up again
+	allInPart bool          // a 206 has the whole, so the upstream answers with parts
+	cameAs    int           // the status that came, if the response is handled as another one; else 0
+	part      *rfc9111.Part // what a 206 has of the whole, if it is sent to the client as that; else nil
 }
 
 // ask returns the header of a request for the first chunk, or nil if the upstream is not to
@@ -83,7 +83,7 @@ func (p *probe) ask(x *fetch) http.Header {
 		x.decision.Reason == rfc9111.HitForMiss || x.h.node.Rejections.WantsWhole(x.Key, time.Now()) {
 		return nil
 	}
-	p.asked, x.discards = true, true
+	p.asked = true
 	header := rfc9111.PartRequest(x.r.Header, 0, store.ChunkSize, "")
 	if lines := x.r.Header["If-Range"]; len(lines) > 0 && !x.far {
 		header["If-Range"] = lines
@@ -112,7 +112,7 @@ func (p *probe) decide(t *recorder) recorderState {
 	ok = ok && t.status == http.StatusPartialContent
 	if ok && part.Start == 0 && part.Length == part.Size { // all that there is
 		rfc9111.MakeWhole(t.header, part.Size)
-		t.status, p.cut = http.StatusOK, true
+		t.status, p.allInPart = http.StatusOK, true
 		return undecided
 	}
 	why := rfc9111.Partial
@@ -158,7 +158,7 @@ func (p *probe) judge(t *recorder, size int64) rfc9111.Reason {
 	}
 	e.Size, e.Generation, e.Appends = size, store.NewGeneration(), appends
 	t.entry, t.length = e, store.ChunkSize
-	p.comes.Store(true)
+	p.isChunk.Store(true)
 	rfc9111.MakeWhole(t.header, size)
 	t.status = http.StatusOK
 	return rfc9111.None
@@ -168,7 +168,7 @@ func (p *probe) judge(t *recorder, size int64) rfc9111.Reason {
 // for the whole, or, where the response is its client's alone, for the client's own range.
 func (p *probe) again(x *fetch, why rfc9111.Reason) recorderState {
 	x.giveUp(why)
-	p.retries, x.noParts = true, true
+	p.lookAgain, x.noParts = true, true
 	x.Alone = why != rfc9111.Partial
 	return silent
 }

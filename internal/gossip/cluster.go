@@ -15,7 +15,7 @@ import (
 
 // Where a node listens unless its config says otherwise.
 const (
-	DefaultGossip = "127.0.0.1:7946"
+	defaultGossip = "127.0.0.1:7946"
 	GossipPort    = "7946"
 	PeersPort     = "8000"
 )
@@ -56,7 +56,7 @@ func (c *Cluster) Resolve(name string, secrets []string) error {
 	if name == "" {
 		return nil
 	}
-	if err := CheckName(name); err != nil {
+	if err := checkName(name); err != nil {
 		return fmt.Errorf("name %q: %w", name, err)
 	}
 	return nil
@@ -65,7 +65,7 @@ func (c *Cluster) Resolve(name string, secrets []string) error {
 // addresses settles what is bound and what is advertised.
 func (c *Cluster) addresses() error {
 	if c.Gossip == "" {
-		c.Gossip = DefaultGossip
+		c.Gossip = defaultGossip
 	}
 	gossip, err := ParseAddress("gossip", c.Gossip, GossipPort)
 	if err != nil {
@@ -245,7 +245,7 @@ func (c *Cluster) Accepts(is Cluster) error {
 // UniqueName returns a readable name that no other process has.
 func UniqueName() string {
 	host, err := os.Hostname()
-	if err != nil || CheckName(host) != nil {
+	if err != nil || checkName(host) != nil {
 		host = "node"
 	}
 	var b [4]byte

@@ -30,7 +30,7 @@ type Config struct {
 	Keys            []Keys         // of each secret, in order of preference: see SetKeys; empty = plaintext
 	Identity        *peer.Identity // holds the same secrets as Keys, always
 	Logger          *zap.Logger    // nil = none
-	RejoinEvery     time.Duration  // base interval for resolving and joining seeds again; 0 = 5 s
+	rejoinEvery     time.Duration  // base interval for resolving and joining seeds again; 0 = 5 s
 
 	// Resolve looks up a seed; nil = net.DefaultResolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -70,13 +70,13 @@ func (cfg *Config) setDefaults() {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	if cfg.RejoinEvery <= 0 {
-		cfg.RejoinEvery = defaultRejoinEvery
+	if cfg.rejoinEvery <= 0 {
+		cfg.rejoinEvery = defaultRejoinEvery
 	}
 }
 
 func (cfg *Config) check() error {
-	if err := CheckName(cfg.Name); err != nil {
+	if err := checkName(cfg.Name); err != nil {
 		return fmt.Errorf("checking the node name %q: %w; give this node a short printable name of its own", cfg.Name, err)
 	}
 	if !validPeerAddr(cfg.Peers) {

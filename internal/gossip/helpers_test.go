@@ -59,7 +59,7 @@ func startNode(t *testing.T, name string, change func(*Config)) *node {
 	n := new(node)
 	cfg := Config{
 		Name: name, Gossip: "127.0.0.1:0", Peers: name + ".test:7947", Version: testVersion,
-		RejoinEvery: 50 * time.Millisecond, tune: fast,
+		rejoinEvery: 50 * time.Millisecond, tune: fast,
 		OnChange: func(list []Member) {
 			if n.calling.Add(1) != 1 {
 				t.Errorf("%s: OnChange is called concurrently", name)

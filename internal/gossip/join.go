@@ -71,7 +71,7 @@ func (j *joiner) run(ctx context.Context) {
 		cancel()
 
 		// Jitter: nodes that start together must not resolve and join in step for ever.
-		every := j.m.cfg.RejoinEvery
+		every := j.m.cfg.rejoinEvery
 		wait := time.NewTimer(every*3/4 + rand.N(every/2+1))
 		select {
 		case <-ctx.Done():
@@ -91,7 +91,7 @@ func (j *joiner) round(ctx context.Context, seeds []string) {
 	if ctx.Err() != nil {
 		return
 	}
-	present, targets := j.m.roster.targets(time.Now(), j.m.cfg.RejoinEvery)
+	present, targets := j.m.roster.targets(time.Now(), j.m.cfg.rejoinEvery)
 	self := j.m.selfAddrs()
 	for i := range resolved {
 		r := &resolved[i]

@@ -40,7 +40,7 @@ func TestSeedStartsLate(t *testing.T) {
 func TestSetJoin(t *testing.T) {
 	t.Parallel()
 	a := startNode(t, "a", nil)
-	b := startNode(t, "b", func(cfg *Config) { cfg.RejoinEvery = time.Hour })
+	b := startNode(t, "b", func(cfg *Config) { cfg.rejoinEvery = time.Hour })
 	waitRing(t, "b", b)
 	b.SetJoin([]string{"not a seed", a.Addr()})
 	waitRing(t, "a b", a, b)

@@ -17,8 +17,8 @@ const (
 	maxPeerAddr    = 253 + len(":65535")
 )
 
-// CheckName returns why a node cannot have a name.
-func CheckName(s string) error {
+// checkName returns why a node cannot have a name.
+func checkName(s string) error {
 	switch {
 	case s == "":
 		return errors.New("it is empty")

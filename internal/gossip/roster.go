@@ -124,7 +124,7 @@ func (ro *roster) note(n *memberlist.Node, left bool) {
 // accept returns why a node that memberlist has not heard of before, or whose
 // description has changed, must not become a member.
 func (ro *roster) accept(n *memberlist.Node) error {
-	if err := CheckName(n.Name); err != nil {
+	if err := checkName(n.Name); err != nil {
 		return err
 	}
 	if ip, ok := netip.AddrFromSlice(n.Addr); !ok || ip.IsUnspecified() || ip.IsMulticast() || n.Port == 0 {

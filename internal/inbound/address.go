@@ -123,9 +123,9 @@ func schemeOf(r *http.Request) string {
 	return "http"
 }
 
-// Plain returns the default key of a request for a target, whatever is known of
+// plain returns the default key of a request for a target, whatever is known of
 // equivalent queries.
-func (s *Addressing) Plain(r *http.Request, uri string) store.Key {
+func (s *Addressing) plain(r *http.Request, uri string) store.Key {
 	return sha256.Sum256(store.AppendPart(s.appendOrigin(nil, r, Overriding(r.Header)), uri))
 }
 
@@ -133,7 +133,7 @@ func (s *Addressing) Plain(r *http.Request, uri string) store.Key {
 // without a query.
 func (s *Addressing) Path(r *http.Request, uri string) store.Key {
 	path, _, _ := strings.Cut(uri, "?")
-	return s.Plain(r, path)
+	return s.plain(r, path)
 }
 
 // All returns the keys of an address: responses to a request for a target can be stored
@@ -146,7 +146,7 @@ func (s *Addressing) All(a Address, r *http.Request, uri string) []store.Key {
 	if s.Query != nil {
 		uri = s.Query.Normalize(uri)
 	}
-	return []store.Key{a.Key, s.Plain(r, uri)}
+	return []store.Key{a.Key, s.plain(r, uri)}
 }
 
 // Describe returns the key of a request for people to read.

@@ -23,7 +23,7 @@ func TestClaimedSizesAreChecked(t *testing.T) {
 	n := newLone(t)
 	n.SetRing([]peer.Node{{Name: "alone", Addr: "127.0.0.1:1"}, {Name: "other", Addr: "127.0.0.1:2"}})
 	first := make([]byte, store.ChunkSize)
-	for size, taken := range map[int64]bool{store.MaxBodySize: false, n.LargestClaim() + 1: false, 2 << 20: true} {
+	for size, taken := range map[int64]bool{store.MaxBodySize: false, n.largestClaim() + 1: false, 2 << 20: true} {
 		k := store.Key{1, byte(size), byte(size >> 20)}
 		Owner{n}.TakeOver(peer.NewQuery("default", k, nil, nil), claiming(size), first)
 		if got := n.Store.Inspect(k, nil, time.Now()).Variants; (len(got) > 0) != taken {
@@ -46,7 +46,7 @@ func TestSharesAreBounded(t *testing.T) {
 			chunks += int64(len(l.chunks))
 		}
 	}
-	if most := n.LargestClaim() / store.ChunkSize; chunks > most {
+	if most := n.largestClaim() / store.ChunkSize; chunks > most {
 		t.Errorf("%d chunks to hand over, of at most %d", chunks, most)
 	}
 }

@@ -152,7 +152,7 @@ func (h *handOver) divide() (owned, copies division) {
 // those first that were asked for last; nil: to none.
 func (h *handOver) walk(shareOf func(store.Key) *share) {
 	keys, spaces := h.node.Store.Ranked()
-	claimed := h.node.LargestClaim() / store.ChunkSize // that all large bodies may have: more are nowhere
+	claimed := h.node.largestClaim() / store.ChunkSize // that all large bodies may have: more are nowhere
 	for i, k := range keys {
 		if s := shareOf(k); s != nil {
 			s.keys, s.spaces = append(s.keys, k), append(s.spaces, spaces[i])
@@ -237,12 +237,12 @@ func (h *handOver) giveChunk(id peer.ChunkID, gift *peer.Gift) (bytes int, err e
 	return len(chunk), gift.Chunk(id, chunk)
 }
 
-// LargestClaim returns the size beyond which no body of an entry from another node
+// largestClaim returns the size beyond which no body of an entry from another node
 // can be: several times what all nodes together keep, since a node that was one of
 // more nodes may have stored larger ones than this node would. Whatever goes through
 // the chunks of entries goes through no more than so many bytes.
-func (n *Node) LargestClaim() int64 { return 8 * n.LargestBody() }
+func (n *Node) largestClaim() int64 { return 8 * n.LargestBody() }
 
 // credible reports whether an entry from another node, if there is one, does not claim
 // more than that.
-func (n *Node) credible(e *store.Entry) bool { return e == nil || e.Size <= n.LargestClaim() }
+func (n *Node) credible(e *store.Entry) bool { return e == nil || e.Size <= n.largestClaim() }

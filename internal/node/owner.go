@@ -12,15 +12,15 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
-// MaxFillTime is the longest time that this node grants another one for a fill.
-const MaxFillTime = 24 * time.Hour
+// maxFillTime is the longest time that this node grants another one for a fill.
+const maxFillTime = 24 * time.Hour
 
 // fillTimeOf is how long the fill of another node's request may take.
 func fillTimeOf(query *peer.Query) time.Duration {
 	if query.Within == 0 {
 		return DefaultFillTimeout
 	}
-	return min(query.Within, MaxFillTime)
+	return min(query.Within, maxFillTime)
 }
 
 // An Owner answers other nodes: it is what this node does for the keys that the ring

@@ -11,10 +11,10 @@ import (
 // run through, since a day of nodes that talk takes a minute.
 func TestFillsOfOthersHaveABound(t *testing.T) {
 	for said, want := range map[time.Duration]time.Duration{
-		MaxFillTime - 1:  MaxFillTime - 1,
-		MaxFillTime + 1:  MaxFillTime,
-		1000 * time.Hour: MaxFillTime,
-		1 << 62:          MaxFillTime,
+		maxFillTime - 1:  maxFillTime - 1,
+		maxFillTime + 1:  maxFillTime,
+		1000 * time.Hour: maxFillTime,
+		1 << 62:          maxFillTime,
 	} {
 		if got := fillTimeOf(&peer.Query{Within: said}); got != want {
 			t.Errorf("who asks for %v gets %v, want %v", said, got, want)

@@ -18,8 +18,8 @@ type Rejection struct {
 	At           time.Time
 }
 
-// MaxRejections bounds what is remembered: about 200 KiB at worst.
-const MaxRejections = 512
+// maxRejections bounds what is remembered: about 200 KiB at worst.
+const maxRejections = 512
 
 // Rejections remembers the latest ones, for operators who ask why something is not
 // cached. Nothing that is served depends on them, only how the upstream is asked for it. The
@@ -43,12 +43,12 @@ func (s *Rejections) Note(k store.Key, why rfc9111.Reason, r Rejection) {
 		s.ByKey = make(map[store.Key]Rejection)
 	}
 	if _, known := s.ByKey[k]; !known {
-		if len(s.Keys) < MaxRejections {
+		if len(s.Keys) < maxRejections {
 			s.Keys = append(s.Keys, k)
 		} else {
 			delete(s.ByKey, s.Keys[s.next])
 			s.Keys[s.next] = k
-			s.next = (s.next + 1) % MaxRejections
+			s.next = (s.next + 1) % maxRejections
 		}
 	}
 	s.ByKey[k] = r

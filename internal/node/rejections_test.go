@@ -15,17 +15,17 @@ func TestRejectionsAreBounded(t *testing.T) {
 		return k
 	}
 	private := Rejection{Why: rfc9111.Private, Status: 200, Field: "Cache-Control", Value: "private"}
-	for i := range 3 * MaxRejections {
+	for i := range 3 * maxRejections {
 		log.Note(key(i), rfc9111.Private, private)
 		log.Note(key(i), rfc9111.Private, private)
 	}
-	if len(log.ByKey) != MaxRejections || len(log.Keys) != MaxRejections || cap(log.Keys) > 4*MaxRejections {
+	if len(log.ByKey) != maxRejections || len(log.Keys) != maxRejections || cap(log.Keys) > 4*maxRejections {
 		t.Errorf("%d rejections, %d keys, room for %d", len(log.ByKey), len(log.Keys), cap(log.Keys))
 	}
 	if _, known := log.Of(key(0)); known {
 		t.Error("the oldest is still there")
 	}
-	r, known := log.Of(key(3*MaxRejections - 1))
+	r, known := log.Of(key(3*maxRejections - 1))
 	if !known || r.Field != "Cache-Control" {
 		t.Errorf("the latest: %v, %+v", known, r)
 	}

@@ -23,11 +23,11 @@ const (
 	maxSitemapDepth = 3
 )
 
-// ReadURLs reads a list of URLs: one a line, where # begins a comment, or a
+// readURLs reads a list of URLs: one a line, where # begins a comment, or a
 // sitemap or an index of sitemaps, which may be compressed. Sitemaps that it names are
 // fetched from the node. It returns each URL once, and an error if there is none, if
 // something is no URL, or if a bound is exceeded.
-func (c *Client) ReadURLs(ctx context.Context, r io.Reader) ([]string, error) {
+func (c *Client) readURLs(ctx context.Context, r io.Reader) ([]string, error) {
 	l := &urlList{client: c, seen: make(map[string]bool)}
 	if err := l.read(ctx, r, 0); err != nil {
 		return nil, err
@@ -38,8 +38,8 @@ func (c *Client) ReadURLs(ctx context.Context, r io.Reader) ([]string, error) {
 	return l.urls, nil
 }
 
-// ReadSitemap fetches a sitemap from the node and reads it as ReadURLs does.
-func (c *Client) ReadSitemap(ctx context.Context, u string) ([]string, error) {
+// readSitemap fetches a sitemap from the node and reads it as readURLs does.
+func (c *Client) readSitemap(ctx context.Context, u string) ([]string, error) {
 	l := &urlList{client: c, seen: make(map[string]bool)}
 	if err := l.fetch(ctx, u, 0); err != nil {
 		return nil, err
@@ -209,16 +209,16 @@ func (l *urlList) add(text string) error {
 func (c *Client) Read(ctx context.Context, name string) ([]string, error) {
 	switch {
 	case name == "-":
-		return c.ReadURLs(ctx, os.Stdin)
+		return c.readURLs(ctx, os.Stdin)
 	case strings.HasPrefix(name, "http://"), strings.HasPrefix(name, "https://"):
-		return c.ReadSitemap(ctx, name)
+		return c.readSitemap(ctx, name)
 	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	urls, err := c.ReadURLs(ctx, f)
+	urls, err := c.readURLs(ctx, f)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}

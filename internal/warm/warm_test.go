@@ -64,7 +64,7 @@ func TestReadURLs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := c.ReadURLs(t.Context(), strings.NewReader(tt.list))
+		got, err := c.readURLs(t.Context(), strings.NewReader(tt.list))
 		if (err != nil) != (tt.want == nil) || !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
@@ -79,7 +79,7 @@ func TestALongListIsNotCutShort(t *testing.T) {
 	}
 	long := "http://a.test/1\n" + strings.Repeat("# "+strings.Repeat("x", 1021)+"\n", maxSitemapBytes>>10) + "http://a.test/2\n"
 	for name, list := range map[string]string{"lines": long, "compressed": gzipped(long)} {
-		if got, err := c.ReadURLs(t.Context(), strings.NewReader(list)); err == nil || !strings.Contains(err.Error(), "64 MiB") {
+		if got, err := c.readURLs(t.Context(), strings.NewReader(list)); err == nil || !strings.Contains(err.Error(), "64 MiB") {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
@@ -93,7 +93,7 @@ func FuzzReadURLs(f *testing.F) {
 		c := &Client{Header: make(http.Header), http: &http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
 			return nil, errors.New("there is no network")
 		})}}
-		urls, err := c.ReadURLs(t.Context(), strings.NewReader(list))
+		urls, err := c.readURLs(t.Context(), strings.NewReader(list))
 		if err != nil {
 			return
 		}
@@ -133,12 +133,12 @@ func TestReadSitemapFollowsIndexes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := c.ReadSitemap(t.Context(), "http://one.test/index.xml")
+	got, err := c.readSitemap(t.Context(), "http://one.test/index.xml")
 	if err != nil || !slices.Equal(got, []string{"http://a.test/1?x=1&y=2", "http://a.test/2", "http://b.test/1?x=1&y=2", "http://b.test/2"}) || hosts.Load() != "one.test" {
 		t.Errorf("%q, %v", got, err)
 	}
 	for _, u := range []string{"http://one.test/self.xml", "http://one.test/none.xml"} {
-		if got, err := c.ReadSitemap(t.Context(), u); err == nil {
+		if got, err := c.readSitemap(t.Context(), u); err == nil {
 			t.Errorf("%s: %q", u, got)
 		}
 	}
@@ -269,7 +269,7 @@ func TestRunAsksAsBrowsersDo(t *testing.T) {
 		return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
 	})}}
 	list := "http://a.test/caf\u00e9?q=caf\u00e9 au lait\nhttp://a.test/caf%c3%a9?q=%e9\nhttp://b\u00fccher.test/"
-	urls, err := c.ReadURLs(t.Context(), strings.NewReader(list))
+	urls, err := c.readURLs(t.Context(), strings.NewReader(list))
 	if err != nil {
 		t.Fatal(err)
 	}

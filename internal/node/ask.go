@@ -131,18 +131,18 @@ func (l remoteLookup) ask(owner peer.Node, own Decision) (Decision, Ending) {
 
 // validate makes the owner's stale entry, if there is one, what a fetch
 // validates.
-func (g *Decision) validate(e *store.Entry, q *Lookup) {
+func (d *Decision) validate(e *store.Entry, q *Lookup) {
 	if e == nil || !e.Matches(q.Header) {
 		return
 	}
-	here := g.Stale != nil && g.Stale.Generation == e.Generation
+	here := d.Stale != nil && d.Stale.Generation == e.Generation
 	if e.Volatile && !here {
 		return // more likely than a 304 is a body that makes it useless, or one that the owner has lost by then
 	}
-	if g.Stale == nil || g.Stale.Generation != e.Generation {
-		g.StaleBody = nil
+	if !here {
+		d.StaleBody = nil
 	}
-	g.Stale, g.Known = e, true
+	d.Stale, d.Known = e, true
 }
 
 func (l remoteLookup) call(ctx context.Context, owner peer.Node) (*peer.Reply, error) {

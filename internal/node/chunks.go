@@ -257,12 +257,12 @@ func (f *Flight) spread(q *Lookup, g store.Generation) {
 
 // CommitFirst stores an entry with the first chunk of its body, and returns it
 // as stored, if it is.
-func (f *Flight) CommitFirst(q *Lookup, g Decision, e *store.Entry, first []byte) *store.Entry {
-	if g.Owner == nil {
+func (f *Flight) CommitFirst(q *Lookup, d Decision, e *store.Entry, first []byte) *store.Entry {
+	if d.Owner == nil {
 		return cmp.Or(f.node.Store.CommitSummed(q.Namespace, q.Key, e, first), e)
 	}
-	g.Lease.Use()
-	defer g.Lease.Close()
+	d.Lease.Use()
+	defer d.Lease.Close()
 	body := fill.New[*store.Entry](store.ChunkSize, store.ChunkSize, nil)
 	defer body.Release()
 	r := body.NewReader()
@@ -273,7 +273,7 @@ func (f *Flight) CommitFirst(q *Lookup, g Decision, e *store.Entry, first []byte
 	defer cancel()
 	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
 	start := time.Now()
-	generation, err := f.node.Client.Publish(ctx, *g.Owner, &peer.Publication{Query: query, Ticket: g.ticket, Entry: e}, Outgoing{Follower: r})
+	generation, err := f.node.Client.Publish(ctx, *d.Owner, &peer.Publication{Query: query, Ticket: d.ticket, Entry: e}, Outgoing{Follower: r})
 	f.node.observe(operationPublish, err, time.Since(start))
 	return cmp.Or(f.keepPublished(q, e, first, generation, err), e)
 }

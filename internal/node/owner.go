@@ -31,8 +31,7 @@ type Owner struct{ *Node }
 // Interface guard
 var _ peer.Backend = Owner{}
 
-// Lookup answers another node. Whatever the ring says, it answers from what
-// this node has, and never asks a third one.
+// Lookup answers another node. If this node may have missed purges, it learns them before.
 func (o Owner) Lookup(query *peer.Query, a *peer.Answer) {
 	o.Served.Add(1)
 	space := o.Store.NamespaceOfPeer(query.Group)

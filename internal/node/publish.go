@@ -15,15 +15,15 @@ import (
 // PublishStream hands a flight that this node leads to the owner while it comes in,
 // and keeps what the owner made of it. A response that the owner could not
 // take is stored here instead.
-func (f *Flight) PublishStream(q *Lookup, g Decision, e *store.Entry, body *Follower) {
+func (f *Flight) PublishStream(q *Lookup, d Decision, e *store.Entry, body *Follower) {
 	defer body.Close()
-	defer g.Lease.Close()
+	defer d.Lease.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), q.FillTimeout)
 	defer cancel()
 	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
 	query.Within = q.FillTimeout
 	start, span := time.Now(), q.startPeerSpan(operationPublish)
-	generation, err := f.node.Client.Publish(ctx, *g.Owner, &peer.Publication{Query: query, Ticket: g.ticket, Entry: e}, Outgoing{Follower: body, Flight: f, stores: true})
+	generation, err := f.node.Client.Publish(ctx, *d.Owner, &peer.Publication{Query: query, Ticket: d.ticket, Entry: e}, Outgoing{Follower: body, Flight: f, stores: true})
 	if f.Followed.Load() {
 		defer f.node.readers.Add(-1)
 	}
@@ -34,9 +34,9 @@ func (f *Flight) PublishStream(q *Lookup, g Decision, e *store.Entry, body *Foll
 
 // PublishWhole is PublishStream for a small body, which it sends when the flight is over. A
 // silent owner is not waited for.
-func (f *Flight) PublishWhole(q *Lookup, g Decision, e *store.Entry, body *Follower) {
+func (f *Flight) PublishWhole(q *Lookup, d Decision, e *store.Entry, body *Follower) {
 	defer body.Close()
-	defer g.Lease.Close()
+	defer d.Lease.Close()
 	if <-f.Over; f.Landed == nil {
 		return // it took too long
 	}
@@ -44,7 +44,7 @@ func (f *Flight) PublishWhole(q *Lookup, g Decision, e *store.Entry, body *Follo
 	defer cancel()
 	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
 	start, span := time.Now(), q.startPeerSpan(operationPublish)
-	generation, err := f.node.Client.PublishWhole(ctx, *g.Owner, &peer.Publication{Query: query, Ticket: g.ticket, Entry: e}, f.Fill.Bytes())
+	generation, err := f.node.Client.PublishWhole(ctx, *d.Owner, &peer.Publication{Query: query, Ticket: d.ticket, Entry: e}, f.Fill.Bytes())
 	f.node.observed(span, operationPublish, err, time.Since(start))
 	f.storePublished(q, generation, err)
 }
@@ -97,19 +97,19 @@ func (f *Flight) keepPublished(q *Lookup, e *store.Entry, body []byte, generatio
 }
 
 // Refresh stores what a 304 made of an entry, here and at the owner.
-func (f *Flight) Refresh(q *Lookup, g Decision, e *store.Entry) {
-	if g.Owner == nil {
+func (f *Flight) Refresh(q *Lookup, d Decision, e *store.Entry) {
+	if d.Owner == nil {
 		f.node.Store.PutEntry(q.Namespace, q.Key, e)
 		return
 	}
 	f.node.Store.PutCopy(q.Namespace, q.Key, e, nil)
-	g.Lease.Use()
-	defer g.Lease.Close()
+	d.Lease.Use()
+	defer d.Lease.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), q.PeerTimeout)
 	defer cancel()
 	query := peer.NewQuery(q.Namespace.Name, q.Key, q.Header, e.Vary())
 	start, span := time.Now(), q.startPeerSpan(operationRefresh)
-	err := f.node.Client.Refresh(ctx, *g.Owner, query, g.ticket, e)
+	err := f.node.Client.Refresh(ctx, *d.Owner, query, d.ticket, e)
 	f.node.observed(span, operationRefresh, err, time.Since(start))
 }
 

@@ -226,6 +226,8 @@ func TestAuthenticationBehindTheCache(t *testing.T) {
 		"handle_path":         "CACHE\nhandle_path /in/* {\n@a path /a\nroute @a {\n" + forward + "}\nreverse_proxy UPSTREAM\n}\nhandle {\nreverse_proxy UPSTREAM\n}",
 		"after one that ends": "CACHE\nhandle_path /other/* {\nreverse_proxy UPSTREAM\n}\nroute /in/* {\n" + basic + "reverse_proxy UPSTREAM\n}\nreverse_proxy UPSTREAM",
 		"after another":       "CACHE\nhandle_path /other/* {\nreverse_proxy UPSTREAM\n}\nhandle /in/* {\n" + basic + "reverse_proxy UPSTREAM\n}\nhandle {\nreverse_proxy UPSTREAM\n}",
+		"an empty list":       "CACHE\nroute /in/* {\nreverse_proxy UPSTREAM {\nrewrite /auth\n@ok status 2xx\nhandle_response @ok {\n}\n}\n}\nreverse_proxy UPSTREAM",
+		"a list with matcher": "CACHE\nroute /in/* {\nreverse_proxy UPSTREAM {\nrewrite /auth\n@ok status 2xx\nhandle_response @ok {\nrespond /in/b denied 403\n}\n}\n}\nreverse_proxy UPSTREAM",
 		"of what is made":     "route {\nCACHE\n@in path /in/*\nrequest_header @in X-Made in\n@made header X-Made in\nroute @made {\n" + forward + "}\nreverse_proxy UPSTREAM\n}",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -152,11 +152,14 @@ func (a *Route) Guarded(r *http.Request) bool {
 }
 
 // asksWho reports whether a handler lets only some clients on: an authentication, or a proxy
-// that hands a request on if its upstream agrees, as forward_auth does.
+// that hands a request on if its upstream agrees, as forward_auth does: where no route in
+// handle_response answers, Caddy goes on with the handlers after the proxy.
 func asksWho(handler caddyhttp.MiddlewareHandler) bool {
 	proxy, is := handler.(*reverseproxy.Handler)
 	return moduleID(handler) == "http.handlers.authentication" || is && slices.ContainsFunc(proxy.HandleResponse, func(one caddyhttp.ResponseHandler) bool {
-		return len(one.Routes) > 0 && !slices.ContainsFunc(one.Routes, mayAnswer)
+		return one.StatusCode == "" && !slices.ContainsFunc(one.Routes, func(route caddyhttp.Route) bool {
+			return len(route.MatcherSets) == 0 && mayAnswer(route)
+		})
 	})
 }
 

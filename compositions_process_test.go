@@ -76,6 +76,8 @@ var composed = map[string]string{
 	"name like a constant":      "map {header.X-Role} {env} {time-zone} {\nguest special far\ndefault other near\n}\nCACHE\nrespond \"for {env} {time-zone}\"",
 	"error of a matcher":        "@denied expression `!{'admin': true}[{http.request.header.X-Role}]`\nCACHE\nrespond @denied denied 403\nreverse_proxy UPSTREAM",
 	"regexp of another way":     "route {\n@role header_regexp X-Role (.*)\nvars @role seen 1\nCACHE\n@any header_regexp X-Any (.*)\nhandle /nowhere {\nrespond @any any\n}\nrespond \"for {re.1}\"\n}",
+	"replace_status":            "map {cookie.role} {sent} {\nguest 203\ndefault 201\n}\nCACHE\nreverse_proxy UPSTREAM {\n@ok status 200\nreplace_status @ok {sent}\n}",
+	"intercept, replace_status": "map {cookie.role} {sent} {\nguest 203\ndefault 201\n}\nroute {\nCACHE\nintercept {\n@ok status 200\nreplace_status @ok {sent}\n}\nreverse_proxy UPSTREAM\n}",
 	"intercept":                 "CACHE\nintercept {\n@ok status 200\nhandle_response @ok {\n@guest header X-Role guest\nrespond @guest \"guests\" 200\nrespond other\n}\n}\nreverse_proxy UPSTREAM",
 }
 

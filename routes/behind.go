@@ -90,10 +90,12 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 		}
 		var settings, told any = handler, nil // told: what only an upstream gets
 		switch handler := handler.(type) {
-		case *caddyhttp.Subroute, *caddyhttp.Invoke, *intercept.Intercept, *logging.LogAppend, *tracing.Tracing:
+		case *caddyhttp.Subroute, *caddyhttp.Invoke, *logging.LogAppend, *tracing.Tracing:
 			continue
+		case *intercept.Intercept:
+			settings = statusesOf(handler.HandleResponse)
 		case *reverseproxy.Handler: // what it tells the upstream is the upstream's to say in Vary
-			all := []any{handler.Upstreams, handler.DynamicUpstreams, handler.Rewrite, transportOf(handler)}
+			all := []any{handler.Upstreams, handler.DynamicUpstreams, handler.Rewrite, transportOf(handler), statusesOf(handler.HandleResponse)}
 			if handler.Headers != nil {
 				s.changedBy(handler.Headers.Request)
 				all, told = append(all, handler.Headers.Response), handler.Headers.Request

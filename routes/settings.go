@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy/fastcgi"
 
@@ -28,6 +29,14 @@ func transportOf(proxy *reverseproxy.Handler) any {
 		}
 	}
 	return settings
+}
+
+// statusesOf returns the statuses that replace_status gives responses.
+func statusesOf(lists []caddyhttp.ResponseHandler) (all []caddyhttp.WeakString) {
+	for _, one := range lists {
+		all = append(all, one.StatusCode)
+	}
+	return all
 }
 
 // notInKey returns the placeholders in settings that say more than the key has.

@@ -75,16 +75,14 @@ func (s *storedResponse) deliverWhole(x *exchange) bool {
 	return true
 }
 
-// errStored is what becomes of an error that is stored.
-var errStored = errors.New("a handler has failed for an earlier request, and a ttl names the status")
-
 // fail answers with a stored error, of which Caddy makes a response as it did of the first:
-// with the fields that the handlers had set when they failed.
+// with the fields that the handlers had set when they failed. {err.message} is the status
+// text, as it is of an error without a message, such as those of file_server.
 func (s *storedResponse) fail(x *exchange) step {
 	h, header := x.h, x.w.Header()
 	s.entry.WriteHeader(header, 0)
 	header.Del("Content-Length") // of the entry, which has no body; the error's page may have one
-	x.err = caddyhttp.Error(s.entry.Status, errStored)
+	x.err = caddyhttp.Error(s.entry.Status, nil)
 	if s.status == statusCollapsed {
 		out := x.outcome()
 		out.status, out.collapsed = s.status, true

@@ -17,7 +17,7 @@ import (
 // other nodes, for one client after the other and at the same time.
 func TestErrorsThatATTLNamesAreStored(t *testing.T) {
 	for _, nodes := range []int{1, 3} {
-		for _, page := range []string{"", "\thandle_errors {\n\t\theader X-Page error\n\t\trespond \"no {http.request.uri.path}\" {err.status_code}\n\t}\n"} {
+		for _, page := range []string{"", "\thandle_errors {\n\t\theader X-Page error\n\t\trespond \"no {http.request.uri.path}: {err.message}\" {err.status_code}\n\t}\n"} {
 			t.Run(fmt.Sprintf("%d/page %v", nodes, page != ""), func(t *testing.T) {
 				dir := t.TempDir()
 				o := startOrigin(t, func(http.ResponseWriter, *http.Request) {})
@@ -32,7 +32,7 @@ func TestErrorsThatATTLNamesAreStored(t *testing.T) {
 				check := func(a answer, path string) {
 					want, field := "", ""
 					if page != "" {
-						want, field = "no "+path, "error"
+						want, field = "no "+path+": Not Found", "error"
 					}
 					if a.status != 404 || a.body != want || a.header.Get("X-Page") != field || a.header.Get("X-Behind") != path {
 						t.Errorf("%s: %d %q %q %q (%s), %v", path, a.status, a.body, a.header.Get("X-Page"), a.header.Get("X-Behind"), a.cacheStatus(), a.err)

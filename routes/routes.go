@@ -553,9 +553,7 @@ func (s *surroundings) inFront(routes caddyhttp.RouteList, told bool) (changes b
 			if set, ok := handler.(*headers.Handler); ok {
 				here = true // a line of a response that is set here too may be one or two behind
 				if set.Request != nil {
-					s.fieldsOf(set.Request.Set, told)
-					s.fieldsOf(set.Request.Add, told)
-					s.replacedFields(set.Request.Replace, told)
+					s.fieldsOf(set.Request, told)
 				}
 			}
 			answers := false // what another upstream has answered decides
@@ -613,21 +611,22 @@ func (s *surroundings) mapOf(handler any, told bool) {
 	}
 }
 
-// replacedFields takes in fields of which parts are set by what is not in the key.
-func (s *surroundings) replacedFields(set map[string][]headers.Replacement, told bool) {
-	for name, all := range set {
-		for _, one := range all {
-			if told || inbound.TellsClients(one.Replace) {
-				s.fields = append(s.fields, http.CanonicalHeaderKey(name))
-			}
+// fieldsOf takes in the request fields that a handler sets, or replaces parts of, by what is
+// not in the key.
+func (s *surroundings) fieldsOf(set *headers.HeaderOps, told bool) {
+	take := func(name, text string) {
+		if told || inbound.TellsClients(text) {
+			s.fields = append(s.fields, http.CanonicalHeaderKey(name))
 		}
 	}
-}
-
-func (s *surroundings) fieldsOf(set http.Header, told bool) {
-	for name, values := range set {
-		if told || inbound.TellsClients(strings.Join(values, " ")) {
-			s.fields = append(s.fields, http.CanonicalHeaderKey(name))
+	for _, fields := range []http.Header{set.Set, set.Add} {
+		for name, values := range fields {
+			take(name, strings.Join(values, " "))
+		}
+	}
+	for name, all := range set.Replace {
+		for _, one := range all {
+			take(name, one.Replace)
 		}
 	}
 }

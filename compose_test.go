@@ -184,6 +184,63 @@ func TestHandledResponsesHaveTheUpstreamsLimits(t *testing.T) {
 	}
 }
 
+// TestSecondUpstreamsAreAskedForEachClient: where handle_response asks another upstream, the
+// first one decides about each client, and what it has said is not in the response.
+func TestSecondUpstreamsAreAskedForEachClient(t *testing.T) {
+	second := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		_, _ = io.WriteString(w, "second")
+	}))
+	defer second.Close()
+	first := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "private")
+		switch {
+		case r.URL.Path == "/plain":
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.WriteHeader(http.StatusNonAuthoritativeInfo)
+		case r.Header.Get("X-Role") == "guest":
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			w.Header().Set("X-Accel-Redirect", "/file")
+		}
+		_, _ = io.WriteString(w, "first")
+	}
+	for name, tt := range map[string]struct{ list, admin, guest string }{
+		"redirect": {"@a header X-Accel-Redirect *\nhandle_response @a {\nrewrite * {rp.header.X-Accel-Redirect}\nPROXY\n}", "second", "first"},
+		"verdict":  {"@a status 200\nhandle_response @a {\nhandle {\nPROXY\n}\n}", "second", "first"},
+		"fallback": {"@a status 404\nhandle_response @a {\nPROXY\n}", "first", "second"},
+		"third":    {"@a status 404\nhandle_response @a {\nreverse_proxy UPSTREAM {\nhandle_response {\nPROXY\n}\n}\n}", "first", "second"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			list := strings.ReplaceAll(tt.list, "PROXY", "reverse_proxy "+second.Listener.Addr().String())
+			front, _ := composed(t, first, "groupcache\nreverse_proxy UPSTREAM {\n"+list+"\n}")
+			ask := func(path, role string) (body, status string) {
+				r, _ := http.NewRequest(http.MethodGet, front+path, nil)
+				r.Header.Set("X-Role", role)
+				resp, err := http.DefaultClient.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				all, _ := io.ReadAll(resp.Body)
+				return string(all), resp.Header.Get("Cache-Status")
+			}
+			for range 2 {
+				for _, role := range []string{"admin", "guest", "admin"} {
+					want := map[string]string{"admin": tt.admin, "guest": tt.guest}[role]
+					if body, status := ask("/a", role); body != want {
+						t.Errorf("as %s: %q (%s), want %q", role, body, status, want)
+					}
+				}
+			}
+			ask("/plain", "admin")
+			if body, status := ask("/plain", "guest"); body != "first" || name != "third" && !strings.Contains(status, "hit;") {
+				t.Errorf("a response of the first upstream: %q (%s)", body, status)
+			}
+		})
+	}
+}
+
 // TestForwardAuthInFrontLimitsNothingBehind: what it leaves in the placeholders is not of
 // the response that is stored.
 func TestForwardAuthInFrontLimitsNothingBehind(t *testing.T) {

@@ -271,7 +271,7 @@ func (x *exchange) outcome() *outcome {
 // that decides which requests it may answer: every way into the store begins here. The
 // caller adds the request, and whether that has credentials.
 func (h *Handler) exchangeOf(repl *caddy.Replacer, status int, own http.Header) rfc9111.Exchange {
-	origin := routes.MadeOf(repl, own, h.Targeted)
+	origin := h.route().MadeOf(repl, own, h.Targeted)
 	return rfc9111.Exchange{
 		Method: http.MethodGet, Status: status, Response: origin.WithVary(own), Origin: origin,
 		Changed: h.route().ChangedFields(), Received: time.Now(),

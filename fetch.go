@@ -20,7 +20,6 @@ import (
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/span"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
-	"github.com/caddy-groupcache/caddy-groupcache/routes"
 )
 
 // fetch runs the next handlers as the leader of a flight.
@@ -578,7 +577,7 @@ func (s *staleResponse) renew(x *fetch, answer rfc9111.Exchange) *store.Entry {
 	stale := s.entry
 	fields, fresh, why := x.h.policy.Revalidated(answer, stale.Status, stale.Header(), stale.Groups())
 	if why != rfc9111.None || !x.search.Stays(fields) || !sameVary(stale, fields) ||
-		routes.MadeOf(replacer(x.r), answer.Response, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
+		x.h.route().MadeOf(replacer(x.r), answer.Response, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
 		return nil
 	}
 	renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)

@@ -80,11 +80,7 @@ func (s *surroundings) looksAtMade(m any) bool {
 // behind takes in what handlers behind the cache depend on.
 func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 	for _, handler := range handlers {
-		s.eachList(handler, func(routes caddyhttp.RouteList) {
-			for _, one := range routes {
-				s.routeBehind(one)
-			}
-		})
+		s.listsBehind(handler)
 		if moduleID(handler) == moduleID(s.cache.Handler) {
 			continue
 		}
@@ -139,6 +135,23 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 		s.answers = append(s.answers, inbound.OfAnswers(textOf(settings))...)
 		s.takeMade(placeholdersIn(settings))
 	}
+}
+
+// listsBehind takes in the lists of routes of a handler behind the cache.
+func (s *surroundings) listsBehind(handler caddyhttp.MiddlewareHandler) {
+	before := s.answering
+	if proxy, is := handler.(*reverseproxy.Handler); is {
+		if before > 0 {
+			s.second = append(s.second, proxy)
+		}
+		s.answering++
+	}
+	s.eachList(handler, func(routes caddyhttp.RouteList) {
+		for _, one := range routes {
+			s.routeBehind(one)
+		}
+	})
+	s.answering = before
 }
 
 // Guarded reports whether a request has to pass an authentication behind the cache, as far as

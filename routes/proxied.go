@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
 )
@@ -19,6 +20,7 @@ import (
 const (
 	proxiedStatus     = "http.reverse_proxy.status_code"
 	proxiedField      = "http.reverse_proxy.header."
+	proxiedAddress    = "http.reverse_proxy.upstream.hostport"
 	interceptedStatus = "http.intercept.status_code"
 	responseField     = "http.response.header."
 )
@@ -74,7 +76,7 @@ func ForgetProxied(repl *caddy.Replacer) (restore func()) {
 
 // MadeOf returns what the upstream has said of the response that one with the given
 // header was made in place of; nil: it is the upstream's own, or there was none.
-func MadeOf(repl *caddy.Replacer, own http.Header, targeted []string) *rfc9111.Origin {
+func (a *Route) MadeOf(repl *caddy.Replacer, own http.Header, targeted []string) *rfc9111.Origin {
 	if status, ok := repl.Get(interceptedStatus); ok {
 		if status, ok := status.(int); ok && status >= http.StatusBadRequest {
 			return &rfc9111.Origin{Status: status}
@@ -82,6 +84,9 @@ func MadeOf(repl *caddy.Replacer, own http.Header, targeted []string) *rfc9111.O
 	}
 	value, _ := repl.Get(proxiedStatus)
 	status, ok := value.(int)
+	if ok && a.askedTwo(repl) {
+		return &rfc9111.Origin{Status: status, Replaced: true}
+	}
 	if !ok || slices.ContainsFunc(own["Via"], func(line string) bool { return strings.HasSuffix(line, " Caddy") }) {
 		return nil
 	}
@@ -92,4 +97,21 @@ func MadeOf(repl *caddy.Replacer, own http.Header, targeted []string) *rfc9111.O
 		}
 	}
 	return o
+}
+
+// askedTwo reports whether the upstream that was asked last is one of a proxy in
+// handle_response of another, as where X-Accel-Redirect names a file of a storage. The first
+// upstream has decided about this client, and what the second says has taken the place of
+// what the first did in the placeholders. An address that both have counts as the second's.
+func (a *Route) askedTwo(repl *caddy.Replacer) bool {
+	if a == nil || len(a.second) == 0 {
+		return false
+	}
+	asked, _ := repl.GetString(proxiedAddress)
+	return slices.ContainsFunc(a.second, func(proxy *reverseproxy.Handler) bool {
+		return proxy.DynamicUpstreams != nil || slices.ContainsFunc(proxy.Upstreams, func(one *reverseproxy.Upstream) bool {
+			address, err := caddy.ParseNetworkAddress(repl.ReplaceAll(one.Dial, ""))
+			return err != nil || address.JoinHostPort(0) == asked
+		})
+	})
 }

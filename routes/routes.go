@@ -41,6 +41,7 @@ type Route struct {
 	changed []string
 
 	guards   [][]caddyhttp.MatcherSets // see Guarded: what is on the way from the cache to each authentication
+	second   []*reverseproxy.Handler   // see askedTwo: those in handle_response of another one
 	byMethod bool                      // see ByMethod
 	ways     []caddyhttp.MatcherSets   // all matchers on the way to the handler, the nearest first
 
@@ -340,6 +341,8 @@ type surroundings struct {
 	chain        []caddyhttp.MatcherSets // on the way from the cache to what is looked at
 	rewritten    []string                // by handlers between: the groups of their routes, "" for none
 	guards       [][]caddyhttp.MatcherSets
+	answering    int                     // how many proxies have answered before the list that is walked
+	second       []*reverseproxy.Handler // in such lists
 	defining     []defining
 }
 
@@ -359,7 +362,7 @@ func (s *surroundings) route() *Route {
 	r.changed, r.byMethod, r.ways, r.defining = s.changed, s.byMethod, s.ways, s.defining
 	r.target, r.query = s.target, s.cache.Query
 	r.carried, r.responses = s.carried, s.responses
-	r.guards = s.guards
+	r.guards, r.second = s.guards, s.second
 	for _, m := range r.matchers {
 		r.defines = append(r.defines, definesPlaceholders(m))
 	}

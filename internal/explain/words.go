@@ -63,6 +63,7 @@ var reasonWords = map[rfc9111.Reason]struct{ because, change string }{
 	rfc9111.NotRouted:        {"a matcher of the route, or of the directive, keeps the request from the cache", "the matcher; what it says of clients' addresses is not asked here"},
 	rfc9111.ErrorRoute:       {"an error has led the request to handle_errors, whose response is not that of its URL", "nothing: error pages are made anew each time"},
 	rfc9111.AuthBehind:       {"the request has to pass an authentication that stands behind the cache", "the authentication in front of groupcache: both in the same handle, or in this order in a route"},
+	rfc9111.SecondUpstream:   {"a reverse_proxy in handle_response of another one has answered, and the first upstream has decided whether the client may have it", "groupcache in handle_response, in front of the second reverse_proxy: the first upstream is asked for each request then"},
 	rfc9111.Rule:             {"a response block of the config says no_store", "the block, or its matcher"},
 	rfc9111.UpstreamFailed:   {"the upstream failed, and what is stored may stand in", "look at the upstream's errors; it is asked again after a second"},
 	rfc9111.VaryOnTheWay:     {"the response varies by a field that Caddy sets for the upstream, so the client's own does not tell", "a key that has what the response depends on, such as {client_ip}, and Vary without that field"},

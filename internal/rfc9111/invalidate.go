@@ -48,7 +48,7 @@ func EndsStored(method string, status int, why Reason) bool {
 		return false
 	}
 	switch why {
-	case RequestNoStore, Authorization, InFront, HandledError, Memory, Truncated, Aborted, FillTimeout:
+	case RequestNoStore, Authorization, InFront, HandledError, SecondUpstream, Memory, Truncated, Aborted, FillTimeout:
 		return false
 	}
 	return true

@@ -11,6 +11,8 @@ import (
 type Origin struct {
 	Status int
 	Header http.Header // fields that limit what may be stored
+
+	Replaced bool // the response is that of another upstream, and Header is not known
 }
 
 // limited is storable for a response that was made in place of x.Origin's. Both have to
@@ -20,6 +22,9 @@ type Origin struct {
 func limited(x Exchange, o Options) (Freshness, Reason) {
 	origin := x.Origin
 	x.Origin = nil
+	if origin.Replaced {
+		return Freshness{}, SecondUpstream
+	}
 	if origin.Status >= http.StatusBadRequest && x.Status < http.StatusBadRequest {
 		return Freshness{}, HandledError
 	}

@@ -78,6 +78,7 @@ const (
 	UpstreamFailed // it has failed, and what is stored may stand in
 	Rule           // a response block of the config says no_store
 	AuthBehind     // an authentication behind the cache decides whether the client may have it
+	SecondUpstream // the upstream of handle_response has answered in place of the first one, which decides about the client
 
 	reasonCount
 )
@@ -134,6 +135,7 @@ var reasonNames = [reasonCount]string{
 	UpstreamFailed:   "upstream-failed",
 	Rule:             "rule",
 	AuthBehind:       "auth-behind",
+	SecondUpstream:   "second-upstream",
 	InFront:          "in-front",
 }
 
@@ -164,7 +166,7 @@ func Reasons() []Reason {
 func (r Reason) RemembersUncacheable() bool {
 	switch r {
 	case Status, NoStore, Rule, Private, SetCookie, ClearSiteData, VaryStar, VaryOnTheWay, NoFreshness, Expired,
-		EventStream, TooLarge, PartsOnly, HeaderTooBig, Trailers:
+		EventStream, TooLarge, PartsOnly, HeaderTooBig, Trailers, SecondUpstream:
 		return true
 	default:
 		return false

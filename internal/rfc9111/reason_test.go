@@ -23,7 +23,7 @@ func TestReasonsOfOneClientAreForgotten(t *testing.T) {
 			t.Errorf("%q is remembered", r)
 		}
 	}
-	for _, r := range []Reason{NoStore, Private, SetCookie, ClearSiteData, VaryStar, NoFreshness, EventStream, TooLarge, PartsOnly} {
+	for _, r := range []Reason{NoStore, Private, SetCookie, ClearSiteData, VaryStar, NoFreshness, EventStream, TooLarge, PartsOnly, SecondUpstream} {
 		if !r.RemembersUncacheable() {
 			t.Errorf("%q is not remembered", r)
 		}

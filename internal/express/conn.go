@@ -467,8 +467,13 @@ func (c *Conn) stopLooking() {
 // than to look at the clock.
 const deadlineStep = time.Second
 
-// waitForNext sets the deadline for the next request, as net/http does.
+// waitForNext sets the deadline for the next request, as net/http does. Over TLS a read may
+// write too, such as the answer to a KeyUpdate (RFC 8446 §4.6.3): a write deadline that has
+// passed would break the connection.
 func (c *Conn) waitForNext() {
+	if c.tls != nil {
+		c.clearWriteDeadline()
+	}
 	if now := time.Now(); now.Sub(c.idleSet) > deadlineStep {
 		c.idleSet = now
 		_ = c.Conn.SetReadDeadline(deadline(now, c.l.options.IdleTimeout)) // Read will tell
@@ -481,6 +486,10 @@ func (c *Conn) restoreDeadlines() {
 	if !c.idleSet.IsZero() {
 		_ = c.Conn.SetReadDeadline(deadline(time.Now(), c.l.options.HeaderTimeout))
 	}
+	c.clearWriteDeadline()
+}
+
+func (c *Conn) clearWriteDeadline() {
 	if !c.writeSet.IsZero() {
 		c.writeSet = time.Time{}
 		_ = c.Conn.SetWriteDeadline(time.Time{})

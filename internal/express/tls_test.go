@@ -1,12 +1,14 @@
 package express
 
 import (
+	"bufio"
 	"crypto/tls"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -56,4 +58,79 @@ func TestHTTPToATLSPort(t *testing.T) {
 			t.Errorf("%q: got %q, and %q without the lane", text, got, want)
 		}
 	}
+}
+
+// A deadlineConn is a connection that tells of a read while a write has a deadline.
+type deadlineConn struct {
+	net.Conn
+	write atomic.Bool // a write has a deadline
+	reads func(writeHasDeadline bool)
+}
+
+func (c *deadlineConn) SetWriteDeadline(t time.Time) error {
+	c.write.Store(!t.IsZero())
+	return c.Conn.SetWriteDeadline(t)
+}
+
+func (c *deadlineConn) Read(p []byte) (int, error) {
+	c.reads(c.write.Load())
+	return c.Conn.Read(p)
+}
+
+// A oneListener has one connection.
+type oneListener struct {
+	net.Listener
+	conn chan net.Conn
+}
+
+func (l oneListener) Accept() (net.Conn, error) {
+	if conn, ok := <-l.conn; ok {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+
+// TestIdleTLSConnectionHasNoWriteDeadline: while the lane waits for the next request, TLS may
+// have to write, such as the answer to a KeyUpdate. A deadline of the response before, which
+// has passed by then, would break the connection.
+func TestIdleTLSConnectionHasNoWriteDeadline(t *testing.T) {
+	plain := httptest.NewUnstartedServer(nil)
+	plain.StartTLS()
+	t.Cleanup(plain.Close)
+	client, server := net.Pipe()
+	var answered atomic.Int64
+	under := &deadlineConn{Conn: server, reads: func(deadline bool) {
+		if deadline {
+			t.Errorf("a read after %d responses has a write deadline beside it", answered.Load())
+		}
+	}}
+	one := make(chan net.Conn, 1)
+	one <- tls.Server(under, &tls.Config{Certificates: plain.TLS.Certificates})
+	site := &pages{by: "server"}
+	lane := NewListener(oneListener{plain.Listener, one}, Options{Find: func(*http.Request) Site { return site }, Context: t.Context(), WriteTimeout: time.Minute}, new(Open))
+	conn, err := lane.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = conn.Read(make([]byte, bufferSize)) // it answers until the client is gone
+	}()
+	to := tls.Client(client, &tls.Config{InsecureSkipVerify: true})
+	for range 3 {
+		if _, err := io.WriteString(to, get("/page/1")); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(to), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.Header.Get("By") != "lane" {
+			t.Errorf("by %q, %v", resp.Header.Get("By"), err)
+		}
+		answered.Add(1)
+	}
+	_ = client.Close()
+	<-read
 }

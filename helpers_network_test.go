@@ -356,6 +356,7 @@ func (b *bubble) start(name string, set func(*Handler)) *bubbleNode {
 	})
 	m.process = &process{node: m.Node, cacheSize: 16 << 20}
 	m.process.config.handlers.Store(&handlersByGroup{m.handler.Group: {m.handler}})
+	m.Purger.Names = m.process.config.namesOf
 	m.crash = sync.OnceFunc(func() {
 		m.crashed.Store(true)
 		m.server.Close()

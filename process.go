@@ -83,6 +83,7 @@ func newProcess(name string, cacheSize int64) *process {
 		}
 		p.events.Purged(one)
 	}
+	p.node.Purger.Names = p.config.namesOf
 	p.node.OnCall, p.node.OnReach = observeCall, p.onReach
 	p.node.Client.OnHealth(p.onHealth)
 	guard.Report(p.onPanic)

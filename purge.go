@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -61,6 +62,14 @@ func (c *runningConfig) purgesOf(req PurgeRequest) ([]store.Purge, error) {
 		return nil, err
 	}
 	return req.Purges(withKeys(selectors, handlers.distinct())), nil
+}
+
+// namesOf returns a purge's selectors, and the names that the config has for its URLs.
+func (c *runningConfig) namesOf(p store.Purge) []store.Selector {
+	if !slices.ContainsFunc(p.Selectors, func(s store.Selector) bool { return s.Kind == store.URL }) {
+		return nil
+	}
+	return withKeys(p.Selectors, c.handlersOf(p.Group).distinct())
 }
 
 // withKeys adds to each URL the other names that handlers have for its responses: what they

@@ -265,8 +265,17 @@ func (o Owner) Learn(q *peer.Query) {
 	}
 }
 
-// Purge applies purges on this node that another one has told it of.
-func (o Owner) Purge(purges []store.Purge) { o.Purger.apply(purges, false) }
+// Purge applies purges on this node that another one has told it of, and returns what else
+// this node's configuration has as names of the same responses.
+func (o Owner) Purge(purges []store.Purge) (named []store.Purge) {
+	o.Purger.apply(purges, false)
+	for _, one := range purges {
+		if o.Purger.Names != nil && !one.Fleeting {
+			named = append(named, peer.SplitPurge(one, unnamed(o.Purger.Names(one), purges))...)
+		}
+	}
+	return named
+}
 
 // PurgeOldest applies the oldest purges that another node remembers, which has forgotten some.
 func (o Owner) PurgeOldest(purges []store.Purge, dropped time.Time) {

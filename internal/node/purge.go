@@ -81,6 +81,10 @@ type Purger struct {
 	Asked    atomic.Bool // this node was asked for a purge, or has seen a change, itself
 	outdates hook        // told of those that no other node remembers, before they are acknowledged
 
+	// Names returns the selectors that name, by this node's configuration, the responses
+	// which the URLs of a purge name. Nil: a URL has no other names than it has on all nodes.
+	Names func(p store.Purge) []store.Selector
+
 	// Told of each purge that is no invalidation by traffic, and whether this
 	// node was asked for it itself. It must not wait, and may be nil.
 	OnPurge func(p store.Purge, asked bool)
@@ -126,12 +130,57 @@ func (j *joining) wait(over context.Context) {
 	}
 }
 
-// Everywhere applies purges here and on all live nodes.
+// Everywhere applies purges here and on all live nodes. While a configuration is being
+// rolled out, nodes have different names for the responses of a URL (store.Selector), and
+// each of them may have stored responses of another one's names. So each answers with its
+// own, and what this node's configuration has not named is purged everywhere, too.
 func (p *Purger) Everywhere(purges []store.Purge) []Acknowledgement {
 	p.Asked.Store(true)
 	p.apply(purges, true)
 	p.Joining.wait(p.node.Over)
-	acks := []Acknowledgement{{Name: p.node.Name, Acknowledged: true}}
+	acks, named := tellAll(p, purges)
+	if more := peer.SplitPurge(purges[0], unnamed(named, purges)); len(more) > 0 {
+		p.apply(more, true)
+		again, _ := tellAll(p, more)
+		acks = bothOf(acks, again)
+	}
+	return acks
+}
+
+// unnamed returns those of some selectors, each once, that no purge has.
+func unnamed(selectors []store.Selector, purges []store.Purge) (left []store.Selector) {
+	seen := make(map[store.Selector]bool)
+	for _, one := range purges {
+		for _, s := range one.Selectors {
+			seen[s] = true
+		}
+	}
+	for _, s := range selectors {
+		if !seen[s] {
+			seen[s], left = true, append(left, s)
+		}
+	}
+	return left
+}
+
+// bothOf returns what nodes have answered to two purges: a node has acknowledged both or none.
+func bothOf(acks, again []Acknowledgement) []Acknowledgement {
+	for _, second := range again {
+		i := slices.IndexFunc(acks, func(a Acknowledgement) bool { return a.Name == second.Name })
+		switch {
+		case i < 0:
+			acks = append(acks, second)
+		case acks[i].Acknowledged:
+			acks[i] = second
+		}
+	}
+	return acks
+}
+
+// tellAll tells all live nodes of purges that this one has applied. It returns what they
+// have answered, and what else names the same responses there.
+func tellAll(p *Purger, purges []store.Purge) (acks []Acknowledgement, named []store.Selector) {
+	acks = []Acknowledgement{{Name: p.node.Name, Acknowledged: true}}
 	for _, name := range *p.Foreign.Load() {
 		acks = append(acks, Acknowledgement{Name: name, Error: "it speaks another version of the protocol: purge it by its own admin API"})
 	}
@@ -139,8 +188,9 @@ func (p *Purger) Everywhere(purges []store.Purge) []Acknowledgement {
 	if len(others) == 0 {
 		p.outdates.call()
 	}
-	var mu sync.Mutex // guards acks
+	var mu sync.Mutex // guards acks and named
 	p.node.broadcast(operationPurge, others, PurgeDeadline, func(ctx context.Context, to peer.Node) error {
+		var there []store.Purge
 		err := errNotTold // if to tell it panics
 		defer func() {
 			ack := Acknowledgement{Name: to.Name, Acknowledged: err == nil}
@@ -151,22 +201,26 @@ func (p *Purger) Everywhere(purges []store.Purge) []Acknowledgement {
 			mu.Lock()
 			defer mu.Unlock()
 			acks = append(acks, ack)
+			for _, one := range there {
+				named = append(named, one.Selectors...)
+			}
 		}()
-		err = p.tell(ctx, to, purges)
+		there, err = p.tell(ctx, to, purges)
 		return err
 	})
-	return acks
+	return acks, named
 }
 
 var errNotTold = errors.New("it could not be told")
 
 // tell has another node apply purges, and tries again until ctx ends: a
-// connection may break that was idle or busy for too long.
-func (p *Purger) tell(ctx context.Context, to peer.Node, purges []store.Purge) error {
+// connection may break that was idle or busy for too long. It returns what else names the
+// same responses there.
+func (p *Purger) tell(ctx context.Context, to peer.Node, purges []store.Purge) ([]store.Purge, error) {
 	for {
-		err := p.node.Client.Purge(ctx, to, purges)
+		named, err := p.node.Client.Purge(ctx, to, purges)
 		if err == nil || !pause(ctx, retryPurge) {
-			return err
+			return named, err
 		}
 		to = p.node.Members.now(to)
 	}
@@ -247,7 +301,8 @@ func (p *Purger) Invalidate(id store.PurgeID, space *store.Namespace, selectors 
 	// This node last: a client that sees the change here then finds it everywhere, also if
 	// no request waits for the answers, as after a refresh in the background.
 	p.node.broadcast(operationPurge, p.node.Others(), timeout, func(ctx context.Context, to peer.Node) error {
-		return p.node.Client.Purge(ctx, to, purges)
+		_, err := p.node.Client.Purge(ctx, to, purges)
+		return err
 	})
 	p.apply(purges, false)
 	p.outdates.call()

@@ -38,8 +38,11 @@ func (b backend) Lookup(q *Query, a *Answer) {
 	a.Later(func(ctx context.Context) { b.lookup(ctx, q, a) })
 }
 
-func (b backend) Learn(q *Query)                                 { b.learn(q) }
-func (b backend) Purge(purges []store.Purge)                     { b.purge(purges) }
+func (b backend) Learn(q *Query) { b.learn(q) }
+func (b backend) Purge(purges []store.Purge) []store.Purge {
+	b.purge(purges)
+	return nil
+}
 func (b backend) PurgeOldest(purges []store.Purge, _ time.Time)  { b.purge(purges) }
 func (b backend) Purges() ([]store.Purge, time.Time)             { return b.purges() }
 func (b backend) Chunk(id ChunkID) []byte                        { return b.chunk(id) }

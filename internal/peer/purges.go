@@ -179,12 +179,18 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	inTime()
+	var named []store.Purge
 	if dropped.IsZero() {
-		s.backend.Purge(purges)
+		named = s.backend.Purge(purges)
 	} else {
 		s.backend.PurgeOldest(purges, dropped)
 	}
-	w.WriteHeader(http.StatusOK)
+	if len(named) == 0 {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	w.Header().Set(namedField, "1")
+	_, _ = w.Write(EncodePurges(named, time.Time{})) // the asker is gone: nobody to tell
 }
 
 func (s *Server) purges(w http.ResponseWriter, r *http.Request) {
@@ -226,6 +232,9 @@ const (
 	// node has forgotten that purge, and perhaps others after it: it begins with the oldest
 	// that is left.
 	gapField = "Groupcache-Gap"
+
+	// namedField is that of an answer to a purge which has purges itself: see Client.Purge.
+	namedField = "Groupcache-Named"
 )
 
 // batchOf returns how many of some purges go together, of about so many bytes of memory.
@@ -244,29 +253,51 @@ func sizeOf(p store.Purge) int64 {
 	return size
 }
 
-// Purge has a node apply purges. Nil means that it has: from now on it serves
-// nothing that was fetched before. The breaker is not asked, because each node
-// counts.
-func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge) error {
-	for {
-		n := batchOf(purges, purgeMessage)
-		if err := c.purge(ctx, to, purges[:n], time.Time{}); err != nil {
-			return err
+// SplitPurge returns purges like one, of selectors of which each purge fits a message.
+func SplitPurge(like store.Purge, selectors []store.Selector) (purges []store.Purge) {
+	for len(selectors) > 0 {
+		n, size := 0, 0
+		for n < len(selectors) && n < MaxSelectors && (n == 0 || size+len(selectors[n].Value)+8 <= MaxPurgeBytes) {
+			size += len(selectors[n].Value) + 8
+			n++
 		}
-		if purges = purges[n:]; len(purges) == 0 {
-			return nil
-		}
+		one := like
+		one.ID, one.Selectors = store.NewPurgeID(), selectors[:n]
+		purges, selectors = append(purges, one), selectors[n:]
 	}
+	return purges
+}
+
+// Purge has a node apply purges. A nil error means that it has: from now on it serves
+// nothing that was fetched before. The breaker is not asked, because each node
+// counts. If the node's configuration has other names for the same responses, these are
+// returned, as purges: other nodes may have stored responses under them.
+func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge) (named []store.Purge, err error) {
+	for len(purges) > 0 {
+		n := batchOf(purges, purgeMessage)
+		some, err := c.purge(ctx, to, purges[:n], time.Time{})
+		if err != nil {
+			return nil, err
+		}
+		named, purges = append(named, some...), purges[n:]
+	}
+	return named, nil
 }
 
 // purge has a node apply purges that fit one message.
-func (c *Client) purge(ctx context.Context, to Node, purges []store.Purge, dropped time.Time) error {
+func (c *Client) purge(ctx context.Context, to Node, purges []store.Purge, dropped time.Time) (named []store.Purge, err error) {
 	body := EncodePurges(purges, dropped)
 	resp, err := c.post(ctx, to, pathPurge, bytes.NewReader(body), int64(len(body)))
-	if err != nil {
-		return fmt.Errorf("purging at %s: %w", to.Name, causeOf(ctx, err))
+	if err == nil && resp.Header.Get(namedField) != "" {
+		frames, room := c.frames(resp.Body), takings{memory: c.Reserve}
+		named, _, err = decodePurges(frames, room.take)
+		room.release()
+		frames.close()
 	}
-	return resp.Body.Close()
+	if err != nil {
+		return nil, fmt.Errorf("purging at %s: %w", to.Name, causeOf(ctx, err))
+	}
+	return named, resp.Body.Close()
 }
 
 // PurgeAll has a node apply all purges that this one remembers, which may be many, some at a
@@ -276,7 +307,7 @@ func (c *Client) PurgeAll(ctx context.Context, to Node, purges []store.Purge, dr
 	for len(purges) > 0 {
 		n := batchOf(purges, purgeBatch)
 		batch, cancel := context.WithTimeoutCause(ctx, each, ErrTimeout)
-		err := c.purge(batch, to, purges[:n], dropped)
+		_, err := c.purge(batch, to, purges[:n], dropped)
 		cancel()
 		if err != nil {
 			return err

@@ -40,8 +40,9 @@ type Backend interface {
 	// Publish takes a response, or what became of a lease. It returns the
 	// generation under which the response is stored, or why it is not.
 	Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason)
-	// Purge applies purges, and remembers those that have an ID.
-	Purge(purges []store.Purge)
+	// Purge applies purges, and remembers those that have an ID. It returns what else names
+	// the same responses by the node's own configuration, as purges; nil: nothing.
+	Purge(purges []store.Purge) (named []store.Purge)
 	// PurgeOldest is Purge for the oldest that another node remembers. It has forgotten older
 	// ones, of which the youngest arrived there at a time.
 	PurgeOldest(purges []store.Purge, dropped time.Time)

@@ -151,15 +151,5 @@ func (req Request) Selectors(longest int) ([]store.Selector, error) {
 
 // Purges returns purges of the selectors, each of which fits a message.
 func (req Request) Purges(selectors []store.Selector) []store.Purge {
-	var purges []store.Purge
-	for len(selectors) > 0 {
-		n, size := 0, 0
-		for n < len(selectors) && n < peer.MaxSelectors && (n == 0 || size+len(selectors[n].Value)+8 <= peer.MaxPurgeBytes) {
-			size += len(selectors[n].Value) + 8
-			n++
-		}
-		purges = append(purges, store.Purge{ID: store.NewPurgeID(), Group: req.Group, Soft: req.Soft, Selectors: selectors[:n]})
-		selectors = selectors[n:]
-	}
-	return purges
+	return peer.SplitPurge(store.Purge{Group: req.Group, Soft: req.Soft}, selectors)
 }

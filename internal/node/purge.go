@@ -297,7 +297,11 @@ func (p *Purger) Invalidate(id store.PurgeID, space *store.Namespace, selectors 
 	selectors = slices.DeleteFunc(slices.Clone(selectors), func(s store.Selector) bool {
 		return len(s.Value) > peer.MaxSelectorLength // nothing that is stored is named so, and no node would take the others
 	})
-	purges := []store.Purge{{ID: id, Group: space.Name, Selectors: selectors, Fleeting: true}}
+	purges := peer.SplitPurge(store.Purge{Group: space.Name, Fleeting: true}, selectors)
+	if len(purges) == 0 {
+		return
+	}
+	purges[0].ID = id
 	// This node last: a client that sees the change here then finds it everywhere, also if
 	// no request waits for the answers, as after a refresh in the background.
 	p.node.broadcast(operationPurge, p.node.Others(), timeout, func(ctx context.Context, to peer.Node) error {

@@ -45,36 +45,43 @@ func SplitTags(line string) []string {
 // sorted and each once. It is false if there are more, or longer ones, than may
 // be. A field that cannot be read counts as absent.
 func CacheGroups(response http.Header) ([]string, bool) {
-	return groupNames(response["Cache-Groups"])
-}
-
-// InvalidatedGroups returns the groups that the response to an unsafe request
-// invalidates (RFC 9875 §3).
-func InvalidatedGroups(response http.Header) []string {
-	groups, _ := groupNames(response["Cache-Group-Invalidation"])
-	return groups
-}
-
-func groupNames(lines []string) ([]string, bool) {
-	if len(lines) == 0 {
-		return nil, true
-	}
-	list, err := httpsfv.UnmarshalList(lines)
-	if err != nil {
-		return nil, true
-	}
-	var groups []string
-	for _, member := range list {
-		item, _ := member.(httpsfv.Item)
-		group, ok := item.Value.(string)
-		if !ok {
-			continue
-		}
-		if len(group) > MaxTagLength || len(groups) == MaxTags {
-			return nil, false
-		}
-		groups = append(groups, group)
+	groups := groupNames(response["Cache-Groups"])
+	if len(groups) > MaxTags || slices.ContainsFunc(groups, tooLong) {
+		return nil, false
 	}
 	slices.Sort(groups)
 	return slices.Compact(groups), true
+}
+
+// MaxInvalidated is how many groups one response may invalidate. Of more, the first count.
+const MaxInvalidated = 1 << 12
+
+// InvalidatedGroups returns the groups that the response to an unsafe request
+// invalidates (RFC 9875 §3), sorted and each once. Their number is not that of the groups of
+// a stored response, and a name that is too long for one of these is no other's matter.
+func InvalidatedGroups(response http.Header) []string {
+	groups := slices.DeleteFunc(groupNames(response["Cache-Group-Invalidation"]), tooLong)
+	groups = groups[:min(len(groups), MaxInvalidated)]
+	slices.Sort(groups)
+	return slices.Compact(groups)
+}
+
+func tooLong(name string) bool { return len(name) > MaxTagLength }
+
+// groupNames returns the names in a field; nil, if the field cannot be read.
+func groupNames(lines []string) (names []string) {
+	if len(lines) == 0 {
+		return nil
+	}
+	list, err := httpsfv.UnmarshalList(lines)
+	if err != nil {
+		return nil
+	}
+	for _, member := range list {
+		item, _ := member.(httpsfv.Item)
+		if name, ok := item.Value.(string); ok {
+			names = append(names, name)
+		}
+	}
+	return names
 }

@@ -1,6 +1,7 @@
 package rfc9111
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -78,6 +79,24 @@ func TestCacheGroups(t *testing.T) {
 	}
 	if got := InvalidatedGroups(header("Cache-Groups", `"a"`)); got != nil {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestManyInvalidatedGroups: a change may be of more groups than one stored response has, and
+// of some that none has.
+func TestManyInvalidatedGroups(t *testing.T) {
+	var names []string
+	for i := range MaxInvalidated + 1 {
+		names = append(names, fmt.Sprintf(`"g%05d"`, i))
+	}
+	for n, want := range map[int]int{MaxTags + 1: MaxTags + 1, MaxInvalidated: MaxInvalidated, MaxInvalidated + 1: MaxInvalidated} {
+		got := InvalidatedGroups(header("Cache-Group-Invalidation", strings.Join(names[:n], ", ")))
+		if len(got) != want || got[0] != "g00000" {
+			t.Errorf("%d groups: %d are invalidated", n, len(got))
+		}
+	}
+	if got := InvalidatedGroups(header("Cache-Group-Invalidation", `"`+strings.Repeat("x", MaxTagLength+1)+`", "a"`)); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("beside a name that is too long: %q", got)
 	}
 }
 

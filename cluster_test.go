@@ -314,3 +314,22 @@ func TestSilentOwnerIsWaitedForOnce(t *testing.T) {
 		b.settle()
 	})
 }
+
+// TestOddValuesAreTheSameOnEachNode: what is strange in a field, and breaks nothing, clients get
+// from whichever node they ask.
+func TestOddValuesAreTheSameOnEachNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClusterInBubble(t, 2)
+		for owner := range 2 {
+			target := c.target(owner)
+			const odd = "a\x01\x7f\tb\xff"
+			for i, h := range c.handlers {
+				w := do(h, fixed(new(atomic.Int64), "page", "Cache-Control", "max-age=60", "X-Odd", odd), request(t.Context(), target))
+				again := do(h, fixed(new(atomic.Int64), "page", "Cache-Control", "max-age=60"), request(t.Context(), target))
+				if w.Header().Get("X-Odd") != odd || again.Header().Get("X-Odd") != odd {
+					t.Errorf("owner %d, node %d: %q, and then %q", owner, i, w.Header()["X-Odd"], again.Header()["X-Odd"])
+				}
+			}
+		}
+	})
+}

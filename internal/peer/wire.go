@@ -514,7 +514,7 @@ func (d *decoder) entry(now, asOf time.Time) *store.Entry {
 	fields := few[:0]
 	for range d.uint(store.MaxFields, "field count") {
 		f := store.Field{Name: d.string(maxFieldName, "field name"), Value: d.string(store.MaxHeaderBytes, "field value")}
-		if d.err == nil && rfc9111.StorableField(f.Name) && httpguts.ValidHeaderFieldValue(f.Value) {
+		if d.err == nil && rfc9111.StorableField(f.Name) && rfc9111.StorableValue(f.Value) {
 			fields = append(fields, f)
 		}
 	}

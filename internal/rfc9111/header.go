@@ -21,7 +21,7 @@ func StoredHeader(h http.Header, o Options) http.Header {
 	connection := connectionOptions(h)
 	stored := make(http.Header, len(h))
 	for name, values := range h {
-		if neverStored(name) || isForOneClient(name, values) && !o.StoreSetCookie || !isToken(name) || slices.ContainsFunc(values, breaksField) ||
+		if neverStored(name) || isForOneClient(name, values) && !o.StoreSetCookie || !isToken(name) || !allStorable(values) ||
 			slices.Contains(connection, name) ||
 			slices.Contains(d.NoCacheFields, name) || slices.Contains(d.PrivateFields, name) {
 			continue
@@ -69,9 +69,18 @@ func StorableField(name string) bool {
 	return !neverStored(name) && isToken(name) && textproto.CanonicalMIMEHeaderKey(name) == name
 }
 
-// breaksField reports whether a value would end its line, or the header.
-func breaksField(value string) bool {
-	return strings.ContainsAny(value, "\r\n\x00")
+// StorableValue reports whether a stored response may have a field line of this value: it
+// ends neither its line nor the header. Other control characters clients get as they come,
+// from each node.
+func StorableValue(value string) bool { return !strings.ContainsAny(value, "\r\n\x00") }
+
+func allStorable(values []string) bool {
+	for _, value := range values {
+		if !StorableValue(value) {
+			return false
+		}
+	}
+	return true
 }
 
 // connectionOptions returns the field names in Connection (RFC 9110 §7.6.1).

@@ -131,6 +131,8 @@ func TestWrongConfigurationIsRefused(t *testing.T) {
 		"bad ttl":                   {directive("ttl soon"), []string{"Caddyfile:6", "soon", "10m"}},
 		"bad ttl status":            {directive("ttl 1m OK"), []string{"Caddyfile:6", "OK"}},
 		"impossible ttl status":     {directive("ttl 1m 100"), []string{"100"}},
+		"two ttl for a status":      {directive("ttl 1m 200 404\n\t\tttl 10s 404"), []string{"ttl 10s for status 404", "leave one of them out"}},
+		"two ttl for all":           {directive("ttl 1m\n\t\tttl 10s"), []string{"ttl 10s", "leave one of them out"}},
 		"bad query":                 {directive("query none"), []string{"Caddyfile:6", "ignore"}},
 		"query ignore and only":     {directive("query ignore a\n\t\tquery only b"), []string{"exclude"}},
 		"cookies ignore and only":   {directive("cookies ignore a\n\t\tcookies only b"), []string{"cookies", "exclude"}},

@@ -264,14 +264,30 @@ func (h *Handler) check() error {
 			return err
 		}
 	}
-	for _, ttl := range h.TTL {
-		if ttl.Duration < 0 {
-			return fmt.Errorf("ttl %s is negative", time.Duration(ttl.Duration))
+	return checkTTLs(h.TTL)
+}
+
+// checkTTLs checks that there is one freshness for each status.
+func checkTTLs(all []TTL) error {
+	named := make(map[int]bool)
+	for _, ttl := range all {
+		d := time.Duration(ttl.Duration)
+		switch {
+		case d < 0:
+			return fmt.Errorf("ttl %s is negative", d)
+		case len(ttl.Status) == 0 && named[0]:
+			return fmt.Errorf("ttl %s: a ttl without status codes stands before it; leave one of them out", d)
+		case len(ttl.Status) == 0:
+			named[0] = true
 		}
 		for _, status := range ttl.Status {
 			if status < 200 || status > 599 {
-				return fmt.Errorf("ttl %s for status %d: no final status code", time.Duration(ttl.Duration), status)
+				return fmt.Errorf("ttl %s for status %d: no final status code", d, status)
 			}
+			if named[status] {
+				return fmt.Errorf("ttl %s for status %d: the status has a ttl before; leave one of them out", d, status)
+			}
+			named[status] = true
 		}
 	}
 	return nil

@@ -1,14 +1,18 @@
 package caddygroupcache
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 func TestUnsafeRequestInvalidatesOnAllNodes(t *testing.T) {
@@ -212,5 +216,24 @@ func TestNotModifiedWithAnotherVary(t *testing.T) {
 		if w := do(h, up, request(t.Context(), "/x", "X-Plan", plan)); w.Body.String() != "for "+plan {
 			t.Errorf("%s: %q (%s)", plan, w.Body, w.Header().Get("Cache-Status"))
 		}
+	}
+}
+
+// TestRelativeLocationUnderARewrite is relative to what the client has sent, as the client
+// takes it, and not to what a rewrite in front of the cache has made of that.
+func TestRelativeLocationUnderARewrite(t *testing.T) {
+	h := newHandler(t, newLoneNode(t), nil)
+	var calls atomic.Int64
+	page := fixed(&calls, "page", "Cache-Control", "max-age=60")
+	do(h, page, request(t.Context(), "/shop/made"))
+	r := request(t.Context(), "/shop/form")
+	r.Method, r.RequestURI = http.MethodPost, "/shop/form"
+	original := *r
+	r = r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, original))
+	r.URL, r.RequestURI = &url.URL{Path: "/app/index.php/form"}, "/app/index.php/form"
+	do(h, fixed(new(atomic.Int64), "done", "Location", "made"), r)
+	do(h, page, request(t.Context(), "/shop/made"))
+	if calls.Load() != 2 {
+		t.Errorf("%d fetches: what Location names was not dropped", calls.Load())
 	}
 }

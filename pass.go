@@ -150,7 +150,7 @@ func (h *Handler) invalidate(r *http.Request, templated []store.Key, status int,
 	}
 	keys, group := templated, h.group()
 	var selectors []store.Selector
-	for _, target := range append([]string{requestURI(r)}, rfc9111.Related(r, header)...) {
+	for _, target := range append([]string{requestURI(r)}, rfc9111.Related(r, requestURI(r), header)...) {
 		keys = append(keys, group.keysOf(r, target)...)
 		for _, one := range group {
 			selectors = append(selectors, one.policy.Names(inbound.URLOf(r, target), target, group.byURL())...)

@@ -42,7 +42,7 @@ func (k *postRecorder) wants(status int, header http.Header, id store.PurgeID) b
 		return false
 	}
 	location := http.Header{"Content-Location": own["Content-Location"]}
-	if !slices.Contains(rfc9111.Related(k.r, location), requestURI(k.r)) {
+	if !slices.Contains(rfc9111.Related(k.r, requestURI(k.r), location), requestURI(k.r)) {
 		return false
 	}
 	keys := k.templated

@@ -69,14 +69,15 @@ func blamesRequest(status int) bool {
 // Content-Location name, and the Destination of WebDAV's COPY and MOVE (RFC 4918 §10.3),
 // if it is on the request's own host. Others are left alone, or one site could throw out
 // what is another's. The scheme may be another one: where TLS ends in a proxy in front, the
-// upstream names the client's.
-func Related(r *http.Request, response http.Header) []string {
+// upstream names the client's. The request's own target is given as the client has sent it,
+// which is what a client takes a relative reference to be relative to.
+func Related(r *http.Request, own string, response http.Header) []string {
 	base := &url.URL{Scheme: "http", Host: r.Host}
 	if r.TLS != nil {
 		base.Scheme = "https"
 	}
-	if own, err := url.ParseRequestURI(r.RequestURI); err == nil {
-		base.Path, base.RawPath, base.RawQuery = own.Path, own.RawPath, own.RawQuery
+	if u, err := url.ParseRequestURI(own); err == nil {
+		base.Path, base.RawPath, base.RawQuery = u.Path, u.RawPath, u.RawQuery
 	}
 	var targets []string
 	named := []string{response.Get("Location"), response.Get("Content-Location")}

@@ -86,7 +86,7 @@ func TestRelated(t *testing.T) {
 	} {
 		r := httptest.NewRequest(http.MethodPost, "http://site.test/a/x?q", nil)
 		r.RequestURI = "/a/x?q"
-		if got := Related(r, http.Header{test.name: {test.value}}); !slices.Equal(got, test.want) {
+		if got := Related(r, r.RequestURI, http.Header{test.name: {test.value}}); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %s: %q, want %q", test.name, test.value, got, test.want)
 		}
 	}

@@ -457,10 +457,10 @@ func (x *fetch) open(t *recorder) recorderState {
 	f := x.flight
 	if f.IsOver() { // the header has come after the deadline
 		if t.aside() {
-			return x.probe.again(x, rfc9111.FillTimeout)
+			return x.probe.again(x, f.Why)
 		}
-		x.out.detail = rfc9111.FillTimeout.String()
-		x.giveUp(rfc9111.FillTimeout)
+		x.out.detail = f.Why.String()
+		x.giveUp(f.Why)
 		return direct
 	}
 	if t.length >= 0 {
@@ -685,10 +685,15 @@ func (x *fetch) awaitOwner() {
 	}
 }
 
-// expire ends a fill that takes too long. Its client
-// is still served.
-func (x *fetch) expire() {
-	x.flight.Finish(node.Ending{Why: rfc9111.FillTimeout})
+// expire ends a fill that takes too long. Its client is still served.
+func (x *fetch) expire() { x.leave(rfc9111.FillTimeout) }
+
+// stall ends the flight of a request whose client holds the fetch up: another request leads.
+func (x *fetch) stall() { x.leave(rfc9111.LeaderLost) }
+
+// leave ends the flight, and leaves the response to the fetch's own client.
+func (x *fetch) leave(why rfc9111.Reason) {
+	x.flight.Finish(node.Ending{Why: why})
 	x.unshared.Store(true)
 	if err := x.r.Context().Err(); err != nil {
 		x.cancel(err)

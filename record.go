@@ -102,6 +102,8 @@ func (t *recorder) interim(status int) {
 		t.passHeader(status)
 		return
 	}
+	// Whoever follows waits for the final one, and not for this client to take this one.
+	defer guard.AfterFunc(t.x.PeerTimeout, t.x.stall).Stop()
 	dst := t.ResponseWriter.Header()
 	was := dst.Clone()
 	t.adoptHeader()

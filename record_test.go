@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -137,6 +138,72 @@ func TestFieldsOfAnInterimResponse(t *testing.T) {
 			time.Sleep(2 * time.Second)
 		}
 	})
+}
+
+// A stalledWriter is a client that does not take an interim response before it is let to.
+type stalledWriter struct {
+	*httptest.ResponseRecorder
+	stalled, let chan struct{}
+}
+
+func (w stalledWriter) WriteHeader(status int) {
+	if status >= 200 {
+		w.ResponseRecorder.WriteHeader(status)
+		return
+	}
+	close(w.stalled)
+	<-w.let
+}
+
+// TestClientThatTakesNoInterimResponse holds up nobody else: the requests that follow it ask
+// for themselves, and it gets its response when it takes one.
+func TestClientThatTakesNoInterimResponse(t *testing.T) {
+	for owner := range 2 {
+		synctest.Test(t, func(t *testing.T) {
+			c := newClusterInBubble(t, 2)
+			target := c.target(owner)
+			var calls atomic.Int64
+			up := func(w http.ResponseWriter, r *http.Request) error {
+				calls.Add(1)
+				w.WriteHeader(http.StatusEarlyHints)
+				w.Header().Set("Cache-Control", "max-age=60")
+				_, err := io.WriteString(w, "page")
+				return err
+			}
+			slow := stalledWriter{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
+			var all sync.WaitGroup
+			all.Go(func() {
+				if err := c.handlers[0].ServeHTTP(slow, request(t.Context(), target), caddyhttp.HandlerFunc(up)); err != nil {
+					t.Error(err)
+				}
+			})
+			<-slow.stalled
+			begun := time.Now()
+			wait := followers(6, func(i int) *httptest.ResponseRecorder {
+				w := finalWriter{httptest.NewRecorder()}
+				if err := c.handlers[i%2].ServeHTTP(w, request(t.Context(), target), caddyhttp.HandlerFunc(up)); err != nil {
+					t.Error(err)
+				}
+				return w.ResponseRecorder
+			})
+			for _, w := range wait() {
+				if w.Body.String() != "page" {
+					t.Errorf("%d %q", w.Code, w.Body)
+				}
+			}
+			if took := time.Since(begun); took > 2*time.Duration(c.handlers[0].PeerTimeout) {
+				t.Errorf("owner %d: they have waited %v", owner, took)
+			}
+			close(slow.let)
+			all.Wait()
+			if slow.Body.String() != "page" || calls.Load() != 2 {
+				t.Errorf("owner %d: %q after %d requests to the upstream", owner, slow.Body, calls.Load())
+			}
+			for _, n := range c.nodes {
+				idle(t, n)
+			}
+		})
+	}
 }
 
 // A lateWriter changes its header when the body comes, as encode and HTTP/3 do.

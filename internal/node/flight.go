@@ -53,7 +53,8 @@ type Flight struct {
 	onExpiry atomic.Pointer[func()]
 
 	once   sync.Once
-	Landed *store.Entry // the entry as stored; written before Over is closed, nil if not stored
+	Landed *store.Entry   // the entry as stored; written before Over is closed, nil if not stored
+	Why    rfc9111.Reason // why it came to nothing; written before Over is closed
 	digest uint64
 }
 
@@ -154,6 +155,7 @@ func (f *Flight) end(e Ending) {
 		} else {
 			f.Fill.Close(Ended{e.Why})
 		}
+		f.Why = e.Why
 		close(f.Over)
 		f.Fill.Release()
 		f.granted.Load().end(e)

@@ -547,7 +547,8 @@ type staleResponse struct {
 func (s *staleResponse) confirm(t *recorder) recorderState {
 	x, stale := t.x, s.entry
 	answer := s.answer(t, http.StatusNotModified)
-	if renewed := s.renew(x, answer); renewed != nil {
+	renewed, why := s.renew(x, answer)
+	if renewed != nil {
 		s.renewed, x.concluded = renewed, true
 		x.leftOut = x.h.policy.LeftOut(answer, stale.Status, stale.Header(), stale.Groups())
 		x.Validated = renewed.Generation
@@ -556,9 +557,15 @@ func (s *staleResponse) confirm(t *recorder) recorderState {
 		x.validation.End(x.confirmed())
 		return silent
 	}
+	if lent := x.h.policy.Lent(answer, stale); lent != nil && why != rfc9111.StrayNotModified && x.decision.StaleBody != nil && !x.background {
+		s.renewed, x.leftOut = lent, x.h.policy.LeftOut(answer, stale.Status, stale.Header(), stale.Groups())
+		x.validation.End(0)
+	} else {
+		why = rfc9111.StrayNotModified
+	}
 	x.h.node.Store.Drop(x.Key, stale)
 	x.Without = stale.Generation // or the owner would offer it again
-	x.giveUp(rfc9111.StrayNotModified)
+	x.giveUp(why)
 	return silent
 }
 
@@ -572,19 +579,24 @@ func (s *staleResponse) answer(t *recorder, status int) rfc9111.Exchange {
 	}
 }
 
-// renew returns the stored entry as an answer updates it (RFC 9111 §3.2); nil: it can't.
-func (s *staleResponse) renew(x *fetch, answer rfc9111.Exchange) *store.Entry {
+// renew returns the stored entry as an answer updates it (RFC 9111 §3.2), or why it can't be
+// stored so.
+func (s *staleResponse) renew(x *fetch, answer rfc9111.Exchange) (*store.Entry, rfc9111.Reason) {
 	stale := s.entry
 	fields, fresh, why := x.h.policy.Revalidated(answer, stale.Status, stale.Header(), stale.Groups())
-	if why != rfc9111.None || !x.search.Stays(fields) || !sameVary(stale, fields) ||
-		x.h.route().MadeOf(replacer(x.r), answer.Response, x.h.Targeted) != nil { // of the upstream's own answer it says nothing
-		return nil
+	switch {
+	case x.h.route().MadeOf(replacer(x.r), answer.Response, x.h.Targeted) != nil: // of the upstream's own answer it says nothing
+		return nil, rfc9111.StrayNotModified
+	case why != rfc9111.None:
+		return nil, why
+	case !x.search.Stays(fields) || !sameVary(stale, fields):
+		return nil, rfc9111.StrayNotModified
 	}
 	renewed, tooBig := stale.WithFreshness(fields, fresh, x.sent)
 	if tooBig != rfc9111.None || !s.retag(x, renewed, answer.Response) {
-		return nil
+		return nil, rfc9111.StrayNotModified
 	}
-	return renewed
+	return renewed, rfc9111.None
 }
 
 // sameVary reports whether an updated header still names the fields by which its entry is
@@ -612,7 +624,7 @@ func (s *staleResponse) compareHead(t *recorder) {
 	case rfc9111.Other:
 		x.h.node.Purger.InvalidateKey(&x.Lookup)
 	case rfc9111.Same:
-		if renewed := s.renew(x, answer); renewed != nil {
+		if renewed, _ := s.renew(x, answer); renewed != nil {
 			x.flight.Refresh(&x.Lookup, x.decision, renewed)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -139,6 +140,48 @@ func TestValidationThatIsOfNoUse(t *testing.T) {
 			}, request(t.Context(), target))
 			if w.Body.String() != "new" || calls.Load() != 2 {
 				t.Errorf("node %d: %q after %d requests to the upstream", asked, w.Body, calls.Load())
+			}
+		})
+	}
+}
+
+// TestValidationThatIsItsClientsAlone: a 304 that says so, though the response that it confirms
+// does not, costs the upstream no more requests than without a cache, and is nobody else's.
+func TestValidationThatIsItsClientsAlone(t *testing.T) {
+	for _, says := range []string{"private", "no-store", "private, max-age=60"} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHandler(t, newLoneNode(t), nil)
+			var calls atomic.Int64
+			up := func(w http.ResponseWriter, r *http.Request) error {
+				n := calls.Add(1)
+				w.Header().Set("Etag", `"1"`)
+				w.Header().Set("X-For", r.Header.Get("X-User"))
+				w.Header().Set("Cache-Control", "max-age=1")
+				if r.Header.Get("If-None-Match") != "" {
+					w.Header().Set("Cache-Control", says)
+					w.WriteHeader(http.StatusNotModified)
+					return nil
+				}
+				_, err := fmt.Fprint(w, "page ", n)
+				return err
+			}
+			validated := 0
+			for i := range 12 {
+				user := fmt.Sprint(i)
+				w := do(h, up, request(t.Context(), "/a", "X-User", user))
+				if got := w.Header().Get("X-For"); got != user || w.Code != http.StatusOK || !strings.HasPrefix(w.Body.String(), "page ") {
+					t.Errorf("%s: client %s has got %d %q of client %s (%s)", says, user, w.Code, w.Body, got, w.Header().Get("Cache-Status"))
+				}
+				if w.Header().Get("Cache-Control") == says {
+					validated++
+				}
+				if calls.Load() != int64(i+1) {
+					t.Fatalf("%s: %d requests to the upstream for %d clients", says, calls.Load(), i+1)
+				}
+				time.Sleep(2 * time.Second)
+			}
+			if validated == 0 {
+				t.Errorf("%s: no validation", says)
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/rfc9111"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // A Rule is what an operator says about some responses. Of several rules, the first that
@@ -106,6 +107,17 @@ func (p *Policy) Revalidated(x rfc9111.Exchange, status int, stored http.Header,
 	}
 	x.Response = r.seen(x.Response)
 	return rfc9111.Revalidated(x, status, r.seen(stored), p.by(r, status).Options)
+}
+
+// Lent returns a stored entry as a validation updates it that makes it its client's alone
+// (private, no-store): it answers that client, and is not stored. Nil: it can't be lent.
+func (p *Policy) Lent(x rfc9111.Exchange, stale *store.Entry) *store.Entry {
+	fields, _, why := p.Revalidated(x, stale.Status, stale.Header(), stale.Groups())
+	if why != rfc9111.Private && why != rfc9111.NoStore || stale.Large() {
+		return nil
+	}
+	lent, _ := stale.WithFreshness(fields, rfc9111.Freshness{Received: x.Received}, x.Sent)
+	return lent
 }
 
 func (p *Policy) ruleOfStored(x rfc9111.Exchange, status int, stored http.Header, groups []string) *Rule {

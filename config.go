@@ -169,14 +169,7 @@ type Cookies = inbound.Cookies
 type Query = inbound.Query
 
 // TTL is a freshness for responses that state none.
-type TTL struct {
-	// How long they are fresh.
-	Duration caddy.Duration `json:"duration"`
-
-	// For which status codes. Default: those that RFC 9110 §15.1 calls
-	// heuristically cacheable.
-	Status []int `json:"status,omitempty"`
-}
+type TTL = rules.TTL
 
 // Stale allows to serve stale responses (RFC 5861).
 type Stale struct {
@@ -264,33 +257,8 @@ func (h *Handler) check() error {
 			return err
 		}
 	}
-	return checkTTLs(h.TTL)
-}
-
-// checkTTLs checks that there is one freshness for each status.
-func checkTTLs(all []TTL) error {
-	named := make(map[int]bool)
-	for _, ttl := range all {
-		d := time.Duration(ttl.Duration)
-		switch {
-		case d < 0:
-			return fmt.Errorf("ttl %s is negative", d)
-		case len(ttl.Status) == 0 && named[0]:
-			return fmt.Errorf("ttl %s: a ttl without status codes stands before it; leave one of them out", d)
-		case len(ttl.Status) == 0:
-			named[0] = true
-		}
-		for _, status := range ttl.Status {
-			if status < 200 || status > 599 {
-				return fmt.Errorf("ttl %s for status %d: no final status code", d, status)
-			}
-			if named[status] {
-				return fmt.Errorf("ttl %s for status %d: the status has a ttl before; leave one of them out", d, status)
-			}
-			named[status] = true
-		}
-	}
-	return nil
+	_, err := rules.Lifetimes(h.TTL)
+	return err
 }
 
 // checkTargeted checks a target list, whose names are canonical.
@@ -310,20 +278,13 @@ func checkTargeted(names []string) error {
 
 // options returns what the options say of which responses are stored, and how.
 func (h *Handler) options() storing.Policy {
+	ttl, _ := rules.Lifetimes(h.TTL) // check has refused what is none
 	o := rfc9111.Options{
-		TTL:                     make(map[int]time.Duration),
+		TTL:                     ttl,
 		IgnoreRequestDirectives: h.RequestDirectives == ignoreDirectives,
 		StoreSetCookie:          h.SetCookie == storeCookies,
 		Targeted:                h.Targeted,
 		IgnoreAuthorization:     h.Authorization == ignoreCredentials,
-	}
-	for _, ttl := range h.TTL {
-		if len(ttl.Status) == 0 {
-			o.TTL[0] = time.Duration(ttl.Duration)
-		}
-		for _, status := range ttl.Status {
-			o.TTL[status] = time.Duration(ttl.Duration)
-		}
 	}
 	if h.Stale != nil {
 		o.StaleWhileRevalidate = time.Duration(h.Stale.WhileRevalidate)

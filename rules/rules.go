@@ -1,6 +1,6 @@
-// Package rules reads the response blocks of the config: what an operator says about
-// responses that one of Caddy's response matchers picks. It makes of them what
-// internal/storing goes by, which knows no Caddy.
+// Package rules reads the options ttl and response of the config: what an operator says
+// about responses of a status, or that one of Caddy's response matchers picks. It makes of
+// them what internal/storing goes by, which knows no Caddy.
 package rules
 
 import (

@@ -93,7 +93,7 @@ func catalogue() []*element {
 func handlers() []*element {
 	return []*element{
 		{name: "ttl", cache: "ttl 1m", ttl: true},
-		{name: "ttl 404", cache: "ttl 30s 404 403", chance: 60},
+		{name: "ttl 403", cache: "ttl 30s 403", chance: 60},
 		{name: "query sort", cache: "query sort", chance: 60},
 		{name: "stale", cache: "stale while_revalidate 1m", chance: 60},
 		{name: "max_body_size", cache: "max_body_size 1KiB", chance: 60},

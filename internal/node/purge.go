@@ -325,16 +325,20 @@ func (p *Purger) apply(purges []store.Purge, asked bool) {
 		}
 		p.node.Store.Purge(one)
 		for _, s := range one.Selectors {
-			if !one.Fleeting && s.Kind != store.Group { // nobody names a group: it stands beside a URL
-				p.Counts[s.Kind].Add(1)
-			}
 			if k, ok := s.Key(); ok && !one.Soft {
 				p.node.Fills.detach(k)
 				p.node.Asks.detach(k)
 			}
 		}
-		p.Log.Add(one)
-		if p.OnPurge != nil && !one.Fleeting {
+		if !p.Log.Add(one) || one.Fleeting { // of calls that bring one purge at the same time, one counts it
+			continue
+		}
+		for _, s := range one.Selectors {
+			if s.Kind != store.Group { // no purge names a group by itself: it stands beside a URL
+				p.Counts[s.Kind].Add(1)
+			}
+		}
+		if p.OnPurge != nil {
 			p.OnPurge(one, asked)
 		}
 	}

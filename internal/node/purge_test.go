@@ -3,6 +3,8 @@ package node
 import (
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
@@ -40,5 +42,33 @@ func TestChangeByALongTarget(t *testing.T) {
 	}, patience)
 	if !other.Purger.Log.Knows(id) {
 		t.Error("the other node has not heard of it")
+	}
+}
+
+// TestPurgeThatArrivesTwiceAtOnce: several nodes tell of one purge at the same time, as at
+// the end of a partition. It is counted and told of once.
+func TestPurgeThatArrivesTwiceAtOnce(t *testing.T) {
+	n := newLone(t)
+	var told atomic.Int64
+	n.Purger.OnPurge = func(store.Purge, bool) { told.Add(1) }
+	const purges, tellers = 500, 8
+	for i := range purges {
+		one := store.Purge{ID: store.PurgeID(i + 1), Group: "default", Selectors: []store.Selector{{Kind: store.Tag, Value: "news"}}}
+		begin := make(chan struct{})
+		var all sync.WaitGroup
+		for range tellers {
+			all.Go(func() {
+				<-begin
+				Owner{n}.Purge([]store.Purge{one})
+				if !n.Purger.Log.Knows(one.ID) {
+					t.Error("acknowledged before it is applied")
+				}
+			})
+		}
+		close(begin)
+		all.Wait()
+	}
+	if counted := n.Purger.Counts[store.Tag].Load(); counted != purges || told.Load() != purges {
+		t.Errorf("%d counted and %d told of, of %d", counted, told.Load(), purges)
 	}
 }

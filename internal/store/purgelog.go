@@ -67,7 +67,8 @@ const (
 
 // Announce is called before a purge is applied, and Add after that. In between
 // it is among the recent ones, but not known. Announce reports false for one
-// that is known.
+// that is known. Of calls that bring one purge at the same time, each applies it
+// before it returns, and one is the first to add it.
 func (l *PurgeLog) Announce(id PurgeID, at time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -80,12 +81,12 @@ func (l *PurgeLog) Announce(id PurgeID, at time.Time) bool {
 	return true
 }
 
-// Add remembers a purge that has been applied.
-func (l *PurgeLog) Add(p Purge) {
+// Add remembers a purge that has been applied. It reports false for one that is known.
+func (l *PurgeLog) Add(p Purge) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.known[p.ID]; ok {
-		return
+		return false
 	}
 	if l.known == nil {
 		l.known = make(map[PurgeID]uint64)
@@ -94,7 +95,7 @@ func (l *PurgeLog) Add(p Purge) {
 	l.known[p.ID] = l.added
 	if p.Fleeting {
 		l.forgetLocked(p.ID)
-		return
+		return true
 	}
 	l.list, l.bytes = append(l.list, p), l.bytes+p.size()
 	for len(l.list) > maxLogged || l.bytes > maxLoggedBytes && len(l.list) > 1 {
@@ -103,6 +104,7 @@ func (l *PurgeLog) Add(p Purge) {
 		l.bytes -= l.list[0].size()
 		l.list = l.list[1:]
 	}
+	return true
 }
 
 // forgetLocked lets a purge be forgotten once many others are to be.

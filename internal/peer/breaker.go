@@ -17,10 +17,18 @@ const (
 // failing; then one request at a time tries it again. Whether a node is a
 // member is not its business: a member can be unusable.
 type breaker struct {
-	onChange func(addr string, degraded bool) // may be nil; called without mu
+	onChange func(addr string, degraded bool) // may be nil; called without mu, one change after the other
 
-	mu    sync.Mutex // guards below
-	peers map[string]*health
+	mu      sync.Mutex // guards below
+	peers   map[string]*health
+	changes []change // that onChange has not been told of, in their order
+	telling bool     // a goroutine tells
+}
+
+// A change is that a peer begins not to answer, or answers again.
+type change struct {
+	addr     string
+	degraded bool
 }
 
 type health struct {
@@ -53,17 +61,14 @@ func (b *breaker) left(addr string, now time.Time) bool {
 }
 
 func (b *breaker) failed(addr string, now time.Time) {
-	if b.fail(addr, now) {
-		b.tell(addr, true)
-	}
+	b.fail(addr, now)
+	b.tell()
 }
 
-// fail reports whether the peer was healthy before.
-func (b *breaker) fail(addr string, now time.Time) (degraded bool) {
+func (b *breaker) fail(addr string, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h := b.peers[addr]
-	degraded = h == nil
 	switch {
 	case h == nil:
 		if b.peers == nil {
@@ -71,23 +76,31 @@ func (b *breaker) fail(addr string, now time.Time) (degraded bool) {
 		}
 		h = &health{pause: firstPause}
 		b.peers[addr] = h
+		b.changedLocked(addr, true)
 	case now.Before(h.until.Add(-h.pause / 2)):
-		return false // one of many that were already under way
+		return // one of many that were already under way
 	default:
 		h.pause = min(2*h.pause, longPause)
 	}
 	h.until = now.Add(h.pause)
-	return degraded
 }
 
 func (b *breaker) succeeded(addr string) {
-	b.mu.Lock()
-	recovered := b.peers[addr] != nil
-	delete(b.peers, addr)
-	b.mu.Unlock()
-	if recovered {
-		b.tell(addr, false)
+	if b.succeed(addr) {
+		b.tell()
 	}
+}
+
+// succeed reports whether the peer had failed before.
+func (b *breaker) succeed(addr string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.peers[addr] == nil {
+		return false
+	}
+	delete(b.peers, addr)
+	b.changedLocked(addr, false)
+	return true
 }
 
 // keep forgets all peers but those at some addresses.

@@ -6,10 +6,36 @@ import "time"
 // again. f must not wait. It is set before the first call.
 func (c *caller) OnHealth(f func(addr string, degraded bool)) { c.breaker.onChange = f }
 
-func (b *breaker) tell(addr string, degraded bool) {
+// changedLocked notes a change, of which tell tells.
+func (b *breaker) changedLocked(addr string, degraded bool) {
 	if b.onChange != nil {
-		b.onChange(addr, degraded)
+		b.changes = append(b.changes, change{addr, degraded})
 	}
+}
+
+// tell tells of all changes in the order in which they came about, whichever calls they
+// came from: the last one that is told of a peer is how it is. It may return while another
+// call tells.
+func (b *breaker) tell() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.telling {
+		return
+	}
+	b.telling = true
+	defer func() { b.telling = false }()
+	for len(b.changes) > 0 {
+		one := b.changes[0]
+		b.changes = b.changes[1:]
+		b.tellUnlocked(one)
+	}
+}
+
+// tellUnlocked tells of one change, without mu.
+func (b *breaker) tellUnlocked(one change) {
+	b.mu.Unlock()
+	defer b.mu.Lock()
+	b.onChange(one.addr, one.degraded)
 }
 
 // LeavesAlone reports whether a peer does not answer, and is not asked just now.

@@ -433,6 +433,33 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+// TestHealthIsToldInOrder: a peer answers again while it is still being told of that it does
+// not. The last that is told is how it is.
+func TestHealthIsToldInOrder(t *testing.T) {
+	telling, goOn := make(chan struct{}), make(chan struct{})
+	var told []bool
+	var b breaker
+	b.onChange = func(_ string, degraded bool) {
+		if degraded {
+			close(telling)
+			<-goOn
+		}
+		told = append(told, degraded)
+	}
+	failed := make(chan struct{})
+	go func() {
+		defer close(failed)
+		b.failed("a", time.Now())
+	}()
+	<-telling
+	b.succeeded("a")
+	close(goOn)
+	<-failed
+	if !slices.Equal(told, []bool{true, false}) {
+		t.Errorf("told of failures: %v", told)
+	}
+}
+
 func TestManyAtOnce(t *testing.T) {
 	to, _ := serve(t, backend{lookup: func(_ context.Context, q *Query, a *Answer) {
 		body := []byte(q.Fields.Get("Accept"))

@@ -1,11 +1,13 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
@@ -69,6 +71,61 @@ func TestPanicEndsOneCall(t *testing.T) {
 	}
 	held.Close()
 	soon(t, over)
+}
+
+// TestPanicEndsOneRequest: what takes a request of its own and fails on the other side ends
+// that request. A fill that another one reads along goes on, on the connection of both.
+func TestPanicEndsOneRequest(t *testing.T) {
+	followed, goOn := store.Key{'f'}, make(chan struct{})
+	to, _ := serve(t, backend{lookup: func(ctx context.Context, q *Query, a *Answer) {
+		if q.Key != followed {
+			panic("a bug")
+		}
+		if a.Follow(nil) != nil {
+			return
+		}
+		select {
+		case <-goOn:
+		case <-ctx.Done():
+			return
+		}
+		body := []byte("hello")
+		e := testEntry(body)
+		a.Header(e)
+		_ = a.Data(body)
+		a.End(e.Digest, e.Generation)
+	}})
+	c := newClient(t)
+	var dials atomic.Int64
+	dial := c.pool.transport.DialContext
+	c.DialWith(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		dials.Add(1)
+		return dial(ctx, network, addr)
+	})
+	long := func(k store.Key) *Query {
+		q := NewQuery("g", k, nil, nil)
+		q.Long = true
+		return q
+	}
+	reply, err := c.Lookup(t.Context(), to, long(followed), patience)
+	if err != nil || reply.Kind != Follow {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	defer reply.Close()
+	for range 2 {
+		c.breaker.succeeded(to.Addr) // so that it is asked at once
+		if reply, err := c.Lookup(t.Context(), to, long(store.Key{'p'}), patience); err == nil {
+			t.Errorf("a panic has answered: %+v", reply)
+		}
+	}
+	close(goOn)
+	var got bytes.Buffer
+	if _, err := reply.Header(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reply.Body(into(&got)); err != nil || got.String() != "hello" || dials.Load() != 1 {
+		t.Errorf("%q, %v, over %d connections", got.String(), err, dials.Load())
+	}
 }
 
 // panicking is a connection that panics when it is read from, as TLS with a bug

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -138,7 +139,7 @@ func (l *connectionPool) roundTrip(req *http.Request, addr string) (*http.Respon
 				l.replace(addr, conn)
 			}
 			return resp, nil
-		case time.Since(sent) > pingAfter || req.Context().Err() != nil:
+		case time.Since(sent) > pingAfter || req.Context().Err() != nil || endsCall(err):
 			return nil, err
 		}
 		// What breaks sooner than a ping could have found out was closed by the
@@ -157,6 +158,26 @@ func (l *connectionPool) roundTrip(req *http.Request, addr string) (*http.Respon
 		req = req.Clone(req.Context())
 		req.Body = body
 	}
+}
+
+// streamError is what net/http makes of its own error of one stream, if errors.As asks for
+// a type with these fields.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+// refusedStream is the code of a stream of which the other side has read nothing (RFC 9113 §8.7).
+const refusedStream = 7
+
+func (e streamError) Error() string { return fmt.Sprintf("peer: stream reset with code %d", e.Code) }
+
+// endsCall reports whether an error is of one call, and says nothing of the connection: of
+// other calls on it, some bring long responses.
+func endsCall(err error) bool {
+	var reset streamError
+	return errors.Is(err, errBodyPanicked) || errors.As(err, &reset) && reset.Code != refusedStream
 }
 
 // reserve returns a connection with room for one more request, which the

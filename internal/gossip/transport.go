@@ -127,12 +127,15 @@ func (t *transport) accept() {
 		case <-t.closed:
 			return
 		case conn := <-t.sockets.StreamCh():
-			guard.GoWait(&t.working, func() { t.receive(conn) })
+			leave := t.pending.Enter(conn)
+			guard.GoWait(&t.working, func() { t.receive(conn, leave) })
 		}
 	}
 }
 
-func (t *transport) receive(raw net.Conn) {
+// receive authenticates a stream, which is a pending handshake until leave is called.
+func (t *transport) receive(raw net.Conn, leave func()) {
+	defer leave() // without secrets there is no handshake
 	conn, passedOn := raw, false
 	defer func() { // also if the handshake panics
 		if !passedOn {
@@ -141,7 +144,7 @@ func (t *transport) receive(raw net.Conn) {
 	}()
 	if t.seal != nil {
 		secured := tls.Server(raw, t.identity.Server(streamProtocol))
-		if err := t.handshake(raw, secured); err != nil {
+		if err := t.handshake(secured, leave); err != nil {
 			if !brokeOff(err) { // a member that was killed or frozen amid it is no stranger
 				t.log.Printf("[WARN] memberlist: %s: %v %s", refusedStream, peer.ExplainHandshake(err), memberlist.LogConn(raw))
 			}
@@ -172,8 +175,7 @@ func brokeOff(err error) bool {
 }
 
 // handshake waits until the client of a stream is authenticated.
-func (t *transport) handshake(raw net.Conn, secured *tls.Conn) error {
-	leave := t.pending.Enter(raw)
+func (t *transport) handshake(secured *tls.Conn, leave func()) error {
 	defer leave()
 	ctx, cancel := context.WithTimeout(t.ctx, handshakeTimeout)
 	defer cancel()

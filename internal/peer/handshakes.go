@@ -17,7 +17,8 @@ type PendingHandshakes struct {
 	waiting list.List
 }
 
-// Enter lets a connection in until leave is called.
+// Enter lets a connection in until leave is called. Connections enter in the order in which
+// they are accepted, so it is called before a connection gets a goroutine of its own.
 func (l *PendingHandshakes) Enter(c net.Conn) (leave func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -103,7 +103,10 @@ func (d *authListener) listen() {
 			}
 			return
 		}
-		guard.Go(func() { d.receive(conn) })
+		// Not in the goroutine: it would be chance then which connection has waited longest.
+		c := &serverConn{Conn: conn, door: d}
+		leave := d.lobby.Enter(c)
+		guard.Go(func() { d.receive(c, leave) })
 	}
 }
 
@@ -113,16 +116,15 @@ func temporary(err error) bool {
 	return errors.As(err, &t) && t.Temporary()
 }
 
-// receive lets a connection in, or closes it.
-func (d *authListener) receive(conn net.Conn) {
-	c := &serverConn{Conn: conn, door: d}
+// receive lets a connection in, or closes it. leave ends its wait as a pending handshake.
+func (d *authListener) receive(c *serverConn, leave func()) {
 	admitted := false
 	defer func() { // identify may panic
 		if !admitted {
 			_ = c.Close()
 		}
 	}()
-	peer, err := d.identify(c)
+	peer, err := d.identify(c, leave)
 	if err == nil {
 		err = d.admit(c)
 	}
@@ -133,13 +135,12 @@ func (d *authListener) receive(conn net.Conn) {
 		case <-d.closed:
 		}
 	} else if c.spoke.Load() { // who says nothing is not refused
-		d.refuse(fmt.Errorf("connection from %s: %w", conn.RemoteAddr(), err))
+		d.refuse(fmt.Errorf("connection from %s: %w", c.RemoteAddr(), err))
 	}
 }
 
-// identify has a connection wait as a pending handshake until it is authenticated.
-func (d *authListener) identify(c *serverConn) (net.Conn, error) {
-	leave := d.lobby.Enter(c)
+// identify authenticates a connection, which is a pending handshake until then.
+func (d *authListener) identify(c *serverConn, leave func()) (net.Conn, error) {
 	defer leave()
 	return c.identify(d.identity)
 }

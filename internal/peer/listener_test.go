@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -134,6 +136,60 @@ func TestStrangersAreRefusedWhereThereIsASecret(t *testing.T) {
 	}
 	if err := ask(newClientAs(t, identity(t, "b")), to); err == nil {
 		t.Error("a client takes a server of another secret")
+	}
+}
+
+// accepted is a listener that has accepted some connections.
+type accepted struct {
+	net.Listener
+	conns     []*closes
+	exhausted chan struct{}
+	closed    chan struct{}
+}
+
+// closes is a connection that notes that it was closed.
+type closes struct {
+	net.Conn
+	closed atomic.Bool
+}
+
+func (c *closes) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
+}
+
+func (a *accepted) Accept() (net.Conn, error) {
+	if len(a.conns) == 0 {
+		close(a.exhausted)
+		<-a.closed
+		return nil, net.ErrClosed
+	}
+	c := a.conns[0]
+	a.conns = a.conns[1:]
+	return c, nil
+}
+
+func (a *accepted) Close() error {
+	close(a.closed)
+	return nil
+}
+
+// TestStrangersGoInTheirOrder: the connections that have to go are those that came first,
+// however busy the machine is. A node that comes after strangers is none of them.
+func TestStrangersGoInTheirOrder(t *testing.T) {
+	l := &accepted{exhausted: make(chan struct{}), closed: make(chan struct{})}
+	for range 3 * maxStrangers {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		l.conns = append(l.conns, &closes{Conn: ours})
+	}
+	all := l.conns
+	d := newAuthListener(l, new(Identity), func(err error) { t.Error(err) })
+	defer d.Close()
+	<-l.exhausted
+	closed := slices.IndexFunc(all, func(c *closes) bool { return !c.closed.Load() })
+	if left := len(all) - closed; left != maxStrangers || slices.ContainsFunc(all[closed:], func(c *closes) bool { return c.closed.Load() }) {
+		t.Errorf("of %d connections, the first %d are closed, and not all others are open", len(all), closed)
 	}
 }
 

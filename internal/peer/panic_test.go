@@ -138,7 +138,8 @@ func (panicking) Read([]byte) (int, error) { panic("a bug") }
 func TestPanicAtTheDoor(t *testing.T) {
 	ours, theirs := net.Pipe()
 	d := &authListener{identity: new(Identity), lobby: PendingHandshakes{Room: 1}, conns: make(map[*serverConn]struct{})}
-	if guard.Run(func() { d.receive(panicking{ours}) }) {
+	c := &serverConn{Conn: panicking{ours}, door: d}
+	if guard.Run(func() { d.receive(c, d.lobby.Enter(c)) }) {
 		t.Fatal("no panic")
 	}
 	if _, err := theirs.Read(make([]byte, 1)); err != io.EOF || d.lobby.waiting.Len() != 0 || len(d.conns) != 0 {

@@ -15,6 +15,11 @@ import (
 // maxFillTime is the longest time that this node grants another one for a fill.
 const maxFillTime = 24 * time.Hour
 
+// lagWait is how long another node's look-up waits while this node may have missed purges.
+// The asker waits for DefaultPeerTimeout in all: an answer that took all of it would count as
+// a silence, by which the asker leaves this node alone.
+const lagWait = DefaultPeerTimeout / 2
+
 // fillTimeOf is how long the fill of another node's request may take.
 func fillTimeOf(query *peer.Query) time.Duration {
 	if query.Within == 0 {
@@ -48,7 +53,7 @@ func (o Owner) Lookup(query *peer.Query, a *peer.Answer) {
 	now := time.Now()
 	if o.Purger.behind(now) {
 		a.Later(func(ctx context.Context) {
-			if o.Purger.Sync.wait(ctx, DefaultPeerTimeout) {
+			if o.Purger.Sync.wait(ctx, lagWait) {
 				o.answer(q, a, time.Now())
 			} else {
 				a.None(o.clock.ticket(0), nil)

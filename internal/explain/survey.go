@@ -19,14 +19,12 @@ import (
 const (
 	// patience is how long another node may take to say what it knows.
 	patience = time.Second
-	// maxNodes bounds the nodes that are asked.
-	maxNodes = 64
 	// maxPurges bounds the purges that are told of.
 	maxPurges = 10
 )
 
-// survey asks all nodes of the ring what they know of a lookup's key: this one comes
-// first, then the owner.
+// survey asks the nodes of the ring what they know of a lookup's key: this one comes
+// first, then the owner, and the last are those that are too many to be asked.
 func survey(ctx context.Context, n *node.Node, q *node.Lookup, owner peer.Node) []Knowledge {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, peer.ErrTimeout)
 	defer cancel()
@@ -41,11 +39,14 @@ func survey(ctx context.Context, n *node.Node, q *node.Lookup, owner peer.Node) 
 		}
 		return 0
 	})
-	others = others[:min(len(others), maxNodes)]
 	all := make([]Knowledge, 1+len(others))
 	all[0] = inspect(n, q)
 	var asked sync.WaitGroup
 	for i, to := range others {
+		if i >= peer.MaxAsked {
+			all[1+i] = Knowledge{Name: to.Name, Error: peer.ErrNotAsked.Error()}
+			continue
+		}
 		guard.GoWait(&asked, func() {
 			var know Knowledge
 			if err := n.Client.Inspect(ctx, to, query, &know); err != nil {

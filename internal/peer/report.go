@@ -23,7 +23,14 @@ const (
 	maxObjects = 4096
 	// maxQuestion bounds what is asked for.
 	maxQuestion = 1 << 20
+
+	// MaxAsked bounds the nodes that one question of an operator goes to.
+	MaxAsked = 64
 )
+
+// ErrNotAsked is why there is nothing of a node beyond MaxAsked. An answer names each such
+// node, or it would pass for one about all.
+var ErrNotAsked = fmt.Errorf("peer: not asked, since a question goes to %d nodes at most", MaxAsked)
 
 // A Reporter tells of its node. What it returns becomes JSON.
 type Reporter interface {

@@ -69,8 +69,6 @@ type Purge struct {
 const (
 	// patience is how long another node may take for its report.
 	patience = time.Second
-	// maxReports bounds the nodes that are asked.
-	maxReports = 64
 
 	maxPurges      = 20
 	maxNamed       = 5 // of one purge
@@ -88,7 +86,8 @@ func Gather(ctx context.Context, c *peer.Client, own *Report) Cluster {
 		all.Nodes = append(all.Nodes, ClusterNode{Member: m, Degraded: degraded[m.Peers]})
 	}
 	var asked sync.WaitGroup
-	for i := range all.Nodes[:min(len(all.Nodes), maxReports)] {
+	others := 0
+	for i := range all.Nodes {
 		one := &all.Nodes[i]
 		switch {
 		case one.Self:
@@ -97,7 +96,10 @@ func Gather(ctx context.Context, c *peer.Client, own *Report) Cluster {
 			one.Error = one.Unreachable
 		case one.Share == 0:
 			one.Error = "it is not on the ring"
+		case others == peer.MaxAsked:
+			one.Error = peer.ErrNotAsked.Error()
 		default:
+			others++
 			guard.GoWait(&asked, func() { one.ask(ctx, c) })
 		}
 	}

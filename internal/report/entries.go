@@ -198,7 +198,6 @@ func GatherEntries(ctx context.Context, n *node.Node, q EntriesQuery) (Entries, 
 	ctx, cancel := context.WithTimeoutCause(ctx, listPatience, peer.ErrTimeout)
 	defer cancel()
 	others := n.Others()
-	others = others[:min(len(others), maxReports)]
 	parts := make([]part, 1+len(others))
 	all := Entries{Node: n.Name, Nodes: []EntriesNode{{Name: n.Name}}}
 	for _, to := range others {
@@ -206,6 +205,10 @@ func GatherEntries(ctx context.Context, n *node.Node, q EntriesQuery) (Entries, 
 	}
 	var asked sync.WaitGroup
 	for i, to := range others {
+		if i >= peer.MaxAsked {
+			all.Nodes[1+i].Error = peer.ErrNotAsked.Error()
+			continue
+		}
 		guard.GoWait(&asked, func() {
 			if err := n.Client.Entries(ctx, to, question, &parts[1+i]); err != nil {
 				parts[1+i], all.Nodes[1+i].Error = part{}, err.Error()

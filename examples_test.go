@@ -321,8 +321,8 @@ func TestSystemdExample(t *testing.T) {
 	}
 }
 
-// TestExamplesStopBeforeTheyAreKilled: an open response must not take the time in
-// which a node that stops hands over (3 seconds) and leaves (2 seconds).
+// TestExamplesStopBeforeTheyAreKilled: an open response, and the delay before that, must not
+// take the time in which a node that stops hands over (3 seconds) and leaves (2 seconds).
 func TestExamplesStopBeforeTheyAreKilled(t *testing.T) {
 	const afterGrace = 5 * time.Second
 	for config, supervisor := range map[string]struct {
@@ -342,8 +342,12 @@ func TestExamplesStopBeforeTheyAreKilled(t *testing.T) {
 			t.Errorf("%s: no grace_period: it is without end", config)
 			continue
 		}
-		if grace, err := time.ParseDuration(m[1]); err != nil || grace+afterGrace >= patience {
-			t.Errorf("%s: grace_period %s and %v are not less than the %v after which it is killed", config, m[1], afterGrace, patience)
+		var delay time.Duration
+		if m := regexp.MustCompile(`(?m)^\s*shutdown_delay (\S+)$`).FindStringSubmatch(string(readFile(t, config))); m != nil {
+			delay, _ = time.ParseDuration(m[1])
+		}
+		if grace, err := time.ParseDuration(m[1]); err != nil || delay+grace+afterGrace >= patience {
+			t.Errorf("%s: shutdown_delay %v, grace_period %s and %v are not less than the %v after which it is killed", config, delay, m[1], afterGrace, patience)
 		}
 	}
 }

@@ -30,6 +30,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 
 {{- define "groupcache.caddyfile" -}}
 {
+	# Until all machines know that a pod ends, they send it clients.
+	shutdown_delay 5s
+
 	# To hand over and leave takes up to 5 seconds more, and the node is killed after {{ add .Values.gracePeriodSeconds 15 }}.
 	grace_period {{ .Values.gracePeriodSeconds }}s
 

@@ -266,3 +266,55 @@ func TestFollowerOfAPartGoesOnWhenTheFillBreaksOff(t *testing.T) {
 		})
 	}
 }
+
+// TestReadersOfALeaderThatEndsGoOnAtOnce: a node ends amid a fetch that it leads. A client
+// that reads along on another node loses no time, whichever node owns the key: the upstream
+// is asked again in the same moment. The client stands still for as long as the upstream
+// takes to come to where the client is, since bytes are joined only after a comparison.
+func TestReadersOfALeaderThatEndsGoOnAtOnce(t *testing.T) {
+	const pieces, had, moment = 10, 5, 10 * time.Millisecond
+	for name, owner := range map[string]int{"of the reader's node": 0, "of the leader": 1, "of a third node": 2} {
+		t.Run("key "+name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBubble(t, 3, nil)
+				var calls atomic.Int64
+				ended, asked := make(chan struct{}), make(chan time.Time, 1)
+				up := func(w http.ResponseWriter, r *http.Request) error {
+					leads := calls.Add(1) == 1
+					if !leads {
+						asked <- time.Now()
+					}
+					w.Header().Set("Cache-Control", "max-age=60")
+					for i := range pieces {
+						_, _ = io.WriteString(w, strings.Repeat(fmt.Sprint(i), 1000))
+						_ = http.NewResponseController(w).Flush()
+						if leads && i == had-1 {
+							<-ended
+							return io.ErrUnexpectedEOF
+						}
+						time.Sleep(time.Second)
+					}
+					return nil
+				}
+				url := b.urlOf(b.nodes[owner])
+				leader := followers(1, func(int) *httptest.ResponseRecorder { return do(b.nodes[1].handler, up, request(t.Context(), url)) })
+				time.Sleep(time.Second / 2)
+				reader := followers(1, func(int) *httptest.ResponseRecorder { return do(b.nodes[0].handler, up, request(t.Context(), url)) })
+				time.Sleep((had - 1) * time.Second)
+				end := time.Now()
+				b.nodes[1].crash()
+				again := <-asked
+				close(ended)
+				w := reader()[0]
+				took := time.Since(end)
+				leader()
+				if w.Body.Len() != pieces*1000 || calls.Load() != 2 || !strings.Contains(w.Header().Get("Cache-Status"), "collapsed") {
+					t.Errorf("%d: %d bytes after %d fetches: %s", w.Code, w.Body.Len(), calls.Load(), w.Header().Get("Cache-Status"))
+				}
+				if again.Sub(end) > moment || took > pieces*time.Second+moment {
+					t.Errorf("the upstream was asked after %v, and the reader had all after %v", again.Sub(end), took)
+				}
+			})
+		})
+	}
+}

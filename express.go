@@ -100,6 +100,7 @@ func (e *Express) WrapListener(ln net.Listener) net.Listener {
 			}
 			return site
 		},
+		Files:         e.app.process.laneFiles,
 		Context:       context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
 		IdleTimeout:   time.Duration(e.server.IdleTimeout),
 		HeaderTimeout: time.Duration(e.server.ReadHeaderTimeout),
@@ -212,6 +213,7 @@ func (site *laneSite) Answer(w *express.Writer, r *http.Request) bool {
 	}
 	defer h.node.Pins.Release(pin)
 	body := pin.Of(s.body)
+	w.FromFile(x.Key, e.Generation, body)
 	if !w.Header(e, h.front) {
 		return false
 	}

@@ -42,6 +42,7 @@ type process struct {
 	started   time.Time
 	persist   *node.Persistence // nil: nothing is kept
 	laneOpen  express.Open      // of the lanes of all configs
+	laneFiles *express.Files    // and theirs
 
 	// life is held by start, stop and Destruct, of which one runs at a time. They wait for
 	// other nodes, so that whoever only looks must not need it; it comes before mu.
@@ -73,6 +74,7 @@ type runningConfig struct {
 
 func newProcess(name string, cacheSize int64) *process {
 	p := &process{node: node.New(name, cacheSize), cacheSize: cacheSize, started: time.Now(), events: events.New()}
+	p.laneFiles = express.NewFiles(p.node.Budget, cacheSize/16)
 	p.quiet = gossip.NewLimitedLog(p.config.logger())
 	p.node.Purger.OnPurge = func(one store.Purge, asked bool) {
 		if len(one.Selectors) == 0 {

@@ -22,6 +22,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
@@ -46,6 +47,7 @@ type Site interface {
 type Options struct {
 	Find    func(*http.Request) Site // nil: none is in charge. The same for the same request
 	Context context.Context          // of requests
+	Files   *Files                   // nil: bodies are sent from where they lie
 
 	IdleTimeout   time.Duration // how long to wait for the next request; 0: for ever
 	HeaderTimeout time.Duration // and for the rest of one that has begun
@@ -201,7 +203,8 @@ const (
 type Conn struct {
 	net.Conn
 	l   *Listener
-	tls *tls.Conn // nil: it is not encrypted
+	tls *tls.Conn       // nil: it is not encrypted
+	raw syscall.RawConn // nil: not known, or it takes no files
 
 	state   atomic.Int32
 	through atomic.Bool // nothing is looked at any more

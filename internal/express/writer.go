@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // A Writer writes one response. Nothing is sent before Send.
@@ -17,7 +19,23 @@ type Writer struct {
 	err   error
 	parts [2][]byte
 	vec   net.Buffers
+
+	file   *file // that the body is sent from; nil: from where it lies
+	sender fileSender
 }
+
+// A fileSender sends a header and a file behind it. It is kept for its step.
+type fileSender struct {
+	head   []byte // what is left of it
+	fd     int
+	offset int64
+	size   int64
+	err    error                 // of the last system call
+	step   func(fd uintptr) bool // as a RawConn takes it
+}
+
+// left is how many bytes are to be sent yet.
+func (s *fileSender) left() int64 { return int64(len(s.head)) + s.size - s.offset }
 
 // writers are those that are in no use. There are as many as responses at one time.
 var writers = sync.Pool{New: func() any { return &Writer{head: make([]byte, 0, 2048)} }}
@@ -50,11 +68,28 @@ func (w *Writer) Field(name, value string) {
 	w.head = append(b, "\r\n"...)
 }
 
+// FromFile has a body sent from a file, if clients ask for it all the time, and this one's
+// connection takes files: one that is not encrypted.
+func (w *Writer) FromFile(k store.Key, generation store.Generation, body []byte) {
+	c := w.conn
+	if c.l.options.Files == nil || c.tls != nil || len(body) < leastFile {
+		return
+	}
+	if c.raw == nil {
+		c.raw = rawConn(c.Conn)
+	}
+	if c.raw != nil {
+		w.file = c.l.options.Files.get(bodyID{k, generation}, body)
+	}
+}
+
 // Send sends the response with its body. What becomes of it only the connection is told.
 func (w *Writer) Send(body []byte) {
 	w.head = append(w.head, "\r\n"...)
 	c := w.conn
 	switch {
+	case w.file != nil:
+		w.sendFile(body)
 	case len(body) <= copied:
 		w.head = append(w.head, body...)
 		w.err = c.write(w.head)
@@ -65,17 +100,35 @@ func (w *Writer) Send(body []byte) {
 			w.err = c.write(body[n:])
 		}
 	default:
-		w.parts = [2][]byte{w.head, body}
-		w.vec = w.parts[:]
-		w.err = c.writeAll(&w.vec)
-		w.parts, w.vec = [2][]byte{}, nil
+		w.writeAll(w.head, body)
 	}
+}
+
+// sendFile sends the body from its file, and what the system leaves of it from where it lies:
+// the system may refuse to send files.
+func (w *Writer) sendFile(body []byte) {
+	s := &w.sender
+	s.head, s.fd, s.offset, s.size, s.err = w.head, w.file.fd, 0, w.file.size, nil
+	w.err = s.sendOn(w.conn)
+	if w.err == nil && s.left() > 0 {
+		w.writeAll(s.head, body[s.offset:])
+	}
+	s.head = nil
+}
+
+// writeAll writes the header and the body without a copy.
+func (w *Writer) writeAll(head, body []byte) {
+	w.parts = [2][]byte{head, body}
+	w.vec = w.parts[:]
+	w.err = w.conn.writeAll(&w.vec)
+	w.parts, w.vec = [2][]byte{}, nil
 }
 
 // finish gives the writer back, and returns what has become of the response.
 func (w *Writer) finish() error {
 	err := w.err
-	w.conn, w.err = nil, nil
+	w.file.release()
+	w.conn, w.err, w.file = nil, nil, nil
 	if w.head = w.head[:0]; cap(w.head) <= maxHead {
 		writers.Put(w)
 	}

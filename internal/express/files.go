@@ -10,7 +10,7 @@ import (
 
 // What makes a body worth a file.
 const (
-	leastFile   = 64 << 10    // bytes: a smaller body is copied as fast
+	leastFile   = 128 << 10   // bytes: a smaller body is copied as fast
 	leastSent   = 8           // times in a window: to make a file costs some copies
 	window      = time.Second // in which sendings are counted
 	mostCounted = 64          // bodies without a file whose sendings are counted

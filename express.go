@@ -101,6 +101,7 @@ func (e *Express) WrapListener(ln net.Listener) net.Listener {
 			return site
 		},
 		Files:         e.app.process.laneFiles,
+		Targets:       &e.app.process.targets,
 		Context:       context.WithValue(context.Background(), caddy.ReplacerCtxKey, caddy.NewReplacer()),
 		IdleTimeout:   time.Duration(e.server.IdleTimeout),
 		HeaderTimeout: time.Duration(e.server.ReadHeaderTimeout),
@@ -111,6 +112,16 @@ func (e *Express) WrapListener(ln net.Listener) net.Listener {
 func hasLane(handler caddyhttp.MiddlewareHandler) bool {
 	h, ok := handler.(*Handler)
 	return ok && h.Express && h.route().ByURL()
+}
+
+// noteTarget notes that the lane may have an answer to the next request like this one.
+func noteTarget(h *Handler, r *http.Request) {
+	if !h.Express {
+		return
+	}
+	if original, known := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); known {
+		h.app.process.targets.Note(original.RequestURI)
+	}
 }
 
 // learnFront takes in what Caddy sets in each response, if this one is of a request that the
@@ -126,7 +137,7 @@ func (h *Handler) learnFront(header http.Header, r *http.Request) {
 	}
 	original.Host = r.Host
 	if routes.Find(server.Routes, original.WithContext(r.Context()), hasLane) == h {
-		h.front.Learn(header)
+		h.front.Learn(header, r.TLS != nil && (server.Protocols == nil || slices.Contains(server.Protocols, "h3")))
 	}
 }
 

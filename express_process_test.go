@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -24,7 +26,17 @@ func startLane(t *testing.T, handler http.HandlerFunc, options string) *process 
 	p.overTLS()
 	p.config = "{\n\tservers {\n\t\tlistener_wrappers {\n\t\t\tgroupcache\n\t\t}\n\t}" + p.caddyfile("")[1:]
 	p.start()
+	p.awaitHTTP3(t)
 	return p
+}
+
+// awaitHTTP3 waits until Caddy sets Alt-Svc, which it does once its listener for HTTP/3 is there.
+func (p *process) awaitHTTP3(t *testing.T) {
+	t.Helper()
+	eventually(t, "Alt-Svc over TLS", func() bool {
+		header, _, _ := dialLane(t, p, true).get(t, "/.well-known/none", beside)
+		return slices.ContainsFunc(header, func(line string) bool { return strings.HasPrefix(line, "Alt-Svc:") })
+	})
 }
 
 // A laneClient is a connection of HTTP/1.1 of which the order of fields shows.
@@ -124,6 +136,57 @@ func TestExpressLane(t *testing.T) {
 				t.Errorf("after a purge, by the lane: %v: %s", lane, after)
 			}
 		})
+	}
+}
+
+// TestHotPagesOfTheLaneArePurged: pages that are sent from files, to clients of two sorts at the
+// same time, while they are purged. Each page is whole, of its own sort, and none is older than a
+// purge that was acknowledged before it was asked for.
+func TestHotPagesOfTheLaneArePurged(t *testing.T) {
+	const line = "version %04d for %-5s\n"
+	var version, purged atomic.Int64
+	p := startLane(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vary", "X-Role")
+		page := strings.Repeat(fmt.Sprintf(line, version.Load(), r.Header.Get("X-Role")), 40_000)
+		w.Header().Set("Content-Length", fmt.Sprint(len(page)))
+		fmt.Fprint(w, page)
+	}, "ttl 1h")
+	var byLane atomic.Int64
+	clients := make(map[*laneClient]string)
+	for i := range 6 {
+		c, role := dialLane(t, p, false), []string{"admin", "guest"}[i%2]
+		c.get(t, "/hot", "X-Role: "+role, beside)
+		clients[c] = role
+	}
+	read := func(c *laneClient, role string) {
+		least := purged.Load()
+		_, page, lane := c.get(t, "/hot", "X-Role: "+role)
+		var v int64
+		if _, err := fmt.Sscanf(page, "version %d", &v); err != nil || v < least || page != strings.Repeat(fmt.Sprintf(line, v, role), 40_000) {
+			t.Errorf("after version %d was purged, %s got %d bytes of version %d: %v", least, role, len(page), v, err)
+		}
+		if lane {
+			byLane.Add(1)
+		}
+	}
+	for range 10 {
+		var reading sync.WaitGroup
+		for c, role := range clients {
+			reading.Go(func() {
+				for range 40 {
+					read(c, role)
+				}
+			})
+		}
+		v := version.Add(1)
+		if status, body := p.purge(`{"urls":["http://` + clientHost + `/hot"]}`); status != http.StatusOK {
+			t.Errorf("%d %v", status, body)
+		}
+		purged.Store(v)
+		reading.Wait()
+	}
+	if byLane.Load() < 1200 {
+		t.Errorf("%d of 2400 pages by the lane", byLane.Load())
 	}
 }
 

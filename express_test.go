@@ -112,10 +112,10 @@ type accepting struct {
 func (a accepting) Accept() (net.Conn, error) { return a.conn, nil }
 
 // lane returns a connection with the lane of a handler in front.
-func lane(tb testing.TB, h *Handler, conn net.Conn) net.Conn {
+func lane(tb testing.TB, h *Handler, conn net.Conn, targets *express.Targets) net.Conn {
 	tb.Helper()
 	ln := express.NewListener(accepting{conn: conn}, express.Options{
-		Find: func(*http.Request) express.Site { return &laneSite{h: h} }, Context: tb.Context(),
+		Find: func(*http.Request) express.Site { return &laneSite{h: h} }, Context: tb.Context(), Targets: targets,
 	}, new(express.Open))
 	c, err := ln.Accept()
 	if err != nil {
@@ -130,14 +130,14 @@ func TestLaneHitAllocations(t *testing.T) {
 	for _, size := range sizes {
 		h := newHandler(t, newLoneNode(t), nil)
 		h.Express, h.front = true, new(express.Front)
-		h.front.Learn(http.Header{"Server": {"Caddy"}})
+		h.front.Learn(http.Header{"Server": {"Caddy"}}, false)
 		do(h, typical(size), request(t.Context(), "/a"))
 		r := request(t.Context(), "/a")
 		conn := &repeated{request: "GET /a HTTP/1.1\r\nHost: " + r.Host + "\r\nAccept: */*\r\n\r\n"}
 		p := make([]byte, 4<<10)
 		n := testing.AllocsPerRun(10, func() {
 			conn.left, conn.written = hits, 0
-			if n, err := lane(t, h, conn).Read(p); n > 0 || err != io.EOF {
+			if n, err := lane(t, h, conn, nil).Read(p); n > 0 || err != io.EOF {
 				t.Errorf("%q was handed on, %v", p[:n], err)
 			}
 		})
@@ -154,13 +154,54 @@ func TestLaneHitAllocations(t *testing.T) {
 func BenchmarkLaneHit(b *testing.B) {
 	h := newHandler(b, newLoneNode(b), nil)
 	h.Express, h.front = true, new(express.Front)
-	h.front.Learn(http.Header{"Server": {"Caddy"}})
+	h.front.Learn(http.Header{"Server": {"Caddy"}}, false)
 	do(h, typical(1<<10), request(b.Context(), "/a"))
 	conn := &repeated{request: "GET /a HTTP/1.1\r\nHost: " + request(b.Context(), "/a").Host + "\r\nAccept: */*\r\n\r\n", left: b.N}
-	c := lane(b, h, conn)
+	c := lane(b, h, conn, nil)
 	b.ReportAllocs()
 	b.ResetTimer()
 	if n, err := c.Read(make([]byte, 4<<10)); n > 0 || err != io.EOF {
 		b.Errorf("%d bytes were handed on, %v", n, err)
+	}
+}
+
+// An endless is a connection on which a client sends one request after the other.
+type endless struct {
+	net.Conn
+	text    string
+	request []byte
+	n       int
+}
+
+func (c *endless) Read(p []byte) (int, error) {
+	c.n++
+	c.request = fmt.Appendf(c.request[:0], c.text, c.n)
+	return copy(p, c.request), nil
+}
+
+func (*endless) SetReadDeadline(time.Time) error { return nil }
+
+// BenchmarkHandedOn: what the lane costs a request that it hands on, beside the reading itself.
+func BenchmarkHandedOn(b *testing.B) {
+	h := newHandler(b, newLoneNode(b), nil)
+	h.Express, h.front = true, new(express.Front)
+	h.front.Learn(http.Header{"Server": {"Caddy"}}, false)
+	const plain = "GET /new/%09d HTTP/1.1\r\nHost: a.example\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n"
+	for name, text := range map[string]string{
+		"miss":     plain + "\r\n",
+		"no-store": plain + "Cache-Control: no-store\r\n\r\n",
+		"upload":   "POST /new/%09d HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4\r\n\r\nbody",
+	} {
+		p := make([]byte, 4<<10)
+		conn := &endless{text: text}
+		for with, c := range map[string]net.Conn{"without": conn, "with": lane(b, h, conn, new(express.Targets))} {
+			b.Run(name+"/"+with, func(b *testing.B) {
+				for b.Loop() {
+					if n, err := c.Read(p); n == 0 || err != nil {
+						b.Fatal(n, err)
+					}
+				}
+			})
+		}
 	}
 }

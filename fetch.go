@@ -477,6 +477,7 @@ func (x *fetch) open(t *recorder) recorderState {
 		x.stops = append(x.stops, guard.AfterFunc(x.FillTimeout, x.expire).Stop)
 	}
 	x.out.stored = true
+	noteTarget(x.h, x.r)
 	if t.aside() {
 		t.body = f.Fill.NewReader() // what is held is let go of with it
 		return filling

@@ -79,6 +79,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	at := x.lookUp()
 	switch at {
 	case stepHit:
+		noteTarget(h, r)
 		stored := x.takeFound()
 		if stored.deliverWhole(&x) {
 			return x.err

@@ -43,6 +43,7 @@ type process struct {
 	persist   *node.Persistence // nil: nothing is kept
 	laneOpen  express.Open      // of the lanes of all configs
 	laneFiles *express.Files    // and theirs
+	targets   express.Targets   // of requests that lanes may answer
 
 	// life is held by start, stop and Destruct, of which one runs at a time. They wait for
 	// other nodes, so that whoever only looks must not need it; it comes before mu.

@@ -48,6 +48,7 @@ type Options struct {
 	Find    func(*http.Request) Site // nil: none is in charge. The same for the same request
 	Context context.Context          // of requests
 	Files   *Files                   // nil: bodies are sent from where they lie
+	Targets *Targets                 // nil: each is looked at
 
 	IdleTimeout   time.Duration // how long to wait for the next request; 0: for ever
 	HeaderTimeout time.Duration // and for the rest of one that has begun
@@ -430,6 +431,9 @@ func (c *Conn) find(b []byte) (end int, v verdict) {
 	}
 	if end, v = scan(b); v != candidate {
 		return end, v
+	}
+	if t := c.l.options.Targets; t != nil && !t.has(targetOf(b)) {
+		return end, foreign
 	}
 	if c.tls != nil && c.encrypted == nil {
 		state := c.tls.ConnectionState()

@@ -434,3 +434,27 @@ func TestSlowClients(t *testing.T) {
 		}
 	})
 }
+
+// TestFrontOfAServerThatBegins: a server that is to speak HTTP/3 sets Alt-Svc as soon as it does.
+func TestFrontOfAServerThatBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		plain := http.Header{"Server": {"Caddy"}}
+		var without, with Front
+		without.Learn(plain, false)
+		if !without.Knows(plain) {
+			t.Error("a header without HTTP/3 is not taken in")
+		}
+		with.Learn(plain, true)
+		if with.Knows(plain) {
+			t.Error("the header of a server that begins is taken in")
+		}
+		both := http.Header{"Server": {"Caddy"}, "Alt-Svc": {`h3=":443"`}}
+		if with.Learn(both, true); !with.Knows(both) {
+			t.Error("a header with Alt-Svc is not taken in")
+		}
+		time.Sleep(settled)
+		if with.Learn(plain, true); !with.Knows(plain) {
+			t.Error("a server that has ended HTTP/3 is not believed")
+		}
+	})
+}

@@ -3,17 +3,22 @@ package express
 import (
 	"net/http"
 	"slices"
-	"strings"
 	"sync/atomic"
-
-	"golang.org/x/net/http/httpguts"
+	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
 // A Front is what the server sets in the header of each response, before the cache. The zero
 // value knows nothing. Its methods may be called at the same time.
-type Front struct{ fields atomic.Pointer[[]store.Field] }
+type Front struct {
+	fields atomic.Pointer[[]store.Field]
+	first  atomic.Pointer[time.Time] // when it was told a header first
+}
+
+// settled is how long a server with HTTP/3 may take to begin with it. Until then it sets no
+// Alt-Svc.
+const settled = 5 * time.Second
 
 // Knows reports whether the header of a response that has come to the cache is what it has been
 // told.
@@ -25,8 +30,14 @@ func (f *Front) Knows(header http.Header) bool {
 	})
 }
 
-// Learn takes in a header with nothing from handlers.
-func (f *Front) Learn(header http.Header) {
+// Learn takes in a header with nothing from handlers, of a server that is to speak HTTP/3 for this
+// client, or not.
+func (f *Front) Learn(header http.Header, http3 bool) {
+	now := time.Now()
+	f.first.CompareAndSwap(nil, &now)
+	if http3 && len(header["Alt-Svc"]) == 0 && now.Sub(*f.first.Load()) < settled {
+		return // its next responses will have one
+	}
 	var fields []store.Field
 	for name, lines := range header {
 		if name != "Server" && name != "Alt-Svc" {
@@ -44,29 +55,11 @@ func (f *Front) Learn(header http.Header) {
 // would make something else of them.
 func (w *Writer) Header(e *store.Entry, front *Front) bool {
 	set := front.fields.Load()
-	if set == nil || !w.Status(e.Status) {
+	if set == nil || !e.Complete() || !w.Status(e.Status) {
 		return false
 	}
-	dated, typed, sized := false, false, false
 	for name, value := range e.Fields() {
-		switch name {
-		case "Age", "Cache-Status", // which the cache replaces, or adds to
-			"Connection", "Transfer-Encoding", "Trailer", "Keep-Alive", "Upgrade":
-			return false
-		case "Date":
-			dated = true
-		case "Content-Type", "Content-Encoding":
-			typed = true
-		case "Content-Length":
-			sized = true
-		}
-		if !plainField(name, value) {
-			return false
-		}
 		w.Field(name, value)
-	}
-	if !dated || !typed || !sized { // net/http adds them
-		return false
 	}
 	for _, f := range *set {
 		if e.Get(f.Name) == "" {
@@ -74,12 +67,4 @@ func (w *Writer) Header(e *store.Entry, front *Front) bool {
 		}
 	}
 	return true
-}
-
-// plainField reports whether net/http would write a line as it is.
-func plainField(name, value string) bool {
-	if n := len(value); n > 0 && (value[0] <= ' ' || value[n-1] <= ' ') {
-		return false
-	}
-	return strings.IndexByte(value, '\n') < 0 && strings.IndexByte(value, '\r') < 0 && httpguts.ValidHeaderFieldName(name)
 }

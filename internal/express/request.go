@@ -59,6 +59,13 @@ func isRequestStart(b []byte) bool {
 	return false
 }
 
+// targetOf returns the target of a request that scan takes for a candidate.
+func targetOf(b []byte) []byte {
+	_, b, _ = bytes.Cut(b, []byte(" "))
+	target, _, _ := bytes.Cut(b, []byte(" "))
+	return target
+}
+
 // verdictOfLine judges a request line, which begins as isRequestStart says.
 func verdictOfLine(line []byte) verdict {
 	method, rest, _ := bytes.Cut(line, []byte(" "))

@@ -79,6 +79,7 @@ type Entry struct {
 
 	ownNames, ownChoice bool // whether it was the first with these names, this choice
 	copied              bool // another node owns it
+	complete            bool // see Complete
 
 	packed
 	choice *VariantKey // nil: there is but one

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // A Field is one line of a response header. Several lines of one name follow
@@ -130,6 +132,34 @@ func (p *packed) WriteHeader(dst http.Header, more int) []string {
 	return values[n:]
 }
 
+// Complete reports whether net/http writes the header of a hit as it is stored: the lines are
+// valid, none is of a field that net/http or the cache makes something else of, and none is
+// missing that net/http would add.
+func (e *Entry) Complete() bool { return e.complete }
+
+func complete(fields []Field) bool {
+	dated, typed, sized := false, false, false
+	for _, f := range fields {
+		switch f.Name {
+		case "Age", "Cache-Status", "Connection", "Transfer-Encoding", "Trailer", "Keep-Alive", "Upgrade":
+			return false
+		case "Date":
+			dated = true
+		case "Content-Type", "Content-Encoding":
+			typed = true
+		case "Content-Length":
+			sized = true
+		}
+		if n := len(f.Value); n > 0 && (f.Value[0] <= ' ' || f.Value[n-1] <= ' ') {
+			return false
+		}
+		if !httpguts.ValidHeaderFieldName(f.Name) || strings.ContainsAny(f.Value, "\r\n") {
+			return false
+		}
+	}
+	return dated && typed && sized
+}
+
 // SetFields replaces the fields. They may come in any order.
 func (e *Entry) SetFields(fields []Field) {
 	byName := func(a, b Field) int { return strings.Compare(a.Name, b.Name) }
@@ -138,6 +168,7 @@ func (e *Entry) SetFields(fields []Field) {
 		slices.SortStableFunc(fields, byName)
 	}
 	e.packed.set(fields, e.URL(), e.tail())
+	e.complete = complete(fields)
 	var hash uint64
 	size := 0
 	for i := range fields {

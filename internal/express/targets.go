@@ -1,0 +1,63 @@
+package express
+
+import (
+	"hash/maphash"
+	"sync/atomic"
+)
+
+const (
+	targetBits = 1 << 21         // of a set: 256 KiB
+	mostNoted  = targetBits >> 2 // or too many that were not noted would seem to be
+)
+
+// Targets are those of requests that the cache has stored a response to, or has answered: a hit
+// is likely. Others are handed on without being parsed, because for most of them, such as pages
+// that are not stored, that would be done twice. They are kept as bits of their hashes, so some
+// are in it that were not noted, and those that were not noted for long are gone. The zero value
+// has none. The methods may be called at the same time.
+type Targets struct {
+	recent, before atomic.Pointer[targetSet]
+}
+
+type targetSet struct {
+	words [targetBits / 64]atomic.Uint64
+	noted atomic.Int32 // bits that are set
+}
+
+var targetSeed = maphash.MakeSeed()
+
+// Note takes in the target of a request, as it stood in its first line.
+func (t *Targets) Note(target string) {
+	set := t.recent.Load()
+	if set == nil || set.noted.Load() >= mostNoted {
+		fresh := new(targetSet)
+		if t.recent.CompareAndSwap(set, fresh) {
+			t.before.Store(set)
+		}
+		set = t.recent.Load()
+	}
+	word, bit := set.at(maphash.String(targetSeed, target))
+	if word.Load()&bit == 0 && word.Or(bit)&bit == 0 {
+		set.noted.Add(1)
+	}
+}
+
+// has reports whether a target was noted, or seems to be.
+func (t *Targets) has(target []byte) bool {
+	hash := maphash.Bytes(targetSeed, target)
+	for _, set := range [...]*targetSet{t.recent.Load(), t.before.Load()} {
+		if set == nil {
+			continue
+		}
+		if word, bit := set.at(hash); word.Load()&bit != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// at returns where the bit of a hash is.
+func (s *targetSet) at(hash uint64) (word *atomic.Uint64, bit uint64) {
+	hash %= targetBits
+	return &s.words[hash/64], 1 << (hash % 64)
+}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
+	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
 
@@ -87,7 +88,7 @@ func (f *Files) find(id bodyID, size int64) (has *file, room bool) {
 	defer f.mu.Unlock()
 	if !f.counting {
 		f.counting = true
-		time.AfterFunc(window, f.countAnew)
+		guard.AfterFunc(window, f.countAnew)
 	}
 	if has = f.kept[id]; has != nil && has.size == size { // or it came from a node that has sent less
 		has.sent++
@@ -142,7 +143,7 @@ func (f *Files) countAnew() {
 	}
 	f.counted = [mostCounted]countedBody{}
 	if f.counting = len(f.kept) > 0; f.counting {
-		time.AfterFunc(window, f.countAnew)
+		guard.AfterFunc(window, f.countAnew)
 	}
 }
 

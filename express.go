@@ -137,7 +137,7 @@ func (h *Handler) learnFront(header http.Header, r *http.Request) {
 	}
 	original.Host = r.Host
 	if routes.Find(server.Routes, original.WithContext(r.Context()), hasLane) == h {
-		h.front.Learn(header, r.TLS != nil && (server.Protocols == nil || slices.Contains(server.Protocols, "h3")))
+		h.front.Learn(header, len(server.TLSConnPolicies) > 0 && (server.Protocols == nil || slices.Contains(server.Protocols, "h3")))
 	}
 }
 
@@ -224,10 +224,10 @@ func (site *laneSite) Answer(w *express.Writer, r *http.Request) bool {
 	}
 	defer h.node.Pins.Release(pin)
 	body := pin.Of(s.body)
-	w.FromFile(x.Key, e.Generation, body)
 	if !w.Header(e, h.front) {
 		return false
 	}
+	w.FromFile(x.Key, e.Generation, body)
 	age, member := s.fields(h)
 	w.Field("Age", age)
 	if h.cacheName != "" {

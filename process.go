@@ -75,7 +75,7 @@ type runningConfig struct {
 
 func newProcess(name string, cacheSize int64) *process {
 	p := &process{node: node.New(name, cacheSize), cacheSize: cacheSize, started: time.Now(), events: events.New()}
-	p.laneFiles = express.NewFiles(p.node.Budget, cacheSize/16)
+	p.laneFiles = express.NewFiles(&p.node.Pins, cacheSize/16)
 	p.quiet = gossip.NewLimitedLog(p.config.logger())
 	p.node.Purger.OnPurge = func(one store.Purge, asked bool) {
 		if len(one.Selectors) == 0 {
@@ -92,7 +92,7 @@ func newProcess(name string, cacheSize int64) *process {
 	guard.Report(p.onPanic)
 	guard.Go(func() { p.events.Run(p.node.Over) })
 	guard.Go(func() { p.samples.Keep(p.node.Over, p.counters.sample) })
-	guard.Go(func() { node.KeepMemory(p.node.Over, cacheSize) })
+	guard.Go(func() { node.KeepMemory(p.node.Over, cacheSize, p.laneFiles.Taken) })
 	return p
 }
 

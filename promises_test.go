@@ -50,7 +50,7 @@ func TestImportsGoDown(t *testing.T) {
 		"internal/dashboard":         nil,
 		"internal/purging":           {"internal/node", "internal/peer", "internal/inbound", "internal/store", "internal/rfc9111", "internal/ratelimit"},
 		"internal/warm":              {"internal/guard", "internal/rfc9111"},
-		"internal/express":           {"internal/store", "internal/fill", "internal/guard"},
+		"internal/express":           {"internal/store", "internal/guard"},
 		"internal/harness":           nil,
 		"internal/seed":              nil,
 	}

@@ -419,6 +419,7 @@ func (c *Conn) respond() (ok bool, err error) {
 	}()
 	w := writers.Get().(*Writer)
 	w.conn = c
+	defer w.release()
 	ok = c.site.Answer(w, c.request)
 	return ok, w.finish()
 }

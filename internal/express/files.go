@@ -1,10 +1,10 @@
 package express
 
 import (
+	"encoding/binary"
 	"sync"
 	"time"
 
-	"github.com/caddy-groupcache/caddy-groupcache/internal/fill"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/guard"
 	"github.com/caddy-groupcache/caddy-groupcache/internal/store"
 )
@@ -14,16 +14,15 @@ const (
 	leastFile   = 128 << 10   // bytes: a smaller body is copied as fast
 	leastSent   = 8           // times in a window: to make a file costs some copies
 	window      = time.Second // in which sendings are counted
-	mostCounted = 64          // bodies without a file whose sendings are counted
+	mostCounted = 512         // bodies without a file whose sendings are counted
 	mostFiles   = 256         // each takes a descriptor
 )
 
 // Files are second copies of bodies that clients ask for all the time: each in a sealed file
 // in memory (memfd_create(2)), whose pages the kernel sends as they are (sendfile(2)), where it
-// copies those of the process. A file that is not sent for a second is given up. All are counted
-// in a budget. The methods may be called at the same time.
+// copies those of the process. A file that is not sent for a second is given up. The methods may be called at the same time.
 type Files struct {
-	budget *fill.Budget
+	memory Memory
 	limit  int64 // bytes of all files
 
 	mu       sync.Mutex // guards below
@@ -55,9 +54,22 @@ type file struct {
 	sent, before int // how often, in this window and in the one before
 }
 
-// NewFiles returns Files of at most limit bytes, which come out of a budget.
-func NewFiles(budget *fill.Budget, limit int64) *Files {
-	return &Files{budget: budget, limit: limit, kept: make(map[bodyID]*file)}
+// Memory is what files are counted in.
+type Memory interface {
+	TakeFor(n int64) bool // false: there is no room for so many bytes
+	Give(n int64)
+}
+
+// NewFiles returns Files of at most limit bytes.
+func NewFiles(memory Memory, limit int64) *Files {
+	return &Files{memory: memory, limit: limit, kept: make(map[bodyID]*file)}
+}
+
+// Taken returns how many bytes all files have.
+func (f *Files) Taken() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.taken
 }
 
 // get returns the file of a body, until it is released, or nil if the body has none.
@@ -96,7 +108,7 @@ func (f *Files) find(id bodyID, size int64) (has *file, room bool) {
 		return has, false
 	}
 	has = nil
-	c := &f.counted[id.key[0]%mostCounted]
+	c := &f.counted[binary.LittleEndian.Uint16(id.key[:])%mostCounted]
 	if c.id != id {
 		*c = countedBody{id: id}
 	}
@@ -111,20 +123,13 @@ func (f *Files) find(id bodyID, size int64) (has *file, room bool) {
 // this window. The file that is wanted least makes room for one that is wanted twice as much, so
 // that bodies which are wanted alike do not take turns.
 func (f *Files) takeRoom(size int64, sent int) bool {
-	if f.taken+size > f.limit || f.open >= mostFiles {
-		var id bodyID
-		var least *file
-		for other, one := range f.kept {
-			if least == nil || max(one.sent, one.before) < max(least.sent, least.before) {
-				id, least = other, one
-			}
-		}
-		if least == nil || sent < 2*max(least.sent, least.before) {
-			return false
-		}
-		f.drop(id, least)
+	if size > f.limit {
+		return false
 	}
-	if f.taken+size > f.limit || f.open >= mostFiles || !f.budget.TakeFor(size) {
+	if f.taken+size > f.limit || f.open >= mostFiles {
+		f.dropLeast(sent / 2)
+	}
+	if f.taken+size > f.limit || f.open >= mostFiles || !f.memory.TakeFor(size) {
 		return false
 	}
 	f.taken += size
@@ -132,17 +137,32 @@ func (f *Files) takeRoom(size int64, sent int) bool {
 	return true
 }
 
-// countAnew begins a window, if anything was sent in the one before.
+// dropLeast gives up the file that is wanted least, if it was sent no more than so often in a
+// window. One that is being sent makes no room.
+func (f *Files) dropLeast(sent int) {
+	var id bodyID
+	var least *file
+	for other, one := range f.kept {
+		if one.users == 1 && max(one.sent, one.before) <= sent {
+			id, least, sent = other, one, max(one.sent, one.before)
+		}
+	}
+	if least != nil {
+		f.drop(id, least)
+	}
+}
+
+// countAnew begins a window, if there are files, or are about to be.
 func (f *Files) countAnew() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for id, one := range f.kept {
-		if one.before, one.sent = one.sent, 0; one.before == 0 {
+		if one.before, one.sent = one.sent, 0; one.before == 0 && one.users == 1 { // or its next client makes a second copy
 			f.drop(id, one)
 		}
 	}
 	f.counted = [mostCounted]countedBody{}
-	if f.counting = len(f.kept) > 0; f.counting {
+	if f.counting = f.open > 0; f.counting {
 		guard.AfterFunc(window, f.countAnew)
 	}
 }
@@ -164,7 +184,7 @@ func (f *Files) leave(one *file) {
 func (f *Files) give(size int64) {
 	f.taken -= size
 	f.open--
-	f.budget.Give(size)
+	f.memory.Give(size)
 }
 
 // release ends the use of a file that get has returned; nil is none.

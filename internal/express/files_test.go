@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -122,15 +123,37 @@ func TestHotBodiesAreSentFromFiles(t *testing.T) {
 	}
 	clients.Wait()
 	files.mu.Lock()
-	kept, taken := len(files.kept), files.taken
+	kept := len(files.kept)
 	files.mu.Unlock()
+	taken := files.Taken()
 	if kept < 2 || taken > 2<<20 || budget.Used() != taken {
 		t.Errorf("%d files of %d bytes, %d of the budget", kept, taken, budget.Used())
 	}
+	awaitSent(t, files)
 	files.countAnew() // they were sent in this window, or the one before
 	files.countAnew()
 	if files.open != 0 || files.taken != 0 || budget.Used() != 0 {
 		t.Errorf("%d files and %d bytes are left, %d of the budget", files.open, files.taken, budget.Used())
+	}
+}
+
+// awaitSent waits until no file is being sent: a client has a response before its server knows.
+func awaitSent(t *testing.T, files *Files) {
+	t.Helper()
+	busy := func() bool {
+		files.mu.Lock()
+		defer files.mu.Unlock()
+		for _, one := range files.kept {
+			if one.users > 1 {
+				return true
+			}
+		}
+		return len(files.kept) != files.open
+	}
+	for by := time.Now().Add(time.Minute); busy(); runtime.Gosched() {
+		if time.Now().After(by) {
+			t.Fatal("a file is still being sent")
+		}
 	}
 }
 
@@ -180,10 +203,71 @@ func TestSlowClientsKeepTheirFile(t *testing.T) {
 	}
 }
 
+// TestFilesThatAreSentMakeNoRoom: a file that is being sent is neither given up, which would free
+// nothing and cost a second copy, nor counted anew, and another body waits for its end.
+func TestFilesThatAreSentMakeNoRoom(t *testing.T) {
+	body := largeBody(seed.Of(t).Rand(), 1<<20)
+	budget := fill.NewBudget(1 << 20)
+	files := NewFiles(budget, 1<<20)
+	a, b := bodyID{store.Key{'a'}, 1}, bodyID{store.Key{'b'}, 1}
+	sent := hot(t, files, a, body)
+	for range 10 * leastSent {
+		if files.get(b, body) != nil {
+			t.Fatal("a second file has found room")
+		}
+	}
+	files.countAnew()
+	files.countAnew()
+	if again := files.get(a, body); again != sent {
+		t.Error("the file is given up while it is being sent")
+	}
+	sent.release()
+	sent.release()
+	files.countAnew()
+	files.countAnew()
+	hot(t, files, b, body).release()
+	tooLarge := NewFiles(budget, 1<<19)
+	for range 10 * leastSent {
+		if tooLarge.get(a, body) != nil {
+			t.Fatal("a file larger than all may be has found room")
+		}
+	}
+}
+
+// TestPanicReleasesTheFile: a site that panics while its response is sent, as a module that logs it
+// may, keeps no file.
+func TestPanicReleasesTheFile(t *testing.T) {
+	body := largeBody(seed.Of(t).Rand(), 1<<20)
+	budget := fill.NewBudget(1 << 20)
+	files := NewFiles(budget, 1<<20)
+	hot(t, files, bodyID{store.Key{'a'}, 1}, body).release()
+	client, server := pair(t)
+	site := panicking{body}
+	c := &Conn{Conn: server, l: &Listener{options: Options{Files: files}, open: new(Open)}, site: site}
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = c.respond()
+		t.Error("the site did not panic")
+	}()
+	_ = client.Close()
+	files.countAnew()
+	files.countAnew()
+	if files.open != 0 || budget.Used() != 0 {
+		t.Errorf("%d files and %d bytes are left", files.open, budget.Used())
+	}
+}
+
+type panicking struct{ body []byte }
+
+func (p panicking) Answer(w *Writer, _ *http.Request) bool {
+	w.FromFile(store.Key{'a'}, 1, p.body)
+	panic("of a module that logs")
+}
+
 // TestClientsThatTakeNothingOfAFile: the time-out of writing is that of any other response.
 func TestClientsThatTakeNothingOfAFile(t *testing.T) {
 	body := largeBody(seed.Of(t).Rand(), 1<<20)
-	files := NewFiles(nil, 1<<20)
+	files := NewFiles((*fill.Budget)(nil), 1<<20)
 	one := hot(t, files, bodyID{store.Key{'a'}, 1}, body)
 	defer one.release()
 	client, server := pair(t)
@@ -295,7 +379,7 @@ func TestFilesAreCounted(t *testing.T) {
 // TestFileSendingAllocatesNothing: neither does a response from a file.
 func TestFileSendingAllocatesNothing(t *testing.T) {
 	body := largeBody(seed.Of(t).Rand(), leastFile)
-	files := NewFiles(nil, 1<<20)
+	files := NewFiles((*fill.Budget)(nil), 1<<20)
 	id := bodyID{store.Key{'a'}, 1}
 	hot(t, files, id, body).release()
 	client, server := pair(t)

@@ -12,7 +12,11 @@ import (
 
 // newFile returns a file in memory with the bytes of a body, which nothing can change.
 func newFile(body []byte) (fd int, err error) {
-	fd, err = unix.MemfdCreate("groupcache", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	fd, err = unix.MemfdCreate("groupcache", flags|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // Linux before 6.3
+		fd, err = unix.MemfdCreate("groupcache", flags)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("making a file in memory: %w", err)
 	}

@@ -2,6 +2,7 @@ package express
 
 import (
 	"hash/maphash"
+	"sync"
 	"sync/atomic"
 )
 
@@ -16,6 +17,7 @@ const (
 // are in it that were not noted, and those that were not noted for long are gone. The zero value
 // has none. The methods may be called at the same time.
 type Targets struct {
+	beginning      sync.Mutex // held by the one who begins another set
 	recent, before atomic.Pointer[targetSet]
 }
 
@@ -30,16 +32,25 @@ var targetSeed = maphash.MakeSeed()
 func (t *Targets) Note(target string) {
 	set := t.recent.Load()
 	if set == nil || set.noted.Load() >= mostNoted {
-		fresh := new(targetSet)
-		if t.recent.CompareAndSwap(set, fresh) {
-			t.before.Store(set)
-		}
-		set = t.recent.Load()
+		set = t.begin(set)
 	}
 	word, bit := set.at(maphash.String(targetSeed, target))
 	if word.Load()&bit == 0 && word.Or(bit)&bit == 0 {
 		set.noted.Add(1)
 	}
+}
+
+// begin returns a new set, unless another call has begun one meanwhile.
+func (t *Targets) begin(full *targetSet) *targetSet {
+	t.beginning.Lock()
+	defer t.beginning.Unlock()
+	if set := t.recent.Load(); set != full {
+		return set
+	}
+	t.before.Store(full)
+	set := new(targetSet)
+	t.recent.Store(set)
+	return set
 }
 
 // has reports whether a target was noted, or seems to be.

@@ -30,8 +30,9 @@ const (
 var firstLimit = sync.OnceValue(func() int64 { return debug.SetMemoryLimit(-1) })
 
 // KeepMemory keeps the process below 2 × cacheSize + 128 MiB until ctx ends, as far as
-// it is the cache that takes it. An operator's GOMEMLIMIT stands.
-func KeepMemory(ctx context.Context, cacheSize int64) {
+// it is the cache that takes it. beside is what it takes now that Go does not know of. An
+// operator's GOMEMLIMIT stands.
+func KeepMemory(ctx context.Context, cacheSize int64, beside func() int64) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
@@ -42,7 +43,8 @@ func KeepMemory(ctx context.Context, cacheSize int64) {
 	defer ticks.Stop()
 	for {
 		live, other := memoryInUse()
-		if limit := memoryLimit(2*cacheSize+128<<20-besideGo, was, live, other); limit/memoryStep != set/memoryStep {
+		unknown := beside()
+		if limit := memoryLimit(2*cacheSize+128<<20-besideGo-unknown, was-unknown, live, other); limit/memoryStep != set/memoryStep {
 			debug.SetMemoryLimit(limit)
 			set = limit
 		}

@@ -36,7 +36,7 @@ func TestMemoryLimitEndsWithTheNode(t *testing.T) {
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
-				KeepMemory(ctx, 1<<30)
+				KeepMemory(ctx, 1<<30, func() int64 { return 0 })
 			}()
 			if own == "" {
 				for until := time.Now().Add(30 * time.Second); debug.SetMemoryLimit(-1) == was; time.Sleep(time.Millisecond) {

@@ -50,8 +50,7 @@ func (p *Pins) pin(id peer.ChunkID, chunk []byte) *Pin {
 	defer p.mu.Unlock()
 	pin := p.pinned[id]
 	if pin == nil {
-		n := int64(len(chunk))
-		if p.Taken+n > p.Limit || !p.node.Budget.TakeFor(n) {
+		if !p.take(int64(len(chunk))) {
 			return nil
 		}
 		pin = &Pin{id: id, chunk: chunk}
@@ -59,7 +58,6 @@ func (p *Pins) pin(id peer.ChunkID, chunk []byte) *Pin {
 			p.pinned = make(map[peer.ChunkID]*Pin)
 		}
 		p.pinned[id] = pin
-		p.Taken += n
 	}
 	pin.readers++
 	return pin
@@ -76,7 +74,33 @@ func (p *Pins) Release(pin *Pin) {
 		return
 	}
 	delete(p.pinned, pin.id)
-	n := int64(len(pin.chunk))
+	p.give(int64(len(pin.chunk)))
+}
+
+// TakeFor counts n bytes more for responses that are being written, until Give. It reports false
+// if there is no room for them.
+func (p *Pins) TakeFor(n int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.take(n)
+}
+
+// Give ends what TakeFor began.
+func (p *Pins) Give(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.give(n)
+}
+
+func (p *Pins) take(n int64) bool {
+	if p.Taken+n > p.Limit || !p.node.Budget.TakeFor(n) {
+		return false
+	}
+	p.Taken += n
+	return true
+}
+
+func (p *Pins) give(n int64) {
 	p.Taken -= n
 	p.node.Budget.Give(n)
 }

@@ -123,7 +123,7 @@ func BenchmarkHitDuringPurges(b *testing.B) {
 	purge := func() {
 		for range 10 {
 			purged++
-			node.Owner{Node: h.node}.Purge([]store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.Tag, Value: "deploy" + strconv.Itoa(purged)}}}})
+			node.Owner{Node: h.node}.Purge([]store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.Tag, Value: "deploy" + strconv.Itoa(purged)}}}}, nil)
 		}
 	}
 	var quiet, purging []time.Duration

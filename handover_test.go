@@ -125,7 +125,7 @@ func TestWhatWasPurgedIsNotHandedOver(t *testing.T) {
 	do(c.handlers[1], up, request(t.Context(), target))
 	version.Store(1)
 	all := store.Purge{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.All}}}
-	node.Owner{Node: c.nodes[0]}.Purge([]store.Purge{all})
+	node.Owner{Node: c.nodes[0]}.Purge([]store.Purge{all}, nil)
 	if c.nodes[1].Purger.Log.Knows(all.ID) {
 		t.Fatal("it has heard of it")
 	}
@@ -145,10 +145,10 @@ func TestWhatIsFetchedAfterAPurgeIsHandedOver(t *testing.T) {
 	var calls atomic.Int64
 	up := fixed(&calls, "hello", "Cache-Control", "max-age=60")
 	all := []store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.All}}}}
-	node.Owner{Node: c.nodes[1]}.Purge(all)
+	node.Owner{Node: c.nodes[1]}.Purge(all, nil)
 	target := c.target(1)
 	do(c.handlers[1], up, request(t.Context(), target))
-	node.Owner{Node: c.nodes[0]}.Purge(all)
+	node.Owner{Node: c.nodes[0]}.Purge(all, nil)
 	c.leave(1)
 	wantStatus(t, do(c.handlers[0], up, request(t.Context(), target)), "hit")
 }

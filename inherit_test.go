@@ -160,7 +160,7 @@ func TestWhatWasPurgedDoesNotMove(t *testing.T) {
 	}
 	version = "2"
 	all := store.Purge{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.All}}}
-	node.Owner{Node: c.nodes[2]}.Purge([]store.Purge{all}) // nobody else hears of it
+	node.Owner{Node: c.nodes[2]}.Purge([]store.Purge{all}, nil) // nobody else hears of it
 	for _, target := range targets {
 		if w := do(c.handlers[2], up, request(t.Context(), target)); w.Body.String() != "2" {
 			t.Errorf("%s: %q: %s", target, w.Body, w.Header().Get("Cache-Status"))

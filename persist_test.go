@@ -125,7 +125,7 @@ func TestWhatWasPurgedIsNotRestored(t *testing.T) {
 		}
 		purge := func(n *node.Node, soft bool, kind store.Kind, value string) store.Purge {
 			p := store.Purge{ID: store.NewPurgeID(), Soft: soft, Selectors: []store.Selector{{Kind: kind, Value: value}}}
-			node.Owner{Node: n}.Purge([]store.Purge{p})
+			node.Owner{Node: n}.Purge([]store.Purge{p}, nil)
 			return p
 		}
 		page(before, "/old")
@@ -141,7 +141,7 @@ func TestWhatWasPurgedIsNotRestored(t *testing.T) {
 		time.Sleep(time.Second)
 
 		after := newLife(t, dir)
-		node.Owner{Node: after.node}.Purge([]store.Purge{old}) // another node tells of it, and of later ones
+		node.Owner{Node: after.node}.Purge([]store.Purge{old}, nil) // another node tells of it, and of later ones
 		purge(after.node, false, store.Tag, "b")
 		purge(after.node, true, store.URL, "http://example.com/c")
 		time.Sleep(time.Millisecond) // of two things at one time, the purge is taken to be later
@@ -185,7 +185,7 @@ func TestEachKindOfPurgeMeetsWhatWasSaved(t *testing.T) {
 				if kind == store.OfKey {
 					selector = node.SelectorOf(key)
 				}
-				node.Owner{Node: after.node}.Purge([]store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{selector}}})
+				node.Owner{Node: after.node}.Purge([]store.Purge{{ID: store.NewPurgeID(), Selectors: []store.Selector{selector}}}, nil)
 				time.Sleep(time.Millisecond) // of two things at one time, the purge is taken to be later
 				wantResults(t, after.restores(t), "outdated:1")
 			})
@@ -240,7 +240,7 @@ func TestOneThatRemembersVouches(t *testing.T) {
 	kept := node.NewPersistence(c.nodes[0], "")
 	marker := kept.LeaveMarker()
 	meanwhile := store.Purge{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.Tag, Value: "x"}}}
-	node.Owner{Node: c.nodes[1]}.Purge([]store.Purge{meanwhile}) // which node 0 has not heard of
+	node.Owner{Node: c.nodes[1]}.Purge([]store.Purge{meanwhile}, nil) // which node 0 has not heard of
 	if !kept.Vouched(ctx, marker) || !c.nodes[0].Purger.Log.Knows(meanwhile.ID) {
 		t.Error("nobody has vouched, or not told all")
 	}

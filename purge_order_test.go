@@ -145,7 +145,7 @@ func TestMergingPurgesInAnyOrderComesToTheSame(t *testing.T) {
 				}
 				return fmt.Sprint(all, len(list))
 			}
-			want := outcome(func(n *node.Node) { node.Owner{Node: n}.Purge(purges) })
+			want := outcome(func(n *node.Node) { node.Owner{Node: n}.Purge(purges, nil) })
 			got := outcome(func(n *node.Node) {
 				for range 3 { // again and again, in parts that overlap, in any order
 					for _, i := range random.Perm(len(purges)) {

@@ -272,14 +272,26 @@ func (o Owner) Learn(q *peer.Query) {
 
 // Purge applies purges on this node that another one has told it of, and returns what else
 // this node's configuration has as names of the same responses.
-func (o Owner) Purge(purges []store.Purge) (named []store.Purge) {
+func (o Owner) Purge(purges []store.Purge, room func(n int64) bool) (named []store.Purge, ok bool) {
 	o.Purger.apply(purges, false)
-	for _, one := range purges {
-		if o.Purger.Names != nil && !one.Fleeting {
-			named = append(named, peer.SplitPurge(one, unnamed(o.Purger.Names(one), purges))...)
-		}
+	if room == nil || o.Purger.Names == nil {
+		return nil, true
 	}
-	return named
+	known := selectorsOf(purges)
+	for _, one := range purges {
+		var left []store.Selector
+		single := one
+		for i := range one.Selectors { // one at a time, so that what is not counted yet is little
+			single.Selectors = one.Selectors[i : i+1]
+			for _, s := range unknown(known, o.Purger.Names(single)) {
+				if left = append(left, s); !room(peer.SelectorSize(s)) {
+					return nil, false
+				}
+			}
+		}
+		named = append(named, peer.SplitPurge(one, left)...)
+	}
+	return named, true
 }
 
 // PurgeOldest applies the oldest purges that another node remembers, which has forgotten some.

@@ -434,7 +434,7 @@ func (p *Persistence) LeaveMarker() store.PurgeID {
 	marker := []store.Purge{{ID: store.NewPurgeID()}}
 	p.node.Purger.apply(marker, false)
 	p.node.broadcast(operationPurge, p.node.Others(), markerTimeout, func(ctx context.Context, to peer.Node) error {
-		_, err := p.node.Purger.tell(ctx, to, marker)
+		_, err := p.node.Purger.tell(ctx, to, marker, false)
 		return err
 	})
 	return marker[0].ID

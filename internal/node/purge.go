@@ -138,26 +138,31 @@ func (p *Purger) Everywhere(purges []store.Purge) []Acknowledgement {
 	p.Asked.Store(true)
 	p.apply(purges, true)
 	p.Joining.wait(p.node.Over)
-	acks, named := tellAll(p, purges)
-	if more := peer.SplitPurge(purges[0], unnamed(named, purges)); len(more) > 0 {
+	acks, named := tellAll(p, purges, true)
+	if more := peer.SplitPurge(purges[0], unknown(selectorsOf(purges), named)); len(more) > 0 {
 		p.apply(more, true)
-		again, _ := tellAll(p, more)
+		again, _ := tellAll(p, slices.Concat(purges, more), false) // a node may have come meanwhile
 		acks = bothOf(acks, again)
 	}
 	return acks
 }
 
-// unnamed returns those of some selectors, each once, that no purge has.
-func unnamed(selectors []store.Selector, purges []store.Purge) (left []store.Selector) {
-	seen := make(map[store.Selector]bool)
+// selectorsOf returns the selectors of purges.
+func selectorsOf(purges []store.Purge) map[store.Selector]bool {
+	known := make(map[store.Selector]bool)
 	for _, one := range purges {
 		for _, s := range one.Selectors {
-			seen[s] = true
+			known[s] = true
 		}
 	}
+	return known
+}
+
+// unknown returns the selectors that are not known, each once, and known from now on.
+func unknown(known map[store.Selector]bool, selectors []store.Selector) (left []store.Selector) {
 	for _, s := range selectors {
-		if !seen[s] {
-			seen[s], left = true, append(left, s)
+		if !known[s] {
+			known[s], left = true, append(left, s)
 		}
 	}
 	return left
@@ -178,8 +183,8 @@ func bothOf(acks, again []Acknowledgement) []Acknowledgement {
 }
 
 // tellAll tells all live nodes of purges that this one has applied. It returns what they
-// have answered, and what else names the same responses there.
-func tellAll(p *Purger, purges []store.Purge) (acks []Acknowledgement, named []store.Selector) {
+// have answered, and on request what else names the same responses there.
+func tellAll(p *Purger, purges []store.Purge, names bool) (acks []Acknowledgement, named []store.Selector) {
 	acks = []Acknowledgement{{Name: p.node.Name, Acknowledged: true}}
 	for _, name := range *p.Foreign.Load() {
 		acks = append(acks, Acknowledgement{Name: name, Error: "it speaks another version of the protocol: purge it by its own admin API"})
@@ -205,7 +210,7 @@ func tellAll(p *Purger, purges []store.Purge) (acks []Acknowledgement, named []s
 				named = append(named, one.Selectors...)
 			}
 		}()
-		there, err = p.tell(ctx, to, purges)
+		there, err = p.tell(ctx, to, purges, names)
 		return err
 	})
 	return acks, named
@@ -214,11 +219,11 @@ func tellAll(p *Purger, purges []store.Purge) (acks []Acknowledgement, named []s
 var errNotTold = errors.New("it could not be told")
 
 // tell has another node apply purges, and tries again until ctx ends: a
-// connection may break that was idle or busy for too long. It returns what else names the
-// same responses there.
-func (p *Purger) tell(ctx context.Context, to peer.Node, purges []store.Purge) ([]store.Purge, error) {
+// connection may break that was idle or busy for too long. It returns, on request, what else
+// names the same responses there.
+func (p *Purger) tell(ctx context.Context, to peer.Node, purges []store.Purge, names bool) ([]store.Purge, error) {
 	for {
-		named, err := p.node.Client.Purge(ctx, to, purges)
+		named, err := p.node.Client.Purge(ctx, to, purges, names)
 		if err == nil || !pause(ctx, retryPurge) {
 			return named, err
 		}
@@ -305,7 +310,7 @@ func (p *Purger) Invalidate(id store.PurgeID, space *store.Namespace, selectors 
 	// This node last: a client that sees the change here then finds it everywhere, also if
 	// no request waits for the answers, as after a refresh in the background.
 	p.node.broadcast(operationPurge, p.node.Others(), timeout, func(ctx context.Context, to peer.Node) error {
-		_, err := p.node.Client.Purge(ctx, to, purges)
+		_, err := p.node.Client.Purge(ctx, to, purges, false)
 		return err
 	})
 	p.apply(purges, false)

@@ -59,7 +59,7 @@ func TestPurgeThatArrivesTwiceAtOnce(t *testing.T) {
 		for range tellers {
 			all.Go(func() {
 				<-begin
-				Owner{n}.Purge([]store.Purge{one})
+				Owner{n}.Purge([]store.Purge{one}, nil)
 				if !n.Purger.Log.Knows(one.ID) {
 					t.Error("acknowledged before it is applied")
 				}
@@ -70,5 +70,41 @@ func TestPurgeThatArrivesTwiceAtOnce(t *testing.T) {
 	}
 	if counted := n.Purger.Counts[store.Tag].Load(); counted != purges || told.Load() != purges {
 		t.Errorf("%d counted and %d told of, of %d", counted, told.Load(), purges)
+	}
+}
+
+// TestNamesOfAPurgeAreBounded: a node tells names that its configuration adds to a purge, each
+// once, as far as there is memory, and none if it is not asked for them.
+func TestNamesOfAPurgeAreBounded(t *testing.T) {
+	n := New("n", 16<<20)
+	defer n.end()
+	n.Purger.Names = func(p store.Purge) (named []store.Selector) {
+		if len(p.Selectors) != 1 {
+			t.Errorf("names of %d selectors at once", len(p.Selectors))
+		}
+		for i := range 3 {
+			named = append(named, p.Selectors[0], store.Selector{Kind: store.Tag, Value: fmt.Sprint("other ", i, p.Selectors[0].Value)})
+		}
+		return named
+	}
+	one := store.Purge{ID: store.NewPurgeID(), Selectors: []store.Selector{{Kind: store.Tag, Value: "a"}, {Kind: store.Tag, Value: "b"}}}
+	var taken int64
+	room := func(limit int64) func(int64) bool {
+		taken = 0
+		return func(size int64) bool { taken += size; return taken <= limit }
+	}
+	named, ok := Owner{n}.Purge([]store.Purge{one, one}, room(1<<20))
+	count := 0
+	for _, purge := range named {
+		count += len(purge.Selectors)
+	}
+	if !ok || count != 6 || taken == 0 {
+		t.Errorf("%d names of 6, %v, %d bytes", count, ok, taken)
+	}
+	if named, ok := (Owner{n}).Purge([]store.Purge{one}, room(100)); ok || named != nil {
+		t.Errorf("%v without memory", named)
+	}
+	if named, ok := (Owner{n}).Purge([]store.Purge{one}, nil); !ok || named != nil {
+		t.Errorf("%v that were not asked for", named)
 	}
 }

@@ -39,9 +39,9 @@ func (b backend) Lookup(q *Query, a *Answer) {
 }
 
 func (b backend) Learn(q *Query) { b.learn(q) }
-func (b backend) Purge(purges []store.Purge) []store.Purge {
+func (b backend) Purge(purges []store.Purge, _ func(int64) bool) ([]store.Purge, bool) {
 	b.purge(purges)
-	return nil
+	return nil, true
 }
 func (b backend) PurgeOldest(purges []store.Purge, _ time.Time)  { b.purge(purges) }
 func (b backend) Purges() ([]store.Purge, time.Time)             { return b.purges() }

@@ -368,7 +368,7 @@ func TestPurgesCrossTheWire(t *testing.T) {
 		purges: func() ([]store.Purge, time.Time) { return sent, gone },
 	})
 	c := newClient(t)
-	if _, err := c.Purge(t.Context(), to, sent); err != nil {
+	if _, err := c.Purge(t.Context(), to, sent, false); err != nil {
 		t.Fatal(err)
 	}
 	same := func(got []store.Purge) {
@@ -397,7 +397,7 @@ func TestPurgesCrossTheWire(t *testing.T) {
 		t.Errorf("%v, dropped %v", err, dropped)
 	}
 	s.Close()
-	if _, err := c.Purge(t.Context(), to, sent); err == nil {
+	if _, err := c.Purge(t.Context(), to, sent, false); err == nil {
 		t.Error("a node that is gone has purged")
 	}
 }

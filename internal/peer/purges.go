@@ -179,18 +179,43 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	inTime()
-	var named []store.Purge
-	if dropped.IsZero() {
-		named = s.backend.Purge(purges)
-	} else {
+	if !dropped.IsZero() {
 		s.backend.PurgeOldest(purges, dropped)
-	}
-	if len(named) == 0 {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	w.Header().Set(namedField, "1")
-	_, _ = w.Write(EncodePurges(named, time.Time{})) // the asker is gone: nobody to tell
+	var names func(int64) bool
+	if r.URL.RawQuery == withNames && sizeOfAll(purges) <= 2*purgeMessage {
+		names = room.upTo(maxPurgeMessage / 2)
+	}
+	named, ok := s.backend.Purge(purges, names)
+	switch {
+	case !ok:
+		http.Error(w, "too many names", http.StatusInsufficientStorage)
+	case len(named) == 0:
+		w.WriteHeader(http.StatusOK)
+	default:
+		w.Header().Set(namedField, "1")
+		_, _ = w.Write(EncodePurges(named, time.Time{})) // the asker is gone: nobody to tell
+	}
+}
+
+// upTo returns what takes memory little by little, in blocks, up to a limit.
+func (t *takings) upTo(limit int64) func(n int64) bool {
+	const block = 64 << 10
+	var used, taken int64
+	return func(n int64) bool {
+		if used += n; used > limit {
+			return false
+		}
+		for taken < used {
+			if !t.take(block) {
+				return false
+			}
+			taken += block
+		}
+		return true
+	}
 }
 
 func (s *Server) purges(w http.ResponseWriter, r *http.Request) {
@@ -235,6 +260,9 @@ const (
 
 	// namedField is that of an answer to a purge which has purges itself: see Client.Purge.
 	namedField = "Groupcache-Named"
+
+	// withNames is the query of one that asks for them.
+	withNames = "names"
 )
 
 // batchOf returns how many of some purges go together, of about so many bytes of memory.
@@ -248,10 +276,20 @@ func batchOf(purges []store.Purge, about int64) (n int) {
 func sizeOf(p store.Purge) int64 {
 	size := int64(purgeSize)
 	for _, s := range p.Selectors {
-		size += selectorSize + int64(len(s.Value))
+		size += SelectorSize(s)
 	}
 	return size
 }
+
+func sizeOfAll(purges []store.Purge) (size int64) {
+	for _, one := range purges {
+		size += sizeOf(one)
+	}
+	return size
+}
+
+// SelectorSize is what a selector takes in memory, in bytes.
+func SelectorSize(s store.Selector) int64 { return selectorSize + int64(len(s.Value)) }
 
 // SplitPurge returns purges like one, of selectors of which each purge fits a message.
 func SplitPurge(like store.Purge, selectors []store.Selector) (purges []store.Purge) {
@@ -271,11 +309,15 @@ func SplitPurge(like store.Purge, selectors []store.Selector) (purges []store.Pu
 // Purge has a node apply purges. A nil error means that it has: from now on it serves
 // nothing that was fetched before. The breaker is not asked, because each node
 // counts. If the node's configuration has other names for the same responses, these are
-// returned, as purges: other nodes may have stored responses under them.
-func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge) (named []store.Purge, err error) {
+// returned on request, as purges: other nodes may have stored responses under them.
+func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge, names bool) (named []store.Purge, err error) {
+	path := pathPurge
+	if names {
+		path += "?" + withNames
+	}
 	for len(purges) > 0 {
 		n := batchOf(purges, purgeMessage)
-		some, err := c.purge(ctx, to, purges[:n], time.Time{})
+		some, err := c.purge(ctx, to, path, purges[:n], time.Time{})
 		if err != nil {
 			return nil, err
 		}
@@ -285,19 +327,22 @@ func (c *Client) Purge(ctx context.Context, to Node, purges []store.Purge) (name
 }
 
 // purge has a node apply purges that fit one message.
-func (c *Client) purge(ctx context.Context, to Node, purges []store.Purge, dropped time.Time) (named []store.Purge, err error) {
+func (c *Client) purge(ctx context.Context, to Node, path string, purges []store.Purge, dropped time.Time) (named []store.Purge, err error) {
 	body := EncodePurges(purges, dropped)
-	resp, err := c.post(ctx, to, pathPurge, bytes.NewReader(body), int64(len(body)))
-	if err == nil && resp.Header.Get(namedField) != "" {
-		frames, room := c.frames(resp.Body), takings{memory: c.Reserve}
-		named, _, err = decodePurges(frames, room.take)
-		room.release()
-		frames.close()
+	resp, err := c.post(ctx, to, path, bytes.NewReader(body), int64(len(body)))
+	if err == nil {
+		if resp.Header.Get(namedField) != "" {
+			frames, room := c.frames(resp.Body), takings{memory: c.Reserve}
+			named, _, err = decodePurges(frames, room.take)
+			room.release()
+			frames.close()
+		}
+		err = errors.Join(err, resp.Body.Close()) // or what is not read of it holds up the connection
 	}
 	if err != nil {
 		return nil, fmt.Errorf("purging at %s: %w", to.Name, causeOf(ctx, err))
 	}
-	return named, resp.Body.Close()
+	return named, nil
 }
 
 // PurgeAll has a node apply all purges that this one remembers, which may be many, some at a
@@ -307,7 +352,7 @@ func (c *Client) PurgeAll(ctx context.Context, to Node, purges []store.Purge, dr
 	for len(purges) > 0 {
 		n := batchOf(purges, purgeBatch)
 		batch, cancel := context.WithTimeoutCause(ctx, each, ErrTimeout)
-		_, err := c.purge(batch, to, purges[:n], dropped)
+		_, err := c.purge(batch, to, pathPurge, purges[:n], dropped)
 		cancel()
 		if err != nil {
 			return err

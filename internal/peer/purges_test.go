@@ -91,7 +91,7 @@ func TestPurgesBeyondAMessage(t *testing.T) {
 			got = append(got, p.ID)
 		}
 	}})
-	if _, err := newClient(t).Purge(t.Context(), to, purges); err != nil {
+	if _, err := newClient(t).Purge(t.Context(), to, purges, false); err != nil {
 		t.Error(err)
 	}
 	if len(got) != len(purges) || got[0] != 1 || got[len(got)-1] != purges[len(purges)-1].ID {

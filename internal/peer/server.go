@@ -41,8 +41,9 @@ type Backend interface {
 	// generation under which the response is stored, or why it is not.
 	Publish(ctx context.Context, p *Publication) (store.Generation, rfc9111.Reason)
 	// Purge applies purges, and remembers those that have an ID. It returns what else names
-	// the same responses by the node's own configuration, as purges; nil: nothing.
-	Purge(purges []store.Purge) (named []store.Purge)
+	// the same responses by the node's own configuration, as purges, if room is not nil, which
+	// tells whether there is memory for so many bytes more; ok is false if there is not.
+	Purge(purges []store.Purge, room func(n int64) bool) (named []store.Purge, ok bool)
 	// PurgeOldest is Purge for the oldest that another node remembers. It has forgotten older
 	// ones, of which the youngest arrived there at a time.
 	PurgeOldest(purges []store.Purge, dropped time.Time)

@@ -103,7 +103,13 @@ func (t *recorder) interim(status int) {
 		return
 	}
 	// Whoever follows waits for the final one, and not for this client to take this one.
-	defer guard.AfterFunc(t.x.PeerTimeout, t.x.stall).Stop()
+	stalled := make(chan struct{})
+	timer := guard.AfterFunc(t.x.PeerTimeout, func() { defer close(stalled); t.x.stall() })
+	defer func() {
+		if !timer.Stop() { // or the flight would end amid the final one
+			<-stalled
+		}
+	}()
 	dst := t.ResponseWriter.Header()
 	was := dst.Clone()
 	t.adoptHeader()

@@ -152,6 +152,7 @@ func (t *transport) receive(raw net.Conn, leave func()) {
 		}
 		conn = secured
 	}
+	leave() // what waits for memberlist is no handshake
 	s, ok := t.track(conn, raw, true)
 	if !ok {
 		return

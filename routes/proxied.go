@@ -102,7 +102,8 @@ func (a *Route) MadeOf(repl *caddy.Replacer, own http.Header, targeted []string)
 // askedTwo reports whether the upstream that was asked last is one of a proxy in
 // handle_response of another, as where X-Accel-Redirect names a file of a storage. The first
 // upstream has decided about this client, and what the second says has taken the place of
-// what the first did in the placeholders. An address that both have counts as the second's.
+// what the first did in the placeholders. An address that both have counts as the second's, and
+// so does one with a placeholder, which may say something else by now.
 func (a *Route) askedTwo(repl *caddy.Replacer) bool {
 	if a == nil || len(a.second) == 0 {
 		return false
@@ -110,8 +111,8 @@ func (a *Route) askedTwo(repl *caddy.Replacer) bool {
 	asked, _ := repl.GetString(proxiedAddress)
 	return slices.ContainsFunc(a.second, func(proxy *reverseproxy.Handler) bool {
 		return proxy.DynamicUpstreams != nil || slices.ContainsFunc(proxy.Upstreams, func(one *reverseproxy.Upstream) bool {
-			address, err := caddy.ParseNetworkAddress(repl.ReplaceAll(one.Dial, ""))
-			return err != nil || address.JoinHostPort(0) == asked
+			address, err := caddy.ParseNetworkAddress(one.Dial)
+			return err != nil || strings.Contains(one.Dial, "{") || address.JoinHostPort(0) == asked
 		})
 	})
 }

@@ -230,6 +230,11 @@ func TestAuthenticationBehindTheCache(t *testing.T) {
 		"after another":       "CACHE\nhandle_path /other/* {\nreverse_proxy UPSTREAM\n}\nhandle /in/* {\n" + basic + "reverse_proxy UPSTREAM\n}\nhandle {\nreverse_proxy UPSTREAM\n}",
 		"an empty list":       "CACHE\nroute /in/* {\nreverse_proxy UPSTREAM {\nrewrite /auth\n@ok status 2xx\nhandle_response @ok {\n}\n}\n}\nreverse_proxy UPSTREAM",
 		"a list with matcher": "CACHE\nroute /in/* {\nreverse_proxy UPSTREAM {\nrewrite /auth\n@ok status 2xx\nhandle_response @ok {\nrespond /in/b denied 403\n}\n}\n}\nreverse_proxy UPSTREAM",
+		"fields only":         "CACHE\nroute /in/* {\nreverse_proxy UPSTREAM {\nrewrite /auth\n@ok status 2xx\nhandle_response @ok {\ncopy_response_headers\n}\n}\n}\nreverse_proxy UPSTREAM",
+		"a group passed over": "CACHE\nroute /in/* {\nreverse_proxy UPSTREAM {\nrewrite /auth\nhandle_response {\n@ok expression {rp.status_code} == 200\nhandle @ok {\n}\nhandle {\nrespond 401\n}\n}\n}\n}\nreverse_proxy UPSTREAM",
+		"a nested matcher":    "CACHE\nroute /in/* {\nreverse_proxy UPSTREAM {\nrewrite /auth\n@ok status 2xx\nhandle_response @ok {\nroute {\nrespond /in/b denied 403\n}\n}\n}\n}\nreverse_proxy UPSTREAM",
+		"early hints":         "CACHE\nroute /in/* {\nreverse_proxy UPSTREAM {\nrewrite /auth\n@ok status 2xx\nhandle_response @ok {\nrespond 103\n}\n}\n}\nreverse_proxy UPSTREAM",
+		"files or more":       "CACHE\nroute /in/* {\nreverse_proxy UPSTREAM {\nrewrite /auth\n@ok status 2xx\nhandle_response @ok {\nfile_server {\npass_thru\n}\n}\n}\n}\nreverse_proxy UPSTREAM",
 		"of what is made":     "route {\nCACHE\n@in path /in/*\nrequest_header @in X-Made in\n@made header X-Made in\nroute @made {\n" + forward + "}\nreverse_proxy UPSTREAM\n}",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -47,28 +47,11 @@ func (s *surroundings) routeBehind(one caddyhttp.Route) {
 	s.behind(one.Handlers)
 	s.chain = s.chain[:length]
 	switch {
-	case ends(one):
+	case s.replies.ends(one):
 		s.rewritten = s.rewritten[:before]
 	case one.Group != "" && len(s.rewritten) > before: // no request comes to others of the group
 		s.rewritten = append(s.rewritten[:before], one.Group)
 	}
-}
-
-// ends reports whether no request goes on from a route to those after it.
-func ends(one caddyhttp.Route) bool {
-	return one.Terminal || slices.ContainsFunc(one.Handlers, func(handler caddyhttp.MiddlewareHandler) bool {
-		switch handler := handler.(type) {
-		case *caddyhttp.Subroute:
-			return slices.ContainsFunc(handler.Routes, func(one caddyhttp.Route) bool { return len(one.MatcherSets) == 0 && ends(one) })
-		case *reverseproxy.Handler:
-			return !asksWho(handler)
-		case *fileserver.FileServer:
-			return !handler.PassThru
-		case *caddyhttp.StaticResponse:
-			return true
-		}
-		return false
-	})
 }
 
 // looksAtMade reports whether a matcher behind the cache looks at what handlers between make.
@@ -118,7 +101,7 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 			}
 		}
 		switch {
-		case asksWho(handler):
+		case s.replies.asksWho(handler):
 			s.guards = append(s.guards, slices.Clone(s.chain))
 		case moduleID(handler) == "http.handlers.rewrite":
 			s.rewritten = append(s.rewritten, "")
@@ -163,29 +146,6 @@ func (a *Route) Guarded(r *http.Request) bool {
 			ok, err := sets.AnyMatchWithError(r)
 			return !ok && err == nil
 		})
-	})
-}
-
-// asksWho reports whether a handler lets only some clients on: an authentication, or a proxy
-// that hands a request on if its upstream agrees, as forward_auth does: where no route in
-// handle_response answers, Caddy goes on with the handlers after the proxy.
-func asksWho(handler caddyhttp.MiddlewareHandler) bool {
-	proxy, is := handler.(*reverseproxy.Handler)
-	return moduleID(handler) == "http.handlers.authentication" || is && slices.ContainsFunc(proxy.HandleResponse, func(one caddyhttp.ResponseHandler) bool {
-		return one.StatusCode == "" && !slices.ContainsFunc(one.Routes, func(route caddyhttp.Route) bool {
-			return len(route.MatcherSets) == 0 && mayAnswer(route)
-		})
-	})
-}
-
-// mayAnswer reports whether a route has a handler that does more than to change a request.
-func mayAnswer(one caddyhttp.Route) bool {
-	return slices.ContainsFunc(one.Handlers, func(handler caddyhttp.MiddlewareHandler) bool {
-		switch strings.TrimPrefix(moduleID(handler), "http.handlers.") {
-		case "vars", "headers", "map", "rewrite", "log_append":
-			return false
-		}
-		return true
 	})
 }
 

@@ -255,7 +255,7 @@ func Around(app *caddyhttp.App, of *Cache) *Route {
 	var own, others []*caddyhttp.Server // that have handlers of the group
 	for _, name := range slices.Sorted(maps.Keys(app.Servers)) {
 		server := app.Servers[name]
-		s.named = server.NamedRoutes
+		s.named, s.replies = server.NamedRoutes, newAnswering(server)
 		s.hostChanges = s.changesHost(server.Routes)
 		switch {
 		case s.list(server.Routes):
@@ -311,7 +311,8 @@ func portsOf(s *caddyhttp.Server) string {
 type surroundings struct {
 	cache    *Cache
 	named    map[string]*caddyhttp.Route
-	invoked  []string // named routes that are being walked: none invokes itself for ever
+	invoked  []string   // named routes that are being walked: none invokes itself for ever
+	replies  *answering // of the server that is being walked
 	listener string
 
 	byMethod         bool

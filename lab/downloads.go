@@ -109,7 +109,7 @@ func (l *load) downloads(n *node, path, part string, rate int) (d reading) {
 // changeFiles has parts of files stored that then change, all at once, and later one
 // upstream after the other. What a client gets is whole, and of one edition.
 func changeFiles(t *trial) error {
-	const files = 8
+	const files, more = 8, 20 // many more would throw out the pages of the load
 	anywhere := func() *node { return t.nodes[rand.IntN(len(t.nodes))] }
 	parts := []string{"bytes=1100000-1100099", "bytes=-100", "bytes=0-99"} // for the last one the whole is fetched
 	path := func(i int) string { return fmt.Sprintf("/%s/%d", large, i) }
@@ -133,12 +133,12 @@ func changeFiles(t *trial) error {
 	var all sync.WaitGroup
 	for client := range 8 {
 		all.Go(func() {
-			for i := files + client; time.Now().Before(end); i++ {
+			for i := client; time.Now().Before(end); i++ {
 				part := ""
 				if rand.IntN(2) == 0 {
 					part = parts[rand.IntN(len(parts))]
 				}
-				t.load.downloads(anywhere(), path(i), part, 0)
+				t.load.downloads(anywhere(), path(files+i%more), part, 0)
 			}
 		})
 	}

@@ -1,7 +1,9 @@
 package express
 
 import (
+	"bytes"
 	"hash/maphash"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -11,11 +13,12 @@ const (
 	mostNoted  = targetBits >> 2 // or too many that were not noted would seem to be
 )
 
-// Targets are those of requests that the cache has stored a response to, or has answered: a hit
-// is likely. Others are handed on without being parsed, because for most of them, such as pages
-// that are not stored, that would be done twice. They are kept as bits of their hashes, so some
-// are in it that were not noted, and those that were not noted for long are gone. The zero value
-// has none. The methods may be called at the same time.
+// Targets are the paths of requests that the cache has stored a response to, or has answered: a
+// hit is likely. Others are handed on without being parsed, because for most of them, such as
+// pages that are not stored, that would be done twice. Queries don't count: the cache may ignore
+// some of it. They are kept as bits of their hashes, so some are in it that were not noted, and
+// those that were not noted for long are gone. The zero value has none. The methods may be called
+// at the same time.
 type Targets struct {
 	beginning      sync.Mutex // held by the one who begins another set
 	recent, before atomic.Pointer[targetSet]
@@ -34,7 +37,8 @@ func (t *Targets) Note(target string) {
 	if set == nil || set.noted.Load() >= mostNoted {
 		set = t.begin(set)
 	}
-	word, bit := set.at(maphash.String(targetSeed, target))
+	path, _, _ := strings.Cut(target, "?")
+	word, bit := set.at(maphash.String(targetSeed, path))
 	if word.Load()&bit == 0 && word.Or(bit)&bit == 0 {
 		set.noted.Add(1)
 	}
@@ -53,9 +57,10 @@ func (t *Targets) begin(full *targetSet) *targetSet {
 	return set
 }
 
-// has reports whether a target was noted, or seems to be.
+// has reports whether the path of a target was noted, or seems to be.
 func (t *Targets) has(target []byte) bool {
-	hash := maphash.Bytes(targetSeed, target)
+	path, _, _ := bytes.Cut(target, []byte("?"))
+	hash := maphash.Bytes(targetSeed, path)
 	for _, set := range [...]*targetSet{t.recent.Load(), t.before.Load()} {
 		if set == nil {
 			continue

@@ -419,9 +419,8 @@ func (c *Conn) respond() (ok bool, err error) {
 	}()
 	w := writers.Get().(*Writer)
 	w.conn = c
-	defer w.release()
-	ok = c.site.Answer(w, c.request)
-	return ok, w.finish()
+	defer func() { err = w.finish() }() // and never later: it is another response's then
+	return c.site.Answer(w, c.request), nil
 }
 
 // find works out which site is in charge of the request at the front of b, and where

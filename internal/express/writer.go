@@ -124,17 +124,11 @@ func (w *Writer) writeAll(head, body []byte) {
 	w.parts, w.vec = [2][]byte{}, nil
 }
 
-// release lets go of the file, also if the site has panicked.
-func (w *Writer) release() {
-	w.file.release()
-	w.file = nil
-}
-
 // finish gives the writer back, and returns what has become of the response.
 func (w *Writer) finish() error {
 	err := w.err
-	w.release()
-	w.conn, w.err = nil, nil
+	w.file.release()
+	w.conn, w.err, w.file = nil, nil, nil
 	if w.head = w.head[:0]; cap(w.head) <= maxHead {
 		writers.Put(w)
 	}

@@ -146,7 +146,7 @@ func TestValidationThatIsOfNoUse(t *testing.T) {
 }
 
 // TestValidationThatIsItsClientsAlone: a 304 that says so, though the response that it confirms
-// does not, costs the upstream no more requests than without a cache, and is nobody else's.
+// does not, costs the upstream no more requests than without a cache, and no other client gets it.
 func TestValidationThatIsItsClientsAlone(t *testing.T) {
 	for _, says := range []string{"private", "no-store", "private, max-age=60"} {
 		synctest.Test(t, func(t *testing.T) {

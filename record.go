@@ -102,7 +102,7 @@ func (t *recorder) interim(status int) {
 		t.passHeader(status)
 		return
 	}
-	// Whoever follows waits for the final one, and not for this client to take this one.
+	// Followers wait for the final response, and not for this client to take the interim one.
 	stalled := make(chan struct{})
 	timer := guard.AfterFunc(t.x.PeerTimeout, func() { defer close(stalled); t.x.stall() })
 	defer func() {

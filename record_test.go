@@ -155,8 +155,8 @@ func (w stalledWriter) WriteHeader(status int) {
 	<-w.let
 }
 
-// TestClientThatTakesNoInterimResponse holds up nobody else: the requests that follow it ask
-// for themselves, and it gets its response when it takes one.
+// TestClientThatTakesNoInterimResponse: other requests do not wait for the client: they ask
+// for themselves, and the client gets its response when it takes one.
 func TestClientThatTakesNoInterimResponse(t *testing.T) {
 	for owner := range 2 {
 		synctest.Test(t, func(t *testing.T) {

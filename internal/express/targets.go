@@ -20,7 +20,7 @@ const (
 // those that were not noted for long are gone. The zero value has none. The methods may be called
 // at the same time.
 type Targets struct {
-	beginning      sync.Mutex // held by the one who begins another set
+	beginning      sync.Mutex // held while another set is begun
 	recent, before atomic.Pointer[targetSet]
 }
 

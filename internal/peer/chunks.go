@@ -309,7 +309,7 @@ func (s *Server) chunk(w http.ResponseWriter, r *http.Request) {
 		}
 		out.end(store.Digest(chunk), id.Generation)
 	}
-	_ = out.flush() // the asker is gone: nobody to tell
+	_ = out.flush() // an error is that of an asker that is gone
 }
 
 // chunks answers which of some chunks are here.
@@ -333,7 +333,7 @@ func (s *Server) chunks(w http.ResponseWriter, r *http.Request) {
 	})
 	out := frameWriter{w: w}
 	out.frame(frameChunk, func(e *encoder) { e.indexes(there) })
-	_ = out.flush() // the asker is gone: nobody to tell
+	_ = out.flush() // an error is that of an asker that is gone
 }
 
 func (s *Server) store(w http.ResponseWriter, r *http.Request) {

@@ -196,7 +196,7 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
 	default:
 		w.Header().Set(namedField, "1")
-		_, _ = w.Write(EncodePurges(named, time.Time{})) // the asker is gone: nobody to tell
+		_, _ = w.Write(EncodePurges(named, time.Time{})) // an error is that of an asker that is gone
 	}
 }
 
@@ -235,7 +235,7 @@ func (s *Server) purges(w http.ResponseWriter, r *http.Request) {
 	if n < len(all) {
 		w.Header().Set(moreField, all[len(all)-1].ID.String())
 	}
-	_, _ = w.Write(EncodePurges(all[:n], dropped)) // the asker is gone: nobody to tell
+	_, _ = w.Write(EncodePurges(all[:n], dropped)) // an error is that of an asker that is gone
 }
 
 // purgeBatch is about how much of purges goes in one request or answer, in bytes of

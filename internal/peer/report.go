@@ -80,7 +80,7 @@ func writeReport(w http.ResponseWriter, report any) {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
-	_, _ = w.Write(b) // the asker is gone: nobody to tell
+	_, _ = w.Write(b) // an error is that of an asker that is gone
 }
 
 // Inspect asks a node what it knows of a query's key. The breaker is not asked:

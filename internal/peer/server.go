@@ -251,7 +251,7 @@ func (s *Server) lookup(w http.ResponseWriter, r *http.Request) {
 	}
 	a := &Answer{key: q.Key, out: frameWriter{w: w}, flusher: http.NewResponseController(w), ctx: r.Context()}
 	s.backend.Lookup(q, a)
-	_ = a.out.flush() // the asker is gone: nobody to tell
+	_ = a.out.flush() // an error is that of an asker that is gone
 }
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) {

@@ -561,10 +561,12 @@ func (s *staleResponse) confirm(t *recorder) recorderState {
 	if lent := x.h.policy.Lent(answer, stale); lent != nil && why != rfc9111.StrayNotModified && x.decision.StaleBody != nil && !x.background {
 		s.renewed, x.leftOut = lent, x.h.policy.LeftOut(answer, stale.Status, stale.Header(), stale.Groups())
 		x.validation.End(0)
+	} else {
+		why = rfc9111.StrayNotModified
 	}
 	x.h.node.Store.Drop(x.Key, stale)
-	x.Without = stale.Generation       // or the owner would offer it again
-	x.giveUp(rfc9111.StrayNotModified) // whose next response may be for all
+	x.Without = stale.Generation // or the owner would offer it again
+	x.giveUp(why)
 	return silent
 }
 

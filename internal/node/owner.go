@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/caddy-groupcache/caddy-groupcache/internal/peer"
@@ -270,6 +271,9 @@ func (o Owner) Learn(q *peer.Query) {
 	}
 }
 
+// namedAtOnce is how many selectors are given their names together.
+const namedAtOnce = 64
+
 // Purge applies purges on this node that another one has told it of, and returns what else
 // this node's configuration has as names of the same responses.
 func (o Owner) Purge(purges []store.Purge, room func(n int64) bool) (named []store.Purge, ok bool) {
@@ -280,10 +284,9 @@ func (o Owner) Purge(purges []store.Purge, room func(n int64) bool) (named []sto
 	known := selectorsOf(purges)
 	for _, one := range purges {
 		var left []store.Selector
-		single := one
-		for i := range one.Selectors { // one at a time, so that what is not counted yet is little
-			single.Selectors = one.Selectors[i : i+1]
-			for _, s := range unknown(known, o.Purger.Names(single)) {
+		few := one
+		for few.Selectors = range slices.Chunk(one.Selectors, namedAtOnce) { // so that what is not counted yet is little
+			for _, s := range unknown(known, o.Purger.Names(few)) {
 				if left = append(left, s); !room(peer.SelectorSize(s)) {
 					return nil, false
 				}

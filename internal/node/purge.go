@@ -139,7 +139,7 @@ func (p *Purger) Everywhere(purges []store.Purge) []Acknowledgement {
 	p.apply(purges, true)
 	p.Joining.wait(p.node.Over)
 	acks, named := tellAll(p, purges, true)
-	if more := peer.SplitPurge(purges[0], unknown(selectorsOf(purges), named)); len(more) > 0 {
+	if more := peer.SplitPurge(purges[0], named); len(more) > 0 {
 		p.apply(more, true)
 		again, _ := tellAll(p, slices.Concat(purges, more), false) // a node may have come meanwhile
 		acks = bothOf(acks, again)
@@ -193,7 +193,8 @@ func tellAll(p *Purger, purges []store.Purge, names bool) (acks []Acknowledgemen
 	if len(others) == 0 {
 		p.outdates.call()
 	}
-	var mu sync.Mutex // guards acks and named
+	known := selectorsOf(purges)
+	var mu sync.Mutex // guards acks, named and known
 	p.node.broadcast(operationPurge, others, PurgeDeadline, func(ctx context.Context, to peer.Node) error {
 		var there []store.Purge
 		err := errNotTold // if to tell it panics
@@ -207,7 +208,7 @@ func tellAll(p *Purger, purges []store.Purge, names bool) (acks []Acknowledgemen
 			defer mu.Unlock()
 			acks = append(acks, ack)
 			for _, one := range there {
-				named = append(named, one.Selectors...)
+				named = append(named, unknown(known, one.Selectors)...) // most nodes say the same
 			}
 		}()
 		there, err = p.tell(ctx, to, purges, names)

@@ -79,11 +79,13 @@ func TestNamesOfAPurgeAreBounded(t *testing.T) {
 	n := New("n", 16<<20)
 	defer n.end()
 	n.Purger.Names = func(p store.Purge) (named []store.Selector) {
-		if len(p.Selectors) != 1 {
+		if len(p.Selectors) > namedAtOnce {
 			t.Errorf("names of %d selectors at once", len(p.Selectors))
 		}
-		for i := range 3 {
-			named = append(named, p.Selectors[0], store.Selector{Kind: store.Tag, Value: fmt.Sprint("other ", i, p.Selectors[0].Value)})
+		for _, s := range p.Selectors {
+			for i := range 3 {
+				named = append(named, s, store.Selector{Kind: store.Tag, Value: fmt.Sprint("other ", i, s.Value)})
+			}
 		}
 		return named
 	}

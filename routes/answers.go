@@ -16,6 +16,7 @@ type answering struct {
 	named   map[string]*caddyhttp.Route
 	invoked []string        // named routes that are being looked at
 	shared  map[string]bool // groups in more than one list: a route elsewhere may have had their turn
+	catches bool            // some subroute has routes for errors: an error may go on anywhere then
 }
 
 func newAnswering(server *caddyhttp.Server) *answering {
@@ -30,6 +31,9 @@ func newAnswering(server *caddyhttp.Server) *answering {
 				lists[group] = &routes[0]
 			}
 			for _, handler := range routes[i].Handlers {
+				if list, is := handler.(*caddyhttp.Subroute); is && list.Errors != nil {
+					a.catches = true
+				}
 				s.eachList(handler, walk)
 			}
 		}
@@ -39,7 +43,9 @@ func newAnswering(server *caddyhttp.Server) *answering {
 }
 
 // ends reports whether no request goes on from a route to those after it.
-func (a *answering) ends(one caddyhttp.Route) bool { return one.Terminal || a.any(one.Handlers) }
+func (a *answering) ends(one caddyhttp.Route) bool {
+	return one.Terminal && !a.catches || a.any(one.Handlers)
+}
 
 // list reports whether routes answer every request. A route without matchers does, unless
 // another one of its group has had its turn: Caddy passes it over then. Behind a terminal
@@ -68,13 +74,13 @@ func (a *answering) any(handlers []caddyhttp.MiddlewareHandler) bool {
 func (a *answering) handler(handler caddyhttp.MiddlewareHandler) bool {
 	switch handler := handler.(type) {
 	case *caddyhttp.StaticError, *reverseproxy.CopyResponseHandler:
-		return true
+		return !a.catches
 	case *caddyhttp.StaticResponse:
 		return handler.Abort || isFinal(handler.StatusCode)
 	case *fileserver.FileServer:
-		return !handler.PassThru
+		return !handler.PassThru && !a.catches
 	case *reverseproxy.Handler:
-		return !a.asksWho(handler)
+		return !a.asksWho(handler) && !a.catches
 	case *caddyhttp.Subroute: // its routes for errors go on to the same handlers
 		return a.list(handler.Routes) && (handler.Errors == nil || a.list(handler.Errors.Routes))
 	case *caddyhttp.Invoke:

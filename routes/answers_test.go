@@ -87,3 +87,29 @@ func TestProxyWhoseListMayPassIsAnAuthentication(t *testing.T) {
 		}
 	}
 }
+
+// TestErrorsMayGoOn: where a subroute has routes for errors, which Caddyfiles don't make, a handler
+// that may fail answers nothing for sure, and ends no rewrite.
+func TestErrorsMayGoOn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		handler caddyhttp.MiddlewareHandler
+		passes  bool
+	}{
+		"respond":       {&caddyhttp.StaticResponse{}, false},
+		"error":         {&caddyhttp.StaticError{}, true},
+		"file_server":   {&fileserver.FileServer{}, true},
+		"copy_response": {&reverseproxy.CopyResponseHandler{}, true},
+		"a proxy":       {&reverseproxy.Handler{}, true},
+	} {
+		one := caddyhttp.Route{Handlers: []caddyhttp.MiddlewareHandler{tt.handler}, Terminal: true}
+		proxy := &reverseproxy.Handler{HandleResponse: []caddyhttp.ResponseHandler{{Routes: caddyhttp.RouteList{one}}}}
+		around := &caddyhttp.Subroute{
+			Routes: caddyhttp.RouteList{{Handlers: []caddyhttp.MiddlewareHandler{proxy}}},
+			Errors: &caddyhttp.HTTPErrorConfig{},
+		}
+		a := newAnswering(&caddyhttp.Server{Routes: caddyhttp.RouteList{{Handlers: []caddyhttp.MiddlewareHandler{around}}}})
+		if asks, ends := a.asksWho(proxy), a.ends(one); asks != tt.passes || ends == tt.passes {
+			t.Errorf("%s: the proxy is an authentication: %v; the route ends: %v", name, asks, ends)
+		}
+	}
+}

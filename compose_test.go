@@ -184,6 +184,36 @@ func TestHandledResponsesHaveTheUpstreamsLimits(t *testing.T) {
 	}
 }
 
+// TestUpstreamsThatTakeOverAreAskedForEachClient: so are those of intercept, whose response to one
+// client says nothing of another.
+func TestUpstreamsThatTakeOverAreAskedForEachClient(t *testing.T) {
+	second := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+	}))
+	defer second.Close()
+	first := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Del("Content-Type")
+		if r.Header.Get("X-Role") == "guest" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}
+	front, _ := composed(t, first, "groupcache\nintercept {\n@a status 200\nhandle_response @a {\nreverse_proxy "+second.Listener.Addr().String()+"\n}\n}\nreverse_proxy UPSTREAM")
+	for range 2 {
+		for role, want := range map[string]int{"admin": http.StatusOK, "guest": http.StatusForbidden} {
+			r, _ := http.NewRequest(http.MethodGet, front+"/a", nil)
+			r.Header.Set("X-Role", role)
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("%s got %d (%s), want %d", role, resp.StatusCode, resp.Header.Get("Cache-Status"), want)
+			}
+		}
+	}
+}
+
 // TestSecondUpstreamsAreAskedForEachClient: where handle_response asks another upstream, the
 // first one decides about each client, and what it has said is not in the response.
 func TestSecondUpstreamsAreAskedForEachClient(t *testing.T) {

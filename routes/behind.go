@@ -123,10 +123,13 @@ func (s *surroundings) behind(handlers []caddyhttp.MiddlewareHandler) {
 // listsBehind takes in the lists of routes of a handler behind the cache.
 func (s *surroundings) listsBehind(handler caddyhttp.MiddlewareHandler) {
 	before := s.answering
-	if proxy, is := handler.(*reverseproxy.Handler); is {
+	switch handler := handler.(type) {
+	case *reverseproxy.Handler:
 		if before > 0 {
-			s.second = append(s.second, proxy)
+			s.second = append(s.second, handler)
 		}
+		s.answering++
+	case *intercept.Intercept: // in place of what an upstream has answered
 		s.answering++
 	}
 	s.eachList(handler, func(routes caddyhttp.RouteList) {

@@ -30,6 +30,7 @@ type rig struct {
 	lanes     [2][2]endpoint    // of this run: site and twin, each with a first and a second listener
 	upstreams [2]*upstream
 	servers   []*http.Server
+	release   func() // gives the ports back
 	visitors  []*visitor
 	nodes     []*harness.Node // of a cluster, if there is one: instead of this process
 	runs      int
@@ -54,6 +55,11 @@ func newRig(dir string) (*rig, error) {
 			return nil, err
 		}
 	}
+	free, release, err := harness.Lab.Take(4 * len(g.lanes)) // connections are made from other ports
+	if err != nil {
+		return nil, fmt.Errorf("looking for ports: %w", err)
+	}
+	g.release = release
 	for i := range g.lanes {
 		u := new(upstream)
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -64,12 +70,7 @@ func newRig(dir string) (*rig, error) {
 		go func() { _ = server.Serve(l) }()
 		g.upstreams[i], g.servers = u, append(g.servers, server)
 		for j := range 4 {
-			free, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return nil, errors.Join(err, g.close())
-			}
-			defer free.Close() // at the end, so that no port is given twice
-			g.sets[j/2][i][j%2] = endpoint{listen: free.Addr().String(), upstream: l.Addr().String(), cached: i == 0, second: j%2 == 1}
+			g.sets[j/2][i][j%2] = endpoint{listen: free[4*i+j], upstream: l.Addr().String(), cached: i == 0, second: j%2 == 1}
 		}
 	}
 	for _, u := range users {
@@ -83,6 +84,7 @@ func (g *rig) close() error {
 	for _, s := range g.servers {
 		err = errors.Join(err, s.Close())
 	}
+	g.release()
 	return err
 }
 
